@@ -1,0 +1,408 @@
+"""Processes: forking into namespaces, pidfds, prctl, limits, scheduling and signals' names.
+
+After clone(2) (clone3), pidfd_open(2), prctl(2), prlimit(2), sched_setattr(2), ioprio_set(2),
+personality(2), set_mempolicy(2), close_range(2) and proc_pid_stat(5). Scheduling's functions are
+in ``sampan.kernel.scheduling`` and can be had from here.
+
+**Forking Python with clone3.** ``os.fork`` cannot make a child in a cgroup or with a pidfd, so
+``clone3`` does what ``os.fork`` does around a raw system call: ``PyOS_BeforeFork`` (import lock,
+``os.register_at_fork``), the call with the interpreter lock held, then ``PyOS_AfterFork_Child`` or
+``PyOS_AfterFork_Parent``. What the C library's ``fork`` would add:
+
+* it lets other threads' locks (malloc, stdio) be copied unlocked. Here there must be no other
+  thread, which is checked: the eval loop of the child would also wait for the others' requests.
+* it renews the thread ID the C library keeps in its thread descriptor. ``CLONE_CHILD_SETTID`` with
+  the address the C library gave to set_tid_address(2) (``PR_GET_TID_ADDRESS``) has the kernel
+  write the child's, in the child's pid namespace, and only where the old value proves the address.
+  Without it ``pthread_kill`` and robust or priority-inheriting mutexes would take the parent's.
+* it runs pthread_atfork(3) handlers of libraries (OpenSSL's, for one). Here they are not run:
+  fork with this from a process that loads no such library, or only to execve.
+
+Signals are blocked from before the preparation until after the repair, so no Python handler runs in
+a half-made child.
+"""
+
+from __future__ import annotations
+
+import _thread
+import ctypes
+import struct
+from errno import ENOENT, ESRCH
+
+from sampan.errors import Conflict, InvalidArgument, KernelError
+from sampan.kernel.scheduling import (
+    set_io_priority,
+    set_memory_policy,
+    set_personality,
+    set_scheduler,
+)
+from sampan.kernel.syscalls import (
+    buffer,
+    c_string,
+    libc_holding_lock,
+    syscall,
+    syscall_holding_lock,
+)
+
+__all__ = [
+    "CLONE_CHILD_CLEARTID",
+    "CLONE_CHILD_SETTID",
+    "CLONE_CLEAR_SIGHAND",
+    "CLONE_INTO_CGROUP",
+    "CLONE_PARENT",
+    "CLONE_PIDFD",
+    "RLIMITS",
+    "RLIM_INFINITY",
+    "SECBIT_KEEP_CAPS",
+    "SECBIT_KEEP_CAPS_LOCKED",
+    "SECBIT_NOROOT",
+    "SECBIT_NOROOT_LOCKED",
+    "SECBIT_NO_CAP_AMBIENT_RAISE",
+    "SECBIT_NO_CAP_AMBIENT_RAISE_LOCKED",
+    "SECBIT_NO_SETUID_FIXUP",
+    "SECBIT_NO_SETUID_FIXUP_LOCKED",
+    "SIGNALS",
+    "SIGRTMAX",
+    "SIGRTMIN",
+    "clone3",
+    "close_range",
+    "get_dumpable",
+    "get_keep_capabilities",
+    "get_no_new_privileges",
+    "get_rlimit",
+    "get_securebits",
+    "parse_signal",
+    "pidfd_getfd",
+    "pidfd_open",
+    "pidfd_send_signal",
+    "process_state",
+    "set_child_subreaper",
+    "set_dumpable",
+    "set_io_priority",
+    "set_keep_capabilities",
+    "set_memory_policy",
+    "set_no_new_privileges",
+    "set_parent_death_signal",
+    "set_personality",
+    "set_process_name",
+    "set_rlimit",
+    "set_scheduler",
+    "set_securebits",
+    "start_time",
+]
+
+CLONE_PIDFD = 0x00001000
+CLONE_PARENT = 0x00008000
+CLONE_CHILD_CLEARTID = 0x00200000
+CLONE_CHILD_SETTID = 0x01000000
+CLONE_CLEAR_SIGHAND = 0x100000000
+CLONE_INTO_CGROUP = 0x200000000
+
+_CLONE_VM = 0x00000100
+_CLONE_VFORK = 0x00004000
+_CLONE_THREAD = 0x00010000
+_CLONE_SETTLS = 0x00080000
+
+_CLOSE_RANGE_UNSHARE = 0x2
+_CLOSE_RANGE_CLOEXEC = 0x4
+
+_SIGCHLD = 17
+_SIG_SETMASK = 2
+_SIGSET_BYTES = 128
+
+_PR_SET_PDEATHSIG = 1
+_PR_GET_DUMPABLE = 3
+_PR_SET_DUMPABLE = 4
+_PR_GET_KEEPCAPS = 7
+_PR_SET_KEEPCAPS = 8
+_PR_SET_NAME = 15
+_PR_GET_SECUREBITS = 27
+_PR_SET_SECUREBITS = 28
+_PR_SET_CHILD_SUBREAPER = 36
+_PR_SET_NO_NEW_PRIVS = 38
+_PR_GET_NO_NEW_PRIVS = 39
+_PR_GET_TID_ADDRESS = 40
+
+# capabilities(7), the securebits flags
+SECBIT_NOROOT = 0x01
+SECBIT_NOROOT_LOCKED = 0x02
+SECBIT_NO_SETUID_FIXUP = 0x04
+SECBIT_NO_SETUID_FIXUP_LOCKED = 0x08
+SECBIT_KEEP_CAPS = 0x10
+SECBIT_KEEP_CAPS_LOCKED = 0x20
+SECBIT_NO_CAP_AMBIENT_RAISE = 0x40
+SECBIT_NO_CAP_AMBIENT_RAISE_LOCKED = 0x80
+
+_before_fork = ctypes.pythonapi.PyOS_BeforeFork
+_after_fork_parent = ctypes.pythonapi.PyOS_AfterFork_Parent
+_after_fork_child = ctypes.pythonapi.PyOS_AfterFork_Child
+for _hook in (_before_fork, _after_fork_parent, _after_fork_child):
+    _hook.argtypes = ()
+    _hook.restype = None
+
+_sigmask = libc_holding_lock.pthread_sigmask
+_sigmask.argtypes = (ctypes.c_int, ctypes.c_void_p, ctypes.c_void_p)
+_sigmask.restype = ctypes.c_int
+_ALL_SIGNALS = buffer(b"\xff" * _SIGSET_BYTES)
+
+
+def clone3(flags: int = 0, *, cgroup_fd: int = -1) -> tuple[int, int]:
+    """Fork with clone3(2): (pid, pidfd) in the parent, (0, -1) in the child.
+
+    ``flags``: ``CLONE_NEW*``, ``CLONE_PARENT``, ``CLONE_CLEAR_SIGHAND``. With ``cgroup_fd``, a
+    directory of a v2 hierarchy, the child is born in that cgroup (Linux 5.7). The child's end
+    sends SIGCHLD. ``Conflict`` in a process with threads; ``InvalidArgument`` for flags that do
+    not make a fork (``CLONE_VM``, ``CLONE_THREAD``, ``CLONE_VFORK``, ``CLONE_SETTLS``).
+    """
+    if flags & (_CLONE_VM | _CLONE_VFORK | _CLONE_THREAD | _CLONE_SETTLS):
+        raise InvalidArgument(f"clone3: flags {flags:#x} do not make a fork")
+    if _thread._count():
+        raise Conflict(
+            f"clone3: this process has {_thread._count()} more threads; fork from one that has none"
+        )
+    pidfd = ctypes.c_int(-1)
+    flags |= CLONE_PIDFD
+    tid_address = _tid_address()
+    if tid_address:
+        flags |= CLONE_CHILD_SETTID | CLONE_CHILD_CLEARTID
+    if cgroup_fd >= 0:
+        flags |= CLONE_INTO_CGROUP
+    arguments = buffer(
+        struct.pack(
+            "11Q",
+            flags,
+            ctypes.addressof(pidfd),
+            tid_address,
+            0,  # parent_tid
+            _SIGCHLD if not flags & CLONE_PARENT else 0,
+            0,  # stack: the child's copy of this one
+            0,
+            0,  # tls
+            0,  # set_tid
+            0,
+            max(cgroup_fd, 0),
+        )
+    )
+    size = len(arguments)
+    old_mask = buffer(_SIGSET_BYTES)
+    pid = -1
+    _sigmask(_SIG_SETMASK, _ALL_SIGNALS, old_mask)
+    try:
+        _before_fork()
+        try:
+            pid = syscall_holding_lock("clone3", arguments, size, target=f"flags {flags:#x}")
+        finally:
+            if pid == 0:
+                _after_fork_child()
+            else:
+                _after_fork_parent()
+    finally:
+        _sigmask(_SIG_SETMASK, old_mask, None)
+    return pid, -1 if pid == 0 else pidfd.value
+
+
+def _tid_address() -> int:
+    """Where the C library keeps this thread's ID, or 0 if it cannot be told (no
+    CONFIG_CHECKPOINT_RESTORE, another C library)."""
+    found = ctypes.c_void_p()
+    try:
+        syscall("prctl", _PR_GET_TID_ADDRESS, ctypes.byref(found))
+    except KernelError:
+        return 0
+    address = found.value or 0
+    if address and ctypes.c_int.from_address(address).value == syscall("gettid"):
+        return address
+    return 0
+
+
+def close_range(first: int, last: int = 0xFFFFFFFF, cloexec: bool = False) -> None:
+    """Close descriptors ``first`` to ``last``, or with ``cloexec`` have the next execve do so."""
+    flags = _CLOSE_RANGE_CLOEXEC if cloexec else 0
+    syscall("close_range", first, last, flags, target=f"{first} to {last}")
+
+
+def pidfd_open(pid: int) -> int:
+    """A descriptor of process ``pid``: readable when it ends. ``ESRCH`` if there is none."""
+    return syscall("pidfd_open", pid, 0, target=f"pid {pid}")
+
+
+def pidfd_send_signal(fd: int, signal: int) -> None:
+    """Signal the very process ``fd`` stands for. ``ESRCH`` once it was reaped."""
+    syscall("pidfd_send_signal", fd, signal, None, 0, target=f"pidfd {fd} signal {signal}")
+
+
+def pidfd_getfd(fd: int, number: int) -> int:
+    """A copy of descriptor ``number`` of the process ``fd`` stands for (needs ptrace access)."""
+    return syscall("pidfd_getfd", fd, number, 0, target=f"pidfd {fd} descriptor {number}")
+
+
+def set_child_subreaper(enabled: bool = True) -> None:
+    """Orphaned descendants become our children instead of PID 1's."""
+    syscall("prctl", _PR_SET_CHILD_SUBREAPER, int(enabled), target="PR_SET_CHILD_SUBREAPER")
+
+
+def set_parent_death_signal(signal: int) -> None:
+    """Get ``signal`` when the parent *thread* ends; an execve of a privileged file clears it.
+
+    The parent may be gone already: compare ``os.getppid()`` afterwards.
+    """
+    syscall("prctl", _PR_SET_PDEATHSIG, signal, target="PR_SET_PDEATHSIG")
+
+
+def set_dumpable(enabled: bool) -> None:
+    """Not dumpable: /proc/PID is root's and no other process of our user may ptrace us."""
+    syscall("prctl", _PR_SET_DUMPABLE, int(enabled), target="PR_SET_DUMPABLE")
+
+
+def get_dumpable() -> bool:
+    """Whether ``PR_GET_DUMPABLE`` is 1."""
+    return syscall("prctl", _PR_GET_DUMPABLE) == 1
+
+
+def set_no_new_privileges() -> None:
+    """No execve of ours or of our descendants grants privileges from now on."""
+    syscall("prctl", _PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0, target="PR_SET_NO_NEW_PRIVS")
+
+
+def get_no_new_privileges() -> bool:
+    """Whether no_new_privs is set."""
+    return syscall("prctl", _PR_GET_NO_NEW_PRIVS, 0, 0, 0, 0) == 1
+
+
+def set_process_name(name: str) -> None:
+    """The thread's name in ``comm``; the kernel keeps 15 bytes."""
+    syscall("prctl", _PR_SET_NAME, c_string(name), target="PR_SET_NAME")
+
+
+def set_keep_capabilities(enabled: bool = True) -> None:
+    """Permitted capabilities survive the next change to non-root user IDs; execve clears this."""
+    syscall("prctl", _PR_SET_KEEPCAPS, int(enabled), target="PR_SET_KEEPCAPS")
+
+
+def get_keep_capabilities() -> bool:
+    """Whether ``set_keep_capabilities`` is in effect."""
+    return syscall("prctl", _PR_GET_KEEPCAPS) == 1
+
+
+def get_securebits() -> int:
+    """The ``SECBIT_*`` of this thread."""
+    return syscall("prctl", _PR_GET_SECUREBITS)
+
+
+def set_securebits(bits: int) -> None:
+    """Set the ``SECBIT_*``; needs CAP_SETPCAP."""
+    syscall("prctl", _PR_SET_SECUREBITS, bits, target=f"PR_SET_SECUREBITS {bits:#x}")
+
+
+def start_time(pid: int) -> int:
+    """When process ``pid`` started, in clock ticks since boot: with the PID it names one process.
+
+    ``KernelError`` (``ENOENT`` or ``ESRCH``) if there is no such process.
+    """
+    return int(_stat_fields(pid)[19])
+
+
+def process_state(pid: int) -> str | None:
+    """The letter of the process's state (``R S D Z T t X I``), or None if there is none."""
+    try:
+        return _stat_fields(pid)[0].decode()
+    except KernelError as error:
+        if error.errno in (ENOENT, ESRCH):
+            return None
+        raise
+
+
+def _stat_fields(pid: int) -> list[bytes]:
+    """Fields 3 and on of proc_pid_stat(5): ``comm``, field 2, may hold blanks and parentheses."""
+    path = f"/proc/{pid}/stat"
+    try:
+        with open(path, "rb") as file:
+            text = file.read()
+    except OSError as error:
+        raise KernelError("read", error.errno or 0, path) from None
+    return text[text.rindex(b")") + 2 :].split()
+
+
+# Limits ---------------------------------------------------------------------------------------
+
+RLIMITS: dict[str, int] = {
+    "RLIMIT_CPU": 0,
+    "RLIMIT_FSIZE": 1,
+    "RLIMIT_DATA": 2,
+    "RLIMIT_STACK": 3,
+    "RLIMIT_CORE": 4,
+    "RLIMIT_RSS": 5,
+    "RLIMIT_NPROC": 6,
+    "RLIMIT_NOFILE": 7,
+    "RLIMIT_MEMLOCK": 8,
+    "RLIMIT_AS": 9,
+    "RLIMIT_LOCKS": 10,
+    "RLIMIT_SIGPENDING": 11,
+    "RLIMIT_MSGQUEUE": 12,
+    "RLIMIT_NICE": 13,
+    "RLIMIT_RTPRIO": 14,
+    "RLIMIT_RTTIME": 15,
+}
+
+RLIM_INFINITY = 0xFFFFFFFFFFFFFFFF
+
+
+def set_rlimit(pid: int, name: str, soft: int, hard: int) -> None:
+    """Set limit ``name`` ("RLIMIT_NOFILE" or "nofile") of process ``pid`` (0: this one).
+
+    -1 is no limit. ``EPERM``: raising a hard limit needs CAP_SYS_RESOURCE.
+    """
+    number, shown = _rlimit_number(name)
+    pair = buffer(struct.pack("QQ", soft & RLIM_INFINITY, hard & RLIM_INFINITY))
+    syscall("prlimit64", pid, number, pair, None, target=f"{shown} {soft}:{hard}")
+
+
+def get_rlimit(pid: int, name: str) -> tuple[int, int]:
+    """(soft, hard) of limit ``name`` of process ``pid``; ``RLIM_INFINITY`` is no limit."""
+    number, shown = _rlimit_number(name)
+    result = buffer(16)
+    syscall("prlimit64", pid, number, None, result, target=shown)
+    soft, hard = struct.unpack("QQ", result.raw)
+    return soft, hard
+
+
+def _rlimit_number(name: str) -> tuple[int, str]:
+    shown = name.upper() if name.upper().startswith("RLIMIT_") else f"RLIMIT_{name.upper()}"
+    if shown not in RLIMITS:
+        raise InvalidArgument(f"rlimit {name!r}: expected one of {', '.join(RLIMITS)}")
+    return RLIMITS[shown], shown
+
+
+# Signals --------------------------------------------------------------------------------------
+
+SIGNALS: dict[str, int] = {
+    name: number
+    for number, name in enumerate(
+        "HUP INT QUIT ILL TRAP ABRT BUS FPE KILL USR1 SEGV USR2 PIPE ALRM TERM STKFLT CHLD CONT "
+        "STOP TSTP TTIN TTOU URG XCPU XFSZ VTALRM PROF WINCH IO PWR SYS".split(),
+        1,
+    )
+}
+"""Names without "SIG" -> numbers, the same on x86_64 and arm64: signal(7)."""
+
+SIGRTMIN, SIGRTMAX = 34, 64
+_ALIASES = {"CLD": "CHLD", "IOT": "ABRT", "POLL": "IO", "UNUSED": "SYS"}
+
+
+def parse_signal(text: str) -> int:
+    """The number of a signal: "TERM", "SIGTERM", "15", "RTMIN+3", "SIGRTMAX-1"."""
+    wanted = text.strip().upper().removeprefix("SIG")
+    wanted = _ALIASES.get(wanted, wanted)
+    if wanted in SIGNALS:
+        return SIGNALS[wanted]
+    base, offset = 0, wanted
+    if wanted.startswith("RTMIN"):
+        base, offset = SIGRTMIN, wanted[5:].removeprefix("+") or "0"
+    elif wanted.startswith("RTMAX"):
+        base, offset = SIGRTMAX, wanted[5:] or "0"
+    digits = offset.removeprefix("-") if base == SIGRTMAX else offset
+    if digits.isascii() and digits.isdigit():
+        number = base + int(offset)
+        if (SIGRTMIN if base else 1) <= number <= SIGRTMAX:
+            return number
+    raise InvalidArgument(f"invalid signal: {text}")
