@@ -1,0 +1,136 @@
+"""load, save, import: images as archives."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import IO, TYPE_CHECKING
+
+from sampan.cli import autostart
+from sampan.cli.commands.common import read
+from sampan.cli.flags import Flag
+from sampan.errors import InvalidArgument, SampanError
+
+if TYPE_CHECKING:
+    from sampan.cli.client import Client
+
+__all__ = ["import_", "load", "save"]
+
+_CHUNK = 1 << 18
+
+
+def _open(path: str) -> IO[bytes]:
+    try:
+        return open(path, "rb")
+    except OSError as error:
+        raise InvalidArgument(f"open {path}: {error.strerror}") from error
+
+
+def load(client: Client, argv: list[str]) -> int:
+    """Load images from an archive made by save, or an OCI layout in a tar."""
+    flags = read(
+        "load",
+        "[OPTIONS]",
+        "Load an image from a tar archive or STDIN",
+        [
+            Flag("input", "str", "Read from tar archive file, instead of STDIN", short="i"),
+            Flag("platform", "str", "Load only the given platform"),
+            Flag("quiet", "bool", "Suppress the load output", short="q"),
+        ],
+        argv,
+        most=0,
+    )
+    if flags is None:
+        return 0
+    path = flags.text("input")
+    if not path and sys.stdin.isatty():
+        raise InvalidArgument("load: the archive is read from standard input: use -i or <")
+    autostart.ensure(client.host)
+    query: dict[str, object] = {"quiet": flags.flag("quiet"), "platform": flags.text("platform")}
+    with _open(path) if path else sys.stdin.buffer as stream:
+        for event in client.lines("POST", "/images/load", query, stream=stream):
+            if "error" in event:
+                raise SampanError(str(event["error"]))
+            text = event.get("stream") or event.get("status") or ""
+            if text:
+                print(text.rstrip("\n"), flush=True)
+    return 0
+
+
+def save(client: Client, argv: list[str]) -> int:
+    """Write images as an archive."""
+    flags = read(
+        "save",
+        "[OPTIONS] IMAGE [IMAGE...]",
+        "Save one or more images to a tar archive (streamed to STDOUT by default)",
+        [
+            Flag("output", "str", "Write to a file, instead of STDOUT", short="o"),
+            Flag("platform", "str", "Save only the given platform"),
+        ],
+        argv,
+        least=1,
+    )
+    if flags is None:
+        return 0
+    path = flags.text("output")
+    if not path and sys.stdout.isatty():
+        raise InvalidArgument("save: a terminal cannot take an archive: use -o or >")
+    query: dict[str, object] = {"names": flags.arguments, "platform": flags.text("platform")}
+    response = client.request("GET", "/images/get", query)
+    if not path:
+        _copy(response, sys.stdout.buffer)
+        return 0
+    # Whole or not at all: a file cut short must not look like an archive.
+    temporary = f"{path}.{os.getpid()}.part"
+    try:
+        with open(temporary, "xb") as file:
+            _copy(response, file)
+        os.rename(temporary, path)
+    except OSError as error:
+        if os.path.exists(temporary):
+            os.unlink(temporary)
+        raise InvalidArgument(f"save: {path}: {error.strerror}") from error
+    return 0
+
+
+def _copy(source: IO[bytes], target: IO[bytes]) -> None:
+    while data := source.read(_CHUNK):
+        target.write(data)
+    target.flush()
+
+
+def import_(client: Client, argv: list[str]) -> int:
+    """Make an image from a root file system's tar."""
+    flags = read(
+        "import",
+        "[OPTIONS] file|- [REPOSITORY[:TAG]]",
+        "Import the contents from a tarball to create a filesystem image",
+        [
+            Flag("change", "list", "Apply Dockerfile instruction to the created image", short="c"),
+            Flag("message", "str", "Set commit message for imported image", short="m"),
+            Flag("platform", "str", "Set platform if server is multi-platform capable"),
+        ],
+        argv,
+        least=1,
+        most=2,
+    )
+    if flags is None:
+        return 0
+    source = flags.arguments[0]
+    if source.startswith(("http://", "https://")):
+        raise InvalidArgument(f"import: {source}: fetch it first: only files and - are read")
+    autostart.ensure(client.host)
+    query: dict[str, object] = {
+        "fromSrc": "-",
+        "repo": flags.arguments[1] if len(flags.arguments) > 1 else "",
+        "changes": flags.items("change"),
+        "message": flags.text("message"),
+        "platform": flags.text("platform"),
+    }
+    with sys.stdin.buffer if source == "-" else _open(source) as stream:
+        for event in client.lines("POST", "/images/create", query, stream=stream):
+            if "error" in event:
+                raise SampanError(str(event["error"]))
+            if event.get("status"):
+                print(event["status"])
+    return 0

@@ -1,0 +1,75 @@
+"""What commands share: --help, arguments counted, and one request for each of several objects."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING
+
+from sampan.cli.flags import Flag, Values, parse, usage
+from sampan.errors import InvalidArgument, SampanError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+__all__ = ["HELP", "each", "filters", "read"]
+
+HELP = Flag("help", "bool", "Print this text")
+
+
+def read(
+    name: str,
+    synopsis: str,
+    summary: str,
+    flags: list[Flag],
+    argv: list[str],
+    *,
+    least: int = 0,
+    most: int | None = None,
+    interspersed: bool = True,
+) -> Values | None:
+    """Parse, or print the help and return None; counts arguments between ``least`` and ``most``."""
+    known = flags if any(flag.name == "help" for flag in flags) else [*flags, HELP]
+    values = parse(name, known, argv, interspersed=interspersed)
+    if values.flag("help"):
+        print(usage(name, synopsis, summary, known))
+        return None
+    count = len(values.arguments)
+    if count < least or (most is not None and count > most):
+        if most == 0:
+            wanted = "takes no arguments"
+        else:
+            few = count < least
+            bound = "exactly" if most == least else "at least" if few else "at most"
+            number = least if few else most
+            wanted = f"requires {bound} {number} argument{'' if number == 1 else 's'}"
+        raise InvalidArgument(
+            f"'sampan {name}' {wanted}, not {count}.\n"
+            f"Usage:  sampan {name} {synopsis}\nSee 'sampan {name} --help'."
+        )
+    return values
+
+
+def each(names: list[str], act: Callable[[str], object], echo: bool = True) -> int:
+    """Act on every name, print those that went well, report the others; 1 if any failed."""
+    status = 0
+    for name in names:
+        try:
+            result = act(name)
+        except SampanError as error:
+            print(f"sampan: {error.message}", file=sys.stderr)
+            status = 1
+            continue
+        if echo:
+            print(result if isinstance(result, str) else name, flush=True)
+    return status
+
+
+def filters(items: list[str]) -> dict[str, list[str]] | None:
+    """``--filter key=value`` repeated, as the API takes it."""
+    found: dict[str, list[str]] = {}
+    for item in items:
+        key, equals, value = item.partition("=")
+        if not equals:
+            raise InvalidArgument(f"--filter: {item}: expected key=value")
+        found.setdefault(key.strip().lower(), []).append(value.strip())
+    return found or None
