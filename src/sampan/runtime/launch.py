@@ -1,0 +1,186 @@
+"""Creating a container: the parent's side, from its configuration to an init waiting at the gate.
+
+``create`` prepares what needs the host's rights (mount sources, namespaces to join, the cgroup, the
+seccomp filter), clones the child into its namespaces, does for it what it cannot do itself (ID
+maps, hooks of the runtime's side, network devices, limits), and undoes everything when anything
+fails: an error leaves no process, cgroup, mount or descriptor behind. ``sampan.runtime.init`` is
+the child's side; ``sampan.runtime.gate`` says how the two talk.
+
+The caller must have no threads: it forks (``sampan.kernel.processes.clone3``).
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+from typing import TYPE_CHECKING
+
+from sampan.errors import InvalidArgument
+from sampan.kernel import seccomp
+from sampan.kernel.processes import clone3
+from sampan.runtime import gate, init, rootfs
+from sampan.runtime import spec as rules
+from sampan.runtime.child import Child, kept_descriptors
+from sampan.runtime.conversation import InitConversation
+from sampan.runtime.namespaces import Plan
+
+if TYPE_CHECKING:
+    from sampan.kernel.cgroups import Group
+    from sampan.kernel.seccomp import Filter
+    from sampan.oci.runtime import Mount, Spec
+
+__all__ = ["Child", "Launch", "Setup", "create"]
+
+
+class Launch:
+    """Everything about one container to be; read only once it is made.
+
+    ``bundle``: the directory relative paths start from. ``group``: the cgroup to make and enter, or
+    None for the caller's own. ``stdio``: descriptors for 0, 1, 2, or None for the caller's.
+    ``rootfs``: mounts that make the root file system, destinations relative to it, "/" first.
+    ``listen_fds`` and ``preserve_fds``: how many of the caller's descriptors from 3 on the program
+    keeps, socket-activated ones (sd_listen_fds(3)) first. ``init_process``: our init stays PID 1.
+    ``gate_dir``: a directory for FIFOs instead of a socket, when another process will start the
+    container. ``death_signal``: what init gets when the caller dies, 0 for nothing.
+    ``console_socket``: where to send the terminal; else it is ``Child.console``. ``cache_dir``: for
+    compiled seccomp filters.
+    """
+
+    __slots__ = (
+        "bundle",
+        "cache_dir",
+        "console_socket",
+        "death_signal",
+        "gate_dir",
+        "group",
+        "id",
+        "init_process",
+        "listen_fds",
+        "no_new_keyring",
+        "no_pivot",
+        "preserve_fds",
+        "rootfs",
+        "spec",
+        "stdio",
+    )
+
+    def __init__(
+        self,
+        id: str,
+        spec: Spec,
+        bundle: str,
+        *,
+        group: Group | None = None,
+        stdio: tuple[int, int, int] | None = None,
+        rootfs: tuple[Mount, ...] = (),
+        listen_fds: int = 0,
+        preserve_fds: int = 0,
+        no_pivot: bool = False,
+        no_new_keyring: bool = False,
+        init_process: bool = False,
+        gate_dir: str | None = None,
+        death_signal: int | None = None,
+        console_socket: str | None = None,
+        cache_dir: str | None = None,
+    ) -> None:
+        if listen_fds and spec.process is not None:
+            activated = (f"LISTEN_FDS={listen_fds}", "LISTEN_PID=1")
+            process = spec.process.replace(env=(*spec.process.env, *activated))
+            spec = spec.replace(process=process)
+        self.id = id
+        self.spec = spec
+        self.bundle = bundle
+        self.group = group
+        self.stdio = stdio
+        self.rootfs = rootfs
+        self.listen_fds = listen_fds
+        self.preserve_fds = preserve_fds
+        self.no_pivot = no_pivot
+        self.no_new_keyring = no_new_keyring
+        self.init_process = init_process
+        self.gate_dir = gate_dir
+        if death_signal is None:
+            death_signal = 0 if gate_dir else int(signal.SIGKILL)
+        self.death_signal = death_signal
+        self.console_socket = console_socket
+        self.cache_dir = cache_dir
+
+
+class Setup:
+    """What was made for a launch and the child takes over; ``close`` closes the parent's copies."""
+
+    __slots__ = ("cgroup_fd", "channel", "fifos", "launch", "plan", "prepared", "seccomp_filter")
+
+    def __init__(self, launch: Launch, channel: gate.Channel) -> None:
+        self.launch = launch
+        self.channel = channel
+        self.plan: Plan | None = None
+        self.prepared: rootfs.Prepared | None = None
+        self.fifos: gate.Fifos | None = None
+        self.seccomp_filter: Filter | None = None
+        self.cgroup_fd = -1
+
+    def close(self) -> None:
+        """Close all that is open."""
+        self.channel.close()
+        for part in (self.plan, self.prepared, self.fifos):
+            if part is not None:
+                part.close()
+        if self.cgroup_fd >= 0:
+            os.close(self.cgroup_fd)
+
+
+def create(launch: Launch) -> Child:
+    """Make the container of ``launch`` up to its program's first instruction, where it waits.
+
+    Raises an error of ``sampan.errors`` that names the field, path or call; then nothing is left.
+    """
+    warnings = rules.validate(launch.spec, launch.bundle)
+    for fd in kept_descriptors(launch):
+        try:
+            os.fstat(fd)
+        except OSError:
+            raise InvalidArgument(f"descriptor {fd} is to be preserved, and is not open") from None
+    linux = launch.spec.linux
+    ours, theirs = gate.Channel.pair()
+    child = Child(ours, launch)
+    child.warnings = warnings
+    setup = Setup(launch, theirs)
+    try:
+        if linux is not None and linux.seccomp is not None:
+            setup.seccomp_filter = seccomp.compiled(linux.seccomp, launch.cache_dir)
+        plan = setup.plan = Plan(launch.spec)
+        setup.prepared = rootfs.prepare(launch)
+        if launch.gate_dir is not None:
+            setup.fifos = gate.Fifos(launch.gate_dir)
+        if launch.group is not None:
+            _make_group(setup)
+        born_in_group = setup.cgroup_fd >= 0 and not plan.staged
+        pid, pidfd = clone3(
+            0 if plan.staged else plan.new, cgroup_fd=setup.cgroup_fd if born_in_group else -1
+        )
+        if pid == 0:
+            ours.close()
+            init.main(setup)
+        child.pid, child.pidfd = pid, pidfd
+        theirs.close()
+        InitConversation(child, launch, plan, born_in_group).serve()
+    except BaseException:
+        child.abort()
+        raise
+    finally:
+        setup.close()
+    return child
+
+
+def _make_group(setup: Setup) -> None:
+    """Make and limit the cgroup; where it is one a child can be born in, open it."""
+    launch = setup.launch
+    assert launch.group is not None
+    linux = launch.spec.linux
+    launch.group.create()
+    if linux is not None and linux.resources is not None:
+        launch.group.limit(linux.resources)
+        launch.group.allow_devices(linux.resources.devices)
+    fd = launch.group.open_fd()
+    setup.cgroup_fd = -1 if fd is None else fd
