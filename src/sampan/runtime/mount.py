@@ -234,11 +234,9 @@ class Builder:
             for word in options.superblock:
                 km.fsconfig_flag(context, word)
             on = (options.set & ~options.recursive_clear) | options.recursive_set
-            if (
-                on & km.MOUNT_ATTR_RDONLY
-                and fstype not in _SHARED_SUPERBLOCK
-                and not options.copyup
-            ):
+            if options.copyup or _late_readonly(plan):
+                on &= ~km.MOUNT_ATTR_RDONLY
+            if on & km.MOUNT_ATTR_RDONLY and fstype not in _SHARED_SUPERBLOCK:
                 km.fsconfig_flag(context, "ro")
             if fstype == "tmpfs" and mode is not None:
                 km.fsconfig_string(context, "mode", f"{mode:o}")
@@ -249,8 +247,6 @@ class Builder:
                 else:
                     km.fsconfig_flag(context, key)
             km.fsconfig_create(context)
-            if options.copyup or _late_readonly(plan):
-                on &= ~km.MOUNT_ATTR_RDONLY
             fd = km.fsmount(context, on)
         finally:
             os.close(context)

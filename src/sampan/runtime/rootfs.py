@@ -180,9 +180,9 @@ class Root:
         elif no_pivot:
             _move_to_root(self.fd)
         else:
-            # The old root lands on top of the new one, where "." finds it.
+            # The old root lands on top of the new one, where umount2(2) finds it as ".". It was
+            # made a slave in ``build``, so the host sees nothing of its going.
             km.pivot_root(".", ".")
-            km.mount(None, ".", None, km.MS_REC | km.MS_SLAVE)
             km.umount(".", km.MNT_DETACH)
         os.chdir("/")
 
