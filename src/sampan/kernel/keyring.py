@@ -13,9 +13,9 @@ _KEYCTL_GET_KEYRING_ID = 0
 _KEYCTL_JOIN_SESSION_KEYRING = 1
 _KEYCTL_SETPERM = 5
 
-# Possessor: all but the right to change attributes; user: view, read, search. Search by user ID
-# is what is left after the container's init has changed its user and so possesses nothing new.
-_PERMISSIONS = 0x1F0B0000
+# Possessor: everything; user: view, read, search, link. Without search by user ID, the keyring's
+# own user could not find its keys in processes that came by the keyring in another way.
+_PERMISSIONS = 0x3F1B0000
 
 
 def join_session_keyring(name: str) -> int:
@@ -34,5 +34,5 @@ def session_keyring() -> int:
 
 
 def grant_user(serial: int) -> None:
-    """Let processes of the keyring's user view, read and search it."""
+    """Let processes of the keyring's user view, read, search and link it."""
     syscall("keyctl", _KEYCTL_SETPERM, serial, _PERMISSIONS, target=f"key {serial}")

@@ -17,7 +17,7 @@ processes it should show. ``self`` in it is ENOENT for a process outside.
 from __future__ import annotations
 
 import os
-from errno import EINVAL, ENOENT, EXDEV
+from errno import EACCES, EINVAL, ENOENT, ENOSYS, EPERM, EXDEV
 
 from sampan.errors import KernelError
 from sampan.kernel.mounts import (
@@ -41,6 +41,10 @@ from sampan.kernel.resolve import (
 )
 
 _PROC_ROOT_INODE = 1
+
+# No right to mount; too revealing; locked mounts on it that a copy would uncover (EINVAL); a kernel
+# or a seccomp filter without the call.
+_REFUSED = (EPERM, EACCES, EINVAL, ENOSYS)
 
 
 class Procfs:
@@ -141,7 +145,9 @@ def _fresh(subset: bool) -> int:
     """A detached new procfs, or -1 where the kernel refuses one."""
     try:
         context = fsopen("proc")
-    except KernelError:
+    except KernelError as error:
+        if error.errno not in _REFUSED:
+            raise
         return -1
     try:
         if subset:
@@ -153,7 +159,9 @@ def _fresh(subset: bool) -> int:
                     raise
         fsconfig_create(context)
         return fsmount(context, MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | MOUNT_ATTR_NOEXEC)
-    except KernelError:
+    except KernelError as error:
+        if error.errno not in _REFUSED:
+            raise
         return -1
     finally:
         os.close(context)
@@ -170,7 +178,9 @@ def _ambient() -> tuple[int, bool]:
         raise KernelError("open", ENOENT, "/proc (what is there is not the root of a procfs)")
     try:
         copy = clone_tree(fd, recursive=False)
-    except KernelError:
+    except KernelError as error:
+        if error.errno not in _REFUSED:
+            raise
         return fd, False
     os.close(fd)
     return copy, True
