@@ -67,12 +67,14 @@ def test_flags(
 
 
 def test_every_documented_option_is_known() -> None:
-    plain = """async atime bind defaults dev diratime dirsync exec iversion lazytime loud noatime nodev
-        nodiratime noexec noiversion nolazytime norelatime nostrictatime nosuid rbind relatime remount
-        ro rw silent strictatime suid sync nosymfollow symfollow mand nomand shared rshared slave
-        rslave private rprivate unbindable runbindable rro rrw rnosuid rsuid rnodev rdev rnoexec rexec
-        rnodiratime rdiratime rrelatime rnorelatime rnoatime ratime rstrictatime rnostrictatime
-        rnosymfollow rsymfollow idmap ridmap tmpcopyup"""
+    plain = """
+        async atime bind defaults dev diratime dirsync exec iversion lazytime loud noatime nodev
+        nodiratime noexec noiversion nolazytime norelatime nostrictatime nosuid rbind relatime
+        remount ro rw silent strictatime suid sync nosymfollow symfollow mand nomand shared
+        rshared slave rslave private rprivate unbindable runbindable rro rrw rnosuid rsuid
+        rnodev rdev rnoexec rexec rnodiratime rdiratime rrelatime rnorelatime rnoatime ratime
+        rstrictatime rnostrictatime rnosymfollow rsymfollow idmap ridmap tmpcopyup
+    """
     assert set(plain.split()) <= set(mount_options.NAMES)
 
 
@@ -107,7 +109,7 @@ def test_data_goes_to_the_file_system(tmp_path: Path) -> None:
 
 
 def test_data_the_file_system_does_not_know_is_named(tmp_path: Path) -> None:
-    with pytest.raises(SampanError, match="shape.*for mount /mnt"):
+    with pytest.raises(SampanError, match=r"shape.*for mount /mnt"):
         mounted(tmp_path, "shape=round")
 
 

@@ -89,10 +89,10 @@ def test_without_a_mount_namespace_the_root_is_a_chroot_and_takes_no_mounts(tmp_
 
 
 def test_a_missing_or_linked_root_is_named(tmp_path: Path) -> None:
-    with pytest.raises(NotFound, match="root.path: .*/none does not exist"):
+    with pytest.raises(NotFound, match=r"root.path: .*/none does not exist"):
         within(spec(tmp_path / "none"), lambda: None)
     (tmp_path / "link").symlink_to(make_root(tmp_path / "root"))
-    with pytest.raises(InvalidArgument, match="root.path: .*/link is a symbolic link"):
+    with pytest.raises(InvalidArgument, match=r"root.path: .*/link is a symbolic link"):
         within(spec(tmp_path / "link"), lambda: None)
 
 
