@@ -1,0 +1,619 @@
+"""The directory a layer is unpacked into: each member made in its place, by descriptor.
+
+``apply`` says what holds and why; this is how. Directories are kept open in a small cache, by their
+name in the archive, so that a member costs the calls that make it and no path resolution. The cache
+is dropped whenever a directory or a symbolic link is removed, as names may then lead elsewhere.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections import OrderedDict
+from errno import ELOOP, ENODATA, ENOENT, ENOTDIR, ENOTSUP, EPERM
+from typing import TYPE_CHECKING
+
+from sampan.errors import InvalidArgument, KernelError, NotSupported
+from sampan.kernel.paths import O_PATH, open_in_root
+from sampan.storage.archive import headers
+from sampan.storage.archive.headers import Member, printable
+from sampan.storage.archive.trees import clear_directory, remove_tree
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from types import TracebackType
+
+    from sampan.storage.archive.apply import WhiteoutStyle
+    from sampan.storage.archive.reader import Reader
+
+__all__ = ["OPAQUE", "WHITEOUT_PREFIX", "Target", "is_whiteout"]
+
+WHITEOUT_PREFIX = b".wh."
+OPAQUE = b".wh..wh..opq"
+_AUFS_PREFIX = b".wh..wh."
+OVERLAY_OPAQUE = b"trusted.overlay.opaque"
+OVERLAY_ATTRIBUTES = (b"trusted.overlay.", b"user.overlay.")
+
+_CACHED = 64
+_MAX_WARNINGS = 100
+_NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_PATH = O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
+_MAX_ID = (1 << 32) - 2  # the last is "leave as it is" to chown(2)
+_MAX_MAJOR = (1 << 12) - 1
+_MAX_MINOR = (1 << 20) - 1
+_NODES = {
+    headers.CHARACTER_DEVICE: stat.S_IFCHR,
+    headers.BLOCK_DEVICE: stat.S_IFBLK,
+    headers.FIFO: stat.S_IFIFO,
+}
+
+
+def is_whiteout(status: os.stat_result) -> bool:
+    """Whether this is overlayfs's whiteout: a character device 0:0."""
+    return stat.S_ISCHR(status.st_mode) and status.st_rdev == 0
+
+
+class Target:
+    """One layer's way into a directory. ``add`` members in order, then ``finish``."""
+
+    def __init__(self, root: int, style: WhiteoutStyle, lower: Sequence[int] = ()) -> None:
+        self._root = os.open(".", _DIRECTORY, dir_fd=root)
+        self._overlay = style == "overlay"
+        self._lower = lower
+        self._open: OrderedDict[bytes, int] = OrderedDict()
+        # Directories' (access, modification) times in ns, to be set when nothing changes any more.
+        self._times: dict[bytes, tuple[int, int]] = {}
+        # What this layer made, which its own whiteouts spare; only told apart for "direct".
+        self._made: set[bytes] = set()
+        self._retired: list[int] = []
+        self._hide_root = False
+        self.warnings: list[str] = []
+        self.call = "open"
+        """The system call that was tried last, for the error's sake."""
+
+    def __enter__(self) -> Target:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._retire()
+        self._close_retired()
+        os.close(self._root)
+
+    def add(self, member: Member, reader: Reader) -> None:
+        """Make one member. ``OSError`` as the kernel says; its content is read from ``reader``."""
+        if self._retired:
+            self._close_retired()
+        path, parent, base = _place(member.name)
+        if path is None:
+            return
+        if not (0 <= member.uid <= _MAX_ID and 0 <= member.gid <= _MAX_ID):
+            raise InvalidArgument(
+                f"{printable(member.name)}: owner {member.uid}:{member.gid} is out of range"
+            )
+        if base.startswith(WHITEOUT_PREFIX):
+            self._white_out(member, parent, base)
+            return
+        if not path:
+            self._make_root(member)
+            return
+        directory = self._directory(parent, member)
+        kind = member.kind
+        if kind == headers.DIRECTORY:
+            self._make_directory(path, directory, base, member)
+            if not self._overlay:
+                self._made.add(path)
+            return
+        self._times.pop(path, None)
+        if kind == headers.SYMBOLIC_LINK:
+            self._make_symbolic_link(path, directory, base, member)
+        elif kind == headers.HARD_LINK:
+            self._make_hard_link(path, directory, base, member)
+        elif kind in _NODES:
+            self._make_node(path, directory, base, member)
+        else:
+            self._make_file(path, directory, base, member, reader)
+        if not self._overlay:
+            self._made.add(path)
+
+    def finish(self) -> None:
+        """Set the directories' times, the last made first."""
+        if self._hide_root:
+            self.call = "mknodat"
+            self._hide_lower_root()
+        self.call = "utimensat"
+        for path, times in reversed(self._times.items()):
+            parent, _, base = path.rpartition(b"/")
+            try:
+                directory = self._existing(parent)
+            except KernelError as error:
+                if error.errno in (ENOENT, ENOTDIR, ELOOP):
+                    continue  # a later member took its place
+                raise
+            try:
+                os.utime(base or b".", ns=times, dir_fd=directory, follow_symlinks=False)
+            except FileNotFoundError:
+                continue
+
+    # Directories on the way
+
+    def _close_retired(self) -> None:
+        for descriptor in self._retired:
+            os.close(descriptor)
+        self._retired.clear()
+
+    def _remember(self, path: bytes, descriptor: int) -> int:
+        self._open[path] = descriptor
+        if len(self._open) > _CACHED:
+            self._retired.append(self._open.popitem(last=False)[1])
+        return descriptor
+
+    def _existing(self, path: bytes) -> int:
+        """A descriptor (the cache's) of a directory of the tree, links resolved inside it."""
+        if not path:
+            return self._root
+        descriptor = self._open.get(path)
+        if descriptor is not None:
+            self._open.move_to_end(path)
+            return descriptor
+        return self._remember(path, open_in_root(self._root, os.fsdecode(path), _PATH))
+
+    def _directory(self, path: bytes, member: Member) -> int:
+        """The same, made with what is missing above it; every directory a member goes into."""
+        self.call = "openat2"
+        try:
+            descriptor = self._existing(path)
+        except KernelError as error:
+            if error.errno in (ENOTDIR, ELOOP):
+                raise InvalidArgument(
+                    f"{printable(member.name)}: {printable(path)} is not a directory"
+                ) from error
+            if error.errno != ENOENT:
+                raise
+            descriptor = self._make_parent(path, member)
+        if not self._overlay and path not in self._made:
+            # What is there keeps its time, though something in it changes.
+            if path not in self._times:
+                status = os.fstat(descriptor)
+                self._times[path] = status.st_atime_ns, status.st_mtime_ns
+            while path and path not in self._made:
+                self._made.add(path)
+                path = path.rpartition(b"/")[0]
+            self._made.add(path)
+        return descriptor
+
+    def _make_parent(self, path: bytes, member: Member) -> int:
+        """A directory the archive does not list, or lists later."""
+        above, _, base = path.rpartition(b"/")
+        directory = self._directory(above, member)
+        self.call = "mkdirat"
+        try:
+            os.mkdir(base, 0o755, dir_fd=directory)
+        except FileExistsError:
+            status = os.stat(base, dir_fd=directory, follow_symlinks=False)
+            if stat.S_ISLNK(status.st_mode):
+                raise InvalidArgument(
+                    f"{printable(member.name)}: {printable(path)} is a symbolic link that leads"
+                    " nowhere"
+                ) from None
+            # Listed as deleted, then entered: a new directory takes the whiteout's place.
+            self._replace(path, directory, base, status)
+            os.mkdir(base, 0o755, dir_fd=directory)
+            self._set_opaque(directory, base)
+        descriptor = os.open(base, _DIRECTORY, dir_fd=directory)
+        self._remember(path, descriptor)
+        like = self._below(path)
+        if like is None:
+            os.fchmod(descriptor, 0o755)
+            return descriptor
+        try:
+            status = os.fstat(like)
+            self.call = "fchown"
+            os.fchown(descriptor, status.st_uid, status.st_gid)
+            os.fchmod(descriptor, stat.S_IMODE(status.st_mode))
+            for attribute in os.listxattr(like):
+                if not os.fsencode(attribute).startswith(OVERLAY_ATTRIBUTES):
+                    self.call = "fsetxattr"
+                    os.setxattr(descriptor, attribute, os.getxattr(like, attribute))
+            self._times[path] = status.st_atime_ns, status.st_mtime_ns
+        finally:
+            os.close(like)
+        return descriptor
+
+    def _below(self, path: bytes) -> int | None:
+        """The directory of that name in the nearest lower layer that has it."""
+        for layer in self._lower:
+            # An entry of a nearer layer hides the farther ones unless both are directories.
+            directory = os.open(".", _DIRECTORY, dir_fd=layer)
+            found = True
+            opaque = False
+            for name in path.split(b"/"):
+                try:
+                    below = os.open(name, _DIRECTORY, dir_fd=directory)
+                except FileNotFoundError:
+                    found = False
+                    break
+                except OSError as error:
+                    os.close(directory)
+                    if error.errno in (ENOTDIR, ELOOP):
+                        return None
+                    raise
+                os.close(directory)
+                directory = below
+                opaque = opaque or _is_opaque(directory)
+            if found:
+                return directory
+            os.close(directory)
+            if opaque:
+                return None
+        return None
+
+    # What is in the way
+
+    def _replace(
+        self, path: bytes, directory: int, base: bytes, status: os.stat_result | None = None
+    ) -> bool:
+        """Remove what is in a member's place; whether that was a whiteout of this layer."""
+        if status is None:
+            status = os.stat(base, dir_fd=directory, follow_symlinks=False)
+        self.call = "unlinkat"
+        if stat.S_ISDIR(status.st_mode) or stat.S_ISLNK(status.st_mode):
+            self._retire()
+            remove_tree(directory, base)
+            return False
+        os.unlink(base, dir_fd=directory)
+        return self._overlay and is_whiteout(status)
+
+    def _retire(self) -> None:
+        """Empty the cache; what it held stays open until the next member, as it is in use."""
+        self._retired += self._open.values()
+        self._open.clear()
+
+    def _clear_way(self, path: bytes, directory: int, base: bytes) -> None:
+        """Make room for a member that found its name taken."""
+        self._replace(path, directory, base, os.stat(base, dir_fd=directory, follow_symlinks=False))
+
+    # Members, by kind
+
+    def _make_file(
+        self, path: bytes, directory: int, base: bytes, member: Member, reader: Reader
+    ) -> None:
+        mode = member.mode
+        self.call = "openat"
+        try:
+            descriptor = os.open(base, _NEW_FILE, mode & 0o777, dir_fd=directory)
+        except FileExistsError:
+            self._clear_way(path, directory, base)
+            self.call = "openat"
+            descriptor = os.open(base, _NEW_FILE, mode & 0o777, dir_fd=directory)
+        try:
+            self.call = "write"
+            if member.sparse is not None:
+                for offset, length in member.sparse:
+                    os.lseek(descriptor, offset, os.SEEK_SET)
+                    for span in reader.stored(length):
+                        _write(descriptor, span)
+                os.ftruncate(descriptor, member.size)
+            else:
+                for span in reader.content():
+                    _write(descriptor, span)
+            self._dress(descriptor, member)
+            self.call = "utimensat"
+            mtime = member.mtime
+            os.utime(descriptor, ns=(mtime if member.atime is None else member.atime, mtime))
+        finally:
+            os.close(descriptor)
+
+    def _make_directory(self, path: bytes, directory: int, base: bytes, member: Member) -> None:
+        self.call = "mkdirat"
+        existed = False
+        try:
+            os.mkdir(base, member.mode & 0o777, dir_fd=directory)
+        except FileExistsError:
+            status = os.stat(base, dir_fd=directory, follow_symlinks=False)
+            existed = stat.S_ISDIR(status.st_mode)
+            if not existed:
+                whiteout = self._replace(path, directory, base, status)
+                self.call = "mkdirat"
+                os.mkdir(base, member.mode & 0o777, dir_fd=directory)
+                if whiteout:
+                    self._set_opaque(directory, base)
+        self.call = "openat"
+        descriptor = os.open(base, _DIRECTORY, dir_fd=directory)
+        known = self._open.get(path)
+        if known is not None:  # listed again, or after it was made for something in it
+            self._retired.append(known)
+        self._remember(path, descriptor)
+        self._dress(descriptor, member, existed=existed)
+        self._times[path] = _times(member)
+
+    def _make_root(self, member: Member) -> None:
+        if member.kind != headers.DIRECTORY:
+            raise InvalidArgument(
+                f"{printable(member.name)}: the root of a layer can only be a directory"
+            )
+        self._dress(self._root, member, existed=True)
+        self._times[b""] = _times(member)
+        if not self._overlay:
+            self._made.add(b"")
+
+    def _make_symbolic_link(self, path: bytes, directory: int, base: bytes, member: Member) -> None:
+        if not member.link or b"\0" in member.link:
+            raise InvalidArgument(
+                f"{printable(member.name)}: symbolic link to {printable(member.link)}"
+            )
+        self.call = "symlinkat"
+        try:
+            os.symlink(member.link, base, dir_fd=directory)
+        except FileExistsError:
+            self._clear_way(path, directory, base)
+            self.call = "symlinkat"
+            os.symlink(member.link, base, dir_fd=directory)
+        self._dress_by_name(directory, base, member)
+
+    def _make_node(self, path: bytes, directory: int, base: bytes, member: Member) -> None:
+        kind = _NODES[member.kind]
+        device = 0
+        if kind != stat.S_IFIFO:
+            if not (0 <= member.major <= _MAX_MAJOR and 0 <= member.minor <= _MAX_MINOR):
+                raise InvalidArgument(
+                    f"{printable(member.name)}: device number {member.major}:{member.minor} is"
+                    " out of range"
+                )
+            device = os.makedev(member.major, member.minor)
+            if kind == stat.S_IFCHR and device == 0:
+                raise InvalidArgument(
+                    f"{printable(member.name)}: character device 0:0 is overlayfs's whiteout and"
+                    " cannot be a layer's file; a layer says .wh.NAME"
+                )
+        self.call = "mknodat"
+        mode = kind | (member.mode & 0o777)
+        try:
+            os.mknod(base, mode, device, dir_fd=directory)
+        except FileExistsError:
+            self._clear_way(path, directory, base)
+            self.call = "mknodat"
+            os.mknod(base, mode, device, dir_fd=directory)
+        self._dress_by_name(directory, base, member)
+
+    def _make_hard_link(self, path: bytes, directory: int, base: bytes, member: Member) -> None:
+        link, parent, name = _place(member.link, member.name)
+        if not link:
+            raise InvalidArgument(
+                f"{printable(member.name)}: hard link to {printable(member.link)}"
+            )
+        self.call = "linkat"
+        try:
+            source = self._existing(parent)
+            status = os.stat(name, dir_fd=source, follow_symlinks=False)
+        except OSError as error:
+            if error.errno not in (ENOENT, ENOTDIR, ELOOP):
+                raise
+            status = None
+        if status is None or (self._overlay and is_whiteout(status)):
+            raise InvalidArgument(
+                f"{printable(member.name)}: hard link to {printable(member.link)}, which is not in"
+                f" {'this layer' if self._overlay else 'the tree'}"
+            )
+        if stat.S_ISDIR(status.st_mode):
+            raise InvalidArgument(
+                f"{printable(member.name)}: hard link to {printable(member.link)}, a directory"
+            )
+        try:
+            os.link(name, base, src_dir_fd=source, dst_dir_fd=directory, follow_symlinks=False)
+        except FileExistsError:
+            there = os.stat(base, dir_fd=directory, follow_symlinks=False)
+            if (there.st_dev, there.st_ino) == (status.st_dev, status.st_ino):
+                return  # linked already; removing it first could remove the last link
+            self._replace(path, directory, base, there)
+            self.call = "linkat"
+            os.link(name, base, src_dir_fd=source, dst_dir_fd=directory, follow_symlinks=False)
+
+    # Owner, mode, attributes, times
+
+    def _dress(self, descriptor: int, member: Member, *, existed: bool = False) -> None:
+        """Owner, mode and attributes, by descriptor: chown(2) takes set-user-ID bits and file
+        capabilities away, so they come after it. Only what differs costs a call."""
+        status = os.fstat(descriptor)
+        mode = status.st_mode
+        if status.st_uid != member.uid or status.st_gid != member.gid:
+            self.call = "fchown"
+            os.fchown(descriptor, member.uid, member.gid)
+            mode = -1
+        if mode & 0o7777 != member.mode or mode < 0:
+            self.call = "fchmod"
+            os.fchmod(descriptor, member.mode)
+        if existed and not self._overlay:
+            self.call = "flistxattr"
+            for attribute in os.listxattr(descriptor):
+                name = os.fsencode(attribute)
+                if name not in member.xattrs and name.startswith((b"user.", b"trusted.")):
+                    self.call = "fremovexattr"
+                    os.removexattr(descriptor, attribute)
+        if member.xattrs:
+            self._set_attributes(descriptor, member)
+
+    def _dress_by_name(self, directory: int, base: bytes, member: Member) -> None:
+        """The same for what cannot be opened: links, devices, FIFOs; never followed."""
+        status = os.stat(base, dir_fd=directory, follow_symlinks=False)
+        changed = status.st_uid != member.uid or status.st_gid != member.gid
+        if changed:
+            self.call = "fchownat"
+            os.chown(base, member.uid, member.gid, dir_fd=directory, follow_symlinks=False)
+        if not stat.S_ISLNK(status.st_mode) and (
+            changed or stat.S_IMODE(status.st_mode) != member.mode
+        ):
+            self.call = "fchmodat"
+            os.chmod(base, member.mode, dir_fd=directory)
+        if member.xattrs:
+            # lsetxattr(2) knows no directory descriptor: this link of proc is ours and leads there.
+            self._set_attributes(b"/proc/self/fd/%d/%s" % (directory, base), member)
+        self.call = "utimensat"
+        os.utime(base, ns=_times(member), dir_fd=directory, follow_symlinks=False)
+
+    def _set_attributes(self, where: int | bytes, member: Member) -> None:
+        self.call = "setxattr"
+        for attribute, value in member.xattrs.items():
+            if attribute.startswith(OVERLAY_ATTRIBUTES):
+                self._warn(member, attribute, "is overlayfs's own and was left out")
+                continue
+            if not attribute or b"\0" in attribute:
+                raise InvalidArgument(
+                    f"{printable(member.name)}: extended attribute {printable(attribute)}"
+                )
+            try:
+                if isinstance(where, int):
+                    os.setxattr(where, attribute, value)
+                else:
+                    os.setxattr(where, attribute, value, follow_symlinks=False)
+            except OSError as error:
+                # user.* is for files and directories only; EPERM says so for all others.
+                unfit = error.errno == EPERM and attribute.startswith(b"user.")
+                if error.errno != ENOTSUP and not unfit:
+                    raise
+                self._warn(member, attribute, "cannot be kept by this file system")
+
+    def _warn(self, member: Member, attribute: bytes, why: str) -> None:
+        if len(self.warnings) < _MAX_WARNINGS:
+            self.warnings.append(
+                f"{printable(member.name)}: extended attribute {printable(attribute)} {why}"
+            )
+
+    # Whiteouts
+
+    def _white_out(self, member: Member, parent: bytes, base: bytes) -> None:
+        if base.startswith(_AUFS_PREFIX) and base != OPAQUE:
+            return  # aufs kept its own books under such names
+        name = base[len(WHITEOUT_PREFIX) :]
+        if name in (b"", b".", b".."):
+            raise InvalidArgument(f"{printable(member.name)}: whiteout of {printable(name)}")
+        if base == OPAQUE:
+            self._make_opaque(member, parent)
+            return
+        path = parent + b"/" + name if parent else name
+        if self._overlay:
+            directory = self._directory(parent, member)
+            self.call = "mknodat"
+            try:
+                os.mknod(name, stat.S_IFCHR, 0, dir_fd=directory)
+            except FileExistsError:
+                # What this very layer made stays: a whiteout is for what is below it.
+                status = os.stat(name, dir_fd=directory, follow_symlinks=False)
+                if stat.S_ISDIR(status.st_mode):
+                    self._set_opaque(directory, name)
+            return
+        try:
+            directory = self._existing(parent)
+            status = os.stat(name, dir_fd=directory, follow_symlinks=False)
+        except OSError as error:
+            if error.errno in (ENOENT, ENOTDIR, ELOOP):
+                return  # there is nothing to delete
+            raise
+        if path not in self._made:
+            self._directory(parent, member)
+            self._replace(path, directory, name, status)
+        elif stat.S_ISDIR(status.st_mode):
+            self._prune(path)
+
+    def _make_opaque(self, member: Member, path: bytes) -> None:
+        if not self._overlay:
+            try:
+                self._existing(path)
+            except KernelError as error:
+                if error.errno in (ENOENT, ENOTDIR, ELOOP):
+                    return
+                raise
+            self._prune(path)
+            return
+        if not path:
+            if not self._lower:
+                raise NotSupported(
+                    f"{printable(member.name)}: a layer that hides the whole root below it"
+                )
+            self._hide_root = True
+            return
+        above, _, base = path.rpartition(b"/")
+        self._directory(path, member)
+        self._set_opaque(self._existing(above), base)
+
+    def _set_opaque(self, directory: int, base: bytes) -> None:
+        self.call = "setxattr"
+        os.setxattr(b"/proc/self/fd/%d/%s" % (directory, base), OVERLAY_OPAQUE, b"y")
+
+    def _prune(self, path: bytes) -> None:
+        """Remove what is in a directory, but for what this layer made."""
+        prefix = path + b"/" if path else b""
+        made = self._made
+        descriptor = os.open(".", _DIRECTORY, dir_fd=self._existing(path))
+        try:
+            self._retire()
+            clear_directory(descriptor, lambda below: prefix + below in made)
+        finally:
+            os.close(descriptor)
+
+    def _hide_lower_root(self) -> None:
+        """Overlayfs takes no opaque root: white out each name the layers below have there."""
+        for layer in self._lower:
+            directory = os.open(".", _DIRECTORY, dir_fd=layer)
+            try:
+                names = os.listdir(directory)
+            finally:
+                os.close(directory)
+            for name in names:
+                try:
+                    os.mknod(name, stat.S_IFCHR, 0, dir_fd=self._root)
+                except FileExistsError:
+                    status = os.stat(name, dir_fd=self._root, follow_symlinks=False)
+                    if stat.S_ISDIR(status.st_mode):
+                        self._set_opaque(self._root, os.fsencode(name))
+
+
+def _place(name: bytes, of: bytes | None = None) -> tuple[bytes | None, bytes, bytes]:
+    """Where a name of the archive is in the tree: path, its directory and its last component.
+
+    The path is b"" for the root and None for what aufs kept for itself. ``of`` is the member whose
+    link ``name`` is, for the message.
+    """
+    if b"\0" in name or not name:
+        raise InvalidArgument(f"archive member with the name {printable(name)}")
+    parts = [part for part in name.split(b"/") if part and part != b"."]
+    if b".." in parts:
+        what = f"{printable(of)}: its link" if of is not None else "archive member"
+        raise InvalidArgument(f'{what} {printable(name)} is refused: ".." can leave the tree')
+    if not parts:
+        return b"", b"", b""
+    if b".wh." in name:
+        for part in parts[:-1]:
+            if part.startswith(_AUFS_PREFIX):
+                return None, b"", b""
+            if part.startswith(WHITEOUT_PREFIX):
+                raise InvalidArgument(f"{printable(name)}: a whiteout is not a directory")
+    base = parts.pop()
+    parent = b"/".join(parts)
+    return (parent + b"/" + base if parent else base), parent, base
+
+
+def _times(member: Member) -> tuple[int, int]:
+    return (member.mtime if member.atime is None else member.atime), member.mtime
+
+
+def _write(descriptor: int, data: memoryview) -> None:
+    while data:
+        written = os.write(descriptor, data)
+        if written == len(data):
+            return
+        data = data[written:]
+
+
+def _is_opaque(directory: int) -> bool:
+    try:
+        return os.getxattr(directory, OVERLAY_OPAQUE) == b"y"
+    except OSError as error:
+        if error.errno in (ENODATA, ENOTSUP):
+            return False
+        raise
