@@ -16,6 +16,7 @@ from sampan.kernel.processes import pidfd_send_signal
 from sampan.runtime import gate, hooks
 
 if TYPE_CHECKING:
+    from sampan.kernel.cgroups import Group
     from sampan.runtime.launch import Launch
 
 __all__ = ["Child", "died", "kept_descriptors"]
@@ -25,16 +26,18 @@ class Child:
     """A process of a container that this process is the parent of.
 
     ``pid`` and ``pidfd`` are the host's; with ``start_time`` the pid names this process only.
-    ``console``: the terminal's master, or -1. ``warnings``: what was asked for and not granted.
+    ``group``: the cgroup that was made for it, which ``abort`` removes. ``console``: the terminal's
+    master, or -1. ``warnings``: what was asked for and not granted.
     """
 
-    __slots__ = ("_launch", "channel", "console", "pid", "pidfd", "start_time", "warnings")
+    __slots__ = ("_launch", "channel", "console", "group", "pid", "pidfd", "start_time", "warnings")
 
     def __init__(self, channel: gate.Channel, launch: Launch | None) -> None:
         self.pid = 0
         self.pidfd = -1
         self.start_time = 0
         self.console = -1
+        self.group: Group | None = None
         self.warnings: tuple[str, ...] = ()
         self.channel = channel
         self._launch = launch
@@ -46,7 +49,7 @@ class Child:
         the container has been undone as by ``abort``. Not for a launch with a ``gate_dir``.
         """
         launch = self._launch
-        if launch is None or self.channel.fd < 0:
+        if self.channel.fd < 0 or (launch is not None and launch.gate_dir is not None):
             raise Conflict("this process was started already, or is started by another")
         try:
             try:
@@ -54,8 +57,8 @@ class Child:
             except OSError as error:
                 raise Conflict(f"cannot start: init has ended ({error.strerror})") from None
             self.finish()
-            wanted = launch.spec.hooks
-            if wanted is not None and wanted.poststart:
+            wanted = launch.spec.hooks if launch is not None else None
+            if launch is not None and wanted is not None and wanted.poststart:
                 state = self.state("running")
                 hooks.run("poststart", wanted.poststart, state, (), kept_descriptors(launch))
         except (SampanError, OSError):
@@ -87,9 +90,9 @@ class Child:
             _kill_and_reap(self.pid, self.pidfd)
         warnings: list[str] = []
         if launch is not None:
-            if launch.group is not None:
-                launch.group.kill()
-                launch.group.destroy()
+            if self.group is not None:
+                self.group.kill()
+                self.group.destroy()
             if launch.gate_dir is not None:
                 gate.remove(launch.gate_dir)
             wanted = launch.spec.hooks

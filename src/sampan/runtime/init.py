@@ -9,7 +9,6 @@ No module is imported once it begins, the process is not dumpable
 
 from __future__ import annotations
 
-import gc
 import json
 import os
 import sys
@@ -24,11 +23,10 @@ from sampan.runtime import gate, hooks, pid1, rootfs, sysctl
 from sampan.runtime.namespaces import become_root
 from sampan.runtime.process import (
     Entry,
-    disable_imports,
+    become_child,
     label,
     open_terminal,
     place_stdio,
-    restore_signals,
 )
 
 if TYPE_CHECKING:
@@ -65,8 +63,7 @@ class _Init:
 
     def run(self) -> NoReturn:
         launch, spec, plan = self.launch, self.launch.spec, self.plan
-        gc.disable()
-        disable_imports()
+        become_child()
         if not plan.user or os.geteuid() == 0:
             # newuidmap(1) refuses a target that is root's, as a process that is not dumpable is.
             set_dumpable(False)
@@ -124,7 +121,6 @@ class _Init:
         """Tell the parent, or the ``start`` that released us, why this process ends."""
         if error is None or isinstance(error, SystemExit):
             return
-        restore_signals()  # a reader that is gone ends us, and that is all right
         body = gate.encode_error(error)
         if self.at_fifo and self.fifos is not None:
             os.write(self.fifos.status_fd, body)
@@ -158,9 +154,9 @@ class _Init:
             hooks.run("createContainer", wanted.create_container, state, (), self._kept_fds())
 
     def _attach_terminal(self, root: rootfs.Root) -> None:
-        master, slave = open_terminal(root.fd, self.entry.process)
+        master, slave, name = open_terminal(root.fd, self.entry.process)
         root.console(slave)
-        self.channel.send(b"T", b"/dev/console", master)
+        self.channel.send(b"T", name, master)
         os.close(master)
         os.close(slave)
 

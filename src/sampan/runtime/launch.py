@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 from sampan.errors import InvalidArgument
 from sampan.kernel import seccomp
 from sampan.kernel.processes import clone3
+from sampan.oci.runtime import DeviceRule
 from sampan.runtime import gate, init, rootfs
 from sampan.runtime import spec as rules
 from sampan.runtime.child import Child, kept_descriptors
@@ -29,7 +30,24 @@ if TYPE_CHECKING:
     from sampan.kernel.seccomp import Filter
     from sampan.oci.runtime import Mount, Spec
 
-__all__ = ["Child", "Launch", "Setup", "create"]
+__all__ = ["DEFAULT_DEVICES", "Child", "Launch", "Setup", "create"]
+
+
+def _device(kind: str, major: int | None, minor: int | None, access: str) -> DeviceRule:
+    return DeviceRule(allow=True, type=kind, major=major, minor=minor, access=access)
+
+
+DEFAULT_DEVICES = (
+    _device("c", None, None, "m"),
+    _device("b", None, None, "m"),
+    *(_device("c", 1, minor, "rwm") for minor in (3, 5, 7, 8, 9)),
+    _device("c", 5, 0, "rwm"),
+    _device("c", 5, 2, "rwm"),
+    _device("c", 136, None, "rwm"),
+    _device("c", 10, 200, "rwm"),
+)
+"""What every container may use, whatever the rules before say: null, zero, full, random, urandom,
+tty, ptmx, pts/*, net/tun; and any node may be made, though not opened (other runtimes' habit)."""
 
 
 class Launch:
@@ -154,7 +172,9 @@ def create(launch: Launch) -> Child:
         if launch.gate_dir is not None:
             setup.fifos = gate.Fifos(launch.gate_dir)
         if launch.group is not None:
-            _make_group(setup)
+            launch.group.create()
+            child.group = launch.group
+            child.warnings += _limit(setup, launch.group)
         born_in_group = setup.cgroup_fd >= 0 and not plan.staged
         pid, pidfd = clone3(
             0 if plan.staged else plan.new, cgroup_fd=setup.cgroup_fd if born_in_group else -1
@@ -173,14 +193,13 @@ def create(launch: Launch) -> Child:
     return child
 
 
-def _make_group(setup: Setup) -> None:
-    """Make and limit the cgroup; where it is one a child can be born in, open it."""
-    launch = setup.launch
-    assert launch.group is not None
-    linux = launch.spec.linux
-    launch.group.create()
-    if linux is not None and linux.resources is not None:
-        launch.group.limit(linux.resources)
-        launch.group.allow_devices(linux.resources.devices)
-    fd = launch.group.open_fd()
+def _limit(setup: Setup, group: Group) -> tuple[str, ...]:
+    """Limit the new cgroup; where it is one a child can be born in, open it."""
+    linux = setup.launch.spec.linux
+    resources = linux.resources if linux is not None else None
+    warnings = group.limit(resources) if resources is not None else []
+    rules_given = resources.devices if resources is not None else ()
+    group.allow_devices((*rules_given, *DEFAULT_DEVICES))
+    fd = group.open_fd()
     setup.cgroup_fd = -1 if fd is None else fd
+    return tuple(warnings)

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import gc
 import os
 import signal
 import stat
@@ -36,7 +37,7 @@ from sampan.kernel.processes import (
     set_personality,
     set_scheduler,
 )
-from sampan.runtime import hooks, lookup, users
+from sampan.runtime import lookup, users
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -47,12 +48,11 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Entry",
+    "become_child",
     "close_others",
-    "disable_imports",
     "label",
     "open_terminal",
     "place_stdio",
-    "restore_signals",
 ]
 
 
@@ -150,7 +150,6 @@ class Entry:
 
     def execute(self) -> NoReturn:
         """Become the program; raises what execve(2) says, in the words of ``lookup``."""
-        restore_signals()
         try:
             os.execve(self.path, self.process.args, self.environment)
         except OSError as error:
@@ -205,9 +204,6 @@ class Entry:
     def _load_seccomp(self) -> None:
         if self.seccomp_filter is None:
             return
-        if self.process.no_new_privileges:
-            # After the filter, the less is called the better.
-            restore_signals()
         listener = seccomp.load(self.seccomp_filter)
         if listener >= 0:
             # The number only: sendmsg may be among what the agent is asked about.
@@ -230,19 +226,22 @@ def capability_sets(process: Process) -> capabilities.Caps:
     )
 
 
-def disable_imports() -> None:
-    """No code is loaded from here on: the next file system searched could be the container's."""
+def become_child() -> None:
+    """What every forked child of ours does first: forget what the caller's Python was set up for.
+
+    No code is loaded from here on, for the next file system searched could be the container's;
+    signals do what they do by default, and their mask is empty: execve(2) would keep both.
+    """
+    gc.disable()
+    signal.set_wakeup_fd(-1)
+    for number in range(1, signal.NSIG):
+        if signal.getsignal(number) not in (signal.SIG_DFL, None):
+            signal.signal(number, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
     sys.meta_path.clear()
     sys.path_hooks.clear()
     sys.path.clear()
     sys.path_importer_cache.clear()
-
-
-def restore_signals() -> None:
-    """Default actions and an empty mask: execve(2) keeps ignored signals and the mask."""
-    for number in hooks.ignored_signals():
-        signal.signal(number, signal.SIG_DFL)
-    signal.pthread_sigmask(signal.SIG_SETMASK, ())
 
 
 def place_stdio(stdio: tuple[int, int, int] | None, floor: int) -> None:
@@ -255,9 +254,9 @@ def place_stdio(stdio: tuple[int, int, int] | None, floor: int) -> None:
         os.close(fd)
 
 
-def open_terminal(root: int, process: Process) -> tuple[int, int]:
-    """(master, slave) of a new terminal in the devpts below ``root``; it becomes 0, 1, 2 and the
-    controlling terminal of this process's session."""
+def open_terminal(root: int, process: Process) -> tuple[int, int, bytes]:
+    """(master, slave, name) of a new terminal in the devpts below ``root``; it becomes 0, 1, 2 and
+    the controlling terminal of this process's session."""
     try:
         directory = open_in_root(root, "dev/pts", O_PATH | os.O_DIRECTORY)
     except KernelError as error:
@@ -275,7 +274,7 @@ def open_terminal(root: int, process: Process) -> tuple[int, int]:
     terminals.set_controlling_terminal(slave)
     for number in (0, 1, 2):
         os.dup2(slave, number, inheritable=True)
-    return master, slave
+    return master, slave, b"/dev/pts/%d" % terminals.terminal_number(master)
 
 
 def close_others(kept: int, keep: Sequence[int]) -> None:

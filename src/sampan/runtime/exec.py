@@ -1,0 +1,251 @@
+"""Another process in a running container (setns(2), pid_namespaces(7)).
+
+The caller forks; the fork joins the container's cgroup, then all of its namespaces at once by the
+pidfd of its init, and forks again, because a pid namespace holds the children of who joins. That
+child is born as the *caller's* (CLONE_PARENT), so the caller waits for it and learns its host pid.
+
+The process of ours that enters is surrounded by the container's: it is not dumpable before it
+enters (CVE-2016-9962), imports nothing, and holds no descriptor of the host's when it acts on a
+path of the container's (CVE-2019-5736, CVE-2024-21626). Nothing of the caller's own state changes.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+from typing import TYPE_CHECKING, NoReturn
+
+from sampan.errors import Conflict, KernelError
+from sampan.kernel import namespaces as kernel
+from sampan.kernel import seccomp
+from sampan.kernel.namespaces import KINDS
+from sampan.kernel.paths import O_PATH, Procfs
+from sampan.kernel.processes import (
+    CLONE_PARENT,
+    clone3,
+    pidfd_open,
+    set_dumpable,
+    start_time,
+)
+from sampan.runtime import gate, hooks
+from sampan.runtime.child import Child
+from sampan.runtime.conversation import Conversation
+from sampan.runtime.namespaces import become_root
+from sampan.runtime.process import Entry, become_child, label, open_terminal, place_stdio
+from sampan.runtime.spec import parse_cpu_list, validate_process
+
+if TYPE_CHECKING:
+    from sampan.kernel.cgroups import Group
+    from sampan.oci.runtime import Process, Spec
+
+__all__ = ["RunningContainer", "execute"]
+
+
+class RunningContainer:
+    """What exec must know: init's ``pid`` (the host's), the container's ``spec`` and cgroup.
+
+    ``start_time``: of init, when the caller knows it; a pid of somebody else is then refused.
+    """
+
+    __slots__ = ("bundle", "group", "id", "pid", "spec", "start_time")
+
+    def __init__(
+        self,
+        pid: int,
+        spec: Spec,
+        group: Group | None = None,
+        *,
+        id: str = "",
+        bundle: str = "",
+        start_time: int | None = None,
+    ) -> None:
+        self.pid = pid
+        self.spec = spec
+        self.group = group
+        self.id = id
+        self.bundle = bundle
+        self.start_time = start_time
+
+
+class _Conversation(Conversation):
+    """With the fork, which asks once, and with its child, which asks again."""
+
+    __slots__ = ("placed", "target")
+
+    def __init__(
+        self, child: Child, target: RunningContainer, process: Process, console_socket: str | None
+    ) -> None:
+        super().__init__(child, target.spec, process, staged=False, console_socket=console_socket)
+        self.target = target
+        self.placed = False
+
+    def _state(self) -> bytes:
+        target = self.target
+        return hooks.state_json(target.spec, target.id, target.bundle, "running", target.pid)
+
+    def _placed(self) -> bytes:
+        if self.target.group is not None and not self.placed:
+            self.target.group.add(self.child.pid, beside=self.target.pid)
+        self.placed = True
+        return b""
+
+
+class _Exec:
+    """The child's view of one exec."""
+
+    __slots__ = ("channel", "entry", "joined", "pidfd", "stdio")
+
+    def __init__(
+        self, entry: Entry, joined: int, pidfd: int, stdio: tuple[int, int, int] | None
+    ) -> None:
+        self.entry = entry
+        self.channel = entry.channel
+        self.joined = joined
+        self.pidfd = pidfd
+        self.stdio = stdio
+
+    def run(self) -> NoReturn:
+        entry, channel, process = self.entry, self.channel, self.entry.process
+        become_child()
+        set_dumpable(False)
+        place_stdio(self.stdio, 3 + entry.kept)
+        affinity = process.exec_cpu_affinity
+        if affinity is not None and affinity.initial:
+            _run_on(affinity.initial, "initial")
+        channel.expect(b"g")
+        if affinity is not None and affinity.final:
+            _run_on(affinity.final, "final")
+        if self.joined:
+            kernel.setns(self.pidfd, self.joined)
+        if self.joined & kernel.CLONE_NEWPID:
+            pid, _ = clone3(CLONE_PARENT)
+            if pid:
+                channel.send(b"P", str(pid).encode())
+                os._exit(0)
+            channel.expect(b"g")
+        if self.joined & kernel.CLONE_NEWUSER:
+            become_root()
+            set_dumpable(False)
+        os.setsid()
+        if process.terminal:
+            root = os.open("/", O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+            master, slave, name = open_terminal(root, process)
+            channel.send(b"T", name, master)
+            for fd in (root, master, slave):
+                os.close(fd)
+        if process.apparmor_profile or process.selinux_label:
+            with Procfs(subset=True) as procfs:
+                label(procfs, process)
+        entry.settle((channel.fd,))
+        channel.send(b"W", json.dumps(sorted(entry.missing_capabilities)).encode())
+        channel.expect(b"x")
+        entry.execute()
+
+    def report(self, error: BaseException | None) -> None:
+        """Tell the parent why this process ends."""
+        if error is not None and not isinstance(error, SystemExit):
+            self.channel.send(b"E", gate.encode_error(error))
+
+
+def execute(
+    target: RunningContainer,
+    process: Process,
+    stdio: tuple[int, int, int] | None = None,
+    *,
+    start: bool = True,
+    preserve_fds: int = 0,
+    console_socket: str | None = None,
+    death_signal: int = signal.SIGKILL,
+    cache_dir: str | None = None,
+) -> Child:
+    """Run ``process`` in a running container; returns once its program was executed.
+
+    With ``start=False`` it waits at the gate for ``Child.start``. ``stdio``: descriptors for 0, 1
+    and 2 (with a terminal they are not used: its master is ``Child.console``, or goes to
+    ``console_socket``). Raises InvalidArgument, CommandNotFound (127), CommandNotExecutable (126),
+    Conflict when the container has ended; then nothing is left of the process.
+    """
+    warnings = validate_process(process)
+    linux = target.spec.linux
+    seccomp_filter = None
+    if linux is not None and linux.seccomp is not None:
+        seccomp_filter = seccomp.compiled(linux.seccomp, cache_dir)
+    pidfd = _open_init(target)
+    ours, theirs = gate.Channel.pair()
+    child = Child(ours, None)
+    child.warnings = warnings
+    try:
+        joined = _namespaces_to_join(target.pid)
+        pid, child_pidfd = clone3()
+        if pid == 0:
+            ours.close()
+            entry = Entry(
+                process,
+                linux,
+                theirs,
+                is_init=False,
+                in_user_namespace=bool(joined & kernel.CLONE_NEWUSER),
+                seccomp_filter=seccomp_filter,
+                death_signal=death_signal,
+                kept=preserve_fds,
+            )
+            _main(_Exec(entry, joined, pidfd, stdio))
+        child.pid, child.pidfd = pid, child_pidfd
+        theirs.close()
+        _Conversation(child, target, process, console_socket).serve()
+        if start:
+            child.start()
+    except BaseException:
+        child.abort()
+        raise
+    finally:
+        theirs.close()
+        os.close(pidfd)
+    return child
+
+
+def _main(this: _Exec) -> NoReturn:
+    try:
+        try:
+            this.run()
+        finally:
+            this.report(sys.exc_info()[1])
+    finally:
+        os._exit(1)
+
+
+def _open_init(target: RunningContainer) -> int:
+    try:
+        pidfd = pidfd_open(target.pid)
+    except KernelError:
+        raise Conflict(f"container {target.id}: not running") from None
+    try:
+        same = target.start_time is None or start_time(target.pid) == target.start_time
+    except KernelError:
+        same = False
+    if not same:
+        os.close(pidfd)
+        raise Conflict(f"container {target.id}: not running")
+    return pidfd
+
+
+def _namespaces_to_join(pid: int) -> int:
+    """The flags of the namespaces of ``pid`` that are not this process's."""
+    flags = 0
+    try:
+        for flag, name in KINDS.values():
+            theirs = os.stat(f"/proc/{pid}/ns/{name}")
+            if not os.path.samestat(theirs, os.stat(f"/proc/self/ns/{name}")):
+                flags |= flag
+    except OSError as error:
+        raise Conflict(f"the container's namespaces: {error.strerror}") from None
+    return flags
+
+
+def _run_on(cpus: str, field: str) -> None:
+    try:
+        os.sched_setaffinity(0, parse_cpu_list(cpus, f"process.execCPUAffinity.{field}"))
+    except OSError as error:
+        raise KernelError("sched_setaffinity", error.errno or 0, cpus) from None
