@@ -1,0 +1,134 @@
+"""What is said on a monitor's sockets, as records: decoded strictly before anything is done.
+
+Requests carry ``op`` and, but for ``spawn``, a number ``seq`` that the reply repeats:
+``{"reply": seq, "ok": true, …}`` or ``{"reply": seq, "error": {"type", "message", "exit_code"}}``.
+A field this monitor does not know is refused by name: a daemon newer than the monitor it adopted
+learns that it asked for something that will not be done.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from sampan.errors import InvalidArgument, SampanError
+from sampan.oci.record import Record
+from sampan.oci.runtime import Mount, Process, Resources  # noqa: TC001  records read them
+
+if TYPE_CHECKING:
+    from typing import Self
+
+__all__ = [
+    "Attach",
+    "Exec",
+    "Kill",
+    "LogOptions",
+    "Message",
+    "Plain",
+    "Resize",
+    "Spawn",
+    "Update",
+    "error_fields",
+    "window",
+]
+
+_ENVELOPE = ("op", "seq")
+
+
+class Message(Record):
+    """A record whose JSON names are its field names, with nothing unknown beside them."""
+
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
+        cls.json_names = {name: name for name in cls._names}
+
+    @classmethod
+    def from_json(cls, value: object, where: str = "") -> Self:
+        if isinstance(value, dict):
+            for name in value:
+                if name not in cls._names and name not in _ENVELOPE:
+                    raise InvalidArgument(f"{where or cls.__name__.lower()}: no field {name!r}")
+        return super().from_json(value, where)
+
+
+class LogOptions(Message):
+    """``max_size`` in bytes; ``tag_attrs`` are repeated in every line, as Docker's ``attrs``."""
+
+    driver: str
+    path: str | None = None
+    max_size: int | None = None
+    max_file: int = 1
+    tag_attrs: dict[str, str] = {}
+
+
+class Spawn(Message):
+    """One container. ``spec`` stays JSON here: it is decoded where it is used."""
+
+    id: str
+    run_dir: str
+    spec: object
+    bundle: str
+    rootfs: tuple[Mount, ...] = ()
+    cgroup: str | None = None
+    log: LogOptions | None = None
+    terminal: bool = False
+    console_size: tuple[int, ...] | None = None
+    stdin: bool = False
+    stdin_once: bool = False
+    init: bool = False
+    start: bool = False
+
+
+class Plain(Message):
+    """A request without arguments: status, start, pause, resume, usage."""
+
+
+class Kill(Message):
+    signal: int
+    all: bool = False
+
+
+class Resize(Message):
+    rows: int
+    cols: int
+    exec_id: str | None = None
+
+
+class Attach(Message):
+    stdin: bool = False
+    stdout: bool = False
+    stderr: bool = False
+    multiplex: bool = False
+    detach_keys: tuple[int, ...] = ()
+    replay: bool = False
+
+
+class Exec(Message):
+    exec_id: str
+    process: Process
+    terminal: bool = False
+    console_size: tuple[int, ...] | None = None
+    stdin: bool = False
+    multiplex: bool = False
+    detach_keys: tuple[int, ...] = ()
+    privileged: bool = False
+    """What it means stands in ``process`` already: nothing is added to it."""
+
+
+class Update(Message):
+    resources: Resources
+
+
+def error_fields(error: SampanError) -> dict[str, object]:
+    """The form in which an error crosses a process border (``sampan.errors.by_name``)."""
+    return {
+        "type": type(error).__name__,
+        "message": error.message,
+        "exit_code": error.exit_code,
+    }
+
+
+def window(size: tuple[int, ...]) -> tuple[int, int]:
+    """(rows, columns) of a ``console_size``."""
+    if len(size) != 2:
+        raise InvalidArgument(f"console_size: expected [rows, columns], not {list(size)}")
+    return size[0], size[1]
