@@ -1,0 +1,185 @@
+"""``python -m tests.qemu [pytest arguments]``: see the package's text.
+
+The first serial line carries the kernel's console (kept in ``.cache/qemu/console.log``), the second
+pytest's output, which is printed here as it comes, and at its end the exit status.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import select
+import shlex
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from sampan.kernel.processes import set_parent_death_signal
+from tests.qemu.disk import CACHE, CHECKOUT, SITE, base_disk, interpreter, work_disk
+
+TIMEOUT = float(os.environ.get("SAMPAN_QEMU_TIMEOUT", "900"))
+"""Seconds for the whole run."""
+
+ACCELERATOR = os.environ.get("SAMPAN_QEMU_ACCEL", "tcg,thread=multi")
+"""Emulation unless asked otherwise: on virtual machines a /dev/kvm is often there and broken."""
+
+_STATUS = b"sampan-lane-exit:"
+_KERNELS = "/boot/vmlinuz-*-cloud-amd64"
+
+_INIT = """#!/bin/sh
+export PATH=/bin:/sbin:/usr/bin HOME=/root TERM=dumb LANG=C.UTF-8 COLUMNS={columns}
+export PYTHONPATH=/sampan/src:/{site} PYTHONDONTWRITEBYTECODE=1 SAMPAN_LANE=qemu
+mount -t proc proc /proc
+mount -t sysfs sys /sys
+mount -t devtmpfs dev /dev
+mkdir -p /dev/pts /dev/shm /dev/mqueue
+mount -t devpts -o ptmxmode=666 devpts /dev/pts
+mount -t tmpfs shm /dev/shm
+mount -t mqueue mqueue /dev/mqueue
+mount -t tmpfs tmp /tmp
+mount -t tmpfs run /run
+mount -t cgroup2 -o nsdelegate cgroup2 /sys/fs/cgroup
+ln -sf /proc/self/fd /dev/fd
+hostname lane
+ip link set lo up
+ulimit -n 20000
+cd /sampan
+stty -F /dev/ttyS1 raw -echo
+{{ {python} -u -m pytest {arguments} </dev/null; echo "{status}$?"; }} 2>&1 | cat >/dev/ttyS1
+poweroff -f
+"""
+
+
+def main() -> int:
+    """Run the lane; returns pytest's exit status, 124 when the time is up, 125 when it broke."""
+    kernel = _kernel()
+    if kernel is None:
+        print(f"tests.qemu: no kernel like {_KERNELS}; see tools/system-packages", file=sys.stderr)
+        return 125
+    started = time.monotonic()
+    disk, ram = base_disk(kernel.name.partition("-")[2])
+    with tempfile.TemporaryDirectory(prefix="sampan-qemu-") as scratch:
+        work = Path(scratch) / "work.ext4"
+        work_disk(work, Path(scratch), _script(sys.argv[1:]))
+        console = CACHE / "console.log"
+        command = _command(kernel, ram, disk, work, console)
+        machine = subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            # So that no machine outlives us, however we end. This process has one thread.
+            preexec_fn=lambda: set_parent_death_signal(signal.SIGKILL),  # noqa: PLW1509
+        )
+        try:
+            status = _relay(machine, started + TIMEOUT)
+        finally:
+            machine.kill()
+            machine.wait()
+    if status is None:
+        late = time.monotonic() >= started + TIMEOUT
+        said = f"ended after {TIMEOUT:.0f} s" if late else "stopped without a result"
+        print(f"\ntests.qemu: the machine {said}; its console said last:", file=sys.stderr)
+        tail = console.read_text(errors="replace").splitlines()[-30:]
+        print("\n".join(tail), file=sys.stderr)
+        return 124 if late else 125
+    return status
+
+
+def _kernel() -> Path | None:
+    """The newest of Debian's cloud kernels whose modules are installed."""
+    found = [
+        path
+        for path in Path("/boot").glob(Path(_KERNELS).name)
+        if (Path("/lib/modules") / path.name.partition("-")[2] / "modules.dep").exists()
+    ]
+    return max(
+        found, key=lambda path: [int(n) for n in re.findall(r"\d+", path.name)], default=None
+    )
+
+
+def _script(arguments: list[str]) -> str:
+    chosen = [argument for argument in arguments if not argument.startswith("-")]
+    options = [
+        "-m",
+        "v2",
+        "-p",
+        "no:cacheprovider",
+        f"--color={'yes' if sys.stdout.isatty() else 'no'}",
+        *arguments,
+    ]
+    if not chosen:
+        # Only files with such tests: what others import need not be on that machine.
+        options += sorted(
+            str(path.relative_to(CHECKOUT))
+            for path in (CHECKOUT / "tests").rglob("test_*.py")
+            if "mark.v2" in path.read_text(encoding="utf-8")
+        )
+    return _INIT.format(
+        arguments=shlex.join(options),
+        columns=shutil.get_terminal_size().columns,
+        python=interpreter(),
+        site=SITE,
+        status=_STATUS.decode(),
+    )
+
+
+def _command(kernel: Path, ram: Path, disk: Path, work: Path, console: Path) -> list[str]:
+    command = (
+        "qemu-system-x86_64 -nodefaults -no-user-config -display none -no-reboot -smp 2 -m 2048"
+    )
+    return [
+        *command.split(),
+        *("-cpu", "max", "-accel", ACCELERATOR),
+        *("-kernel", str(kernel), "-initrd", str(ram)),
+        *("-append", "console=ttyS0 quiet loglevel=4 panic=-1 random.trust_cpu=on psi=1"),
+        # Written to, and forgotten: the cached disk stays as it was made.
+        *("-drive", f"file={disk},format=raw,if=virtio,snapshot=on"),
+        *("-drive", f"file={work},format=raw,if=virtio,snapshot=on"),
+        *("-serial", f"file:{console}", "-serial", "stdio"),
+    ]
+
+
+def _relay(machine: subprocess.Popen[bytes], deadline: float) -> int | None:
+    """Print what the machine says until its last line, which is the status."""
+    assert machine.stdout is not None
+    descriptor = machine.stdout.fileno()
+    kept = b""
+    while True:
+        left = deadline - time.monotonic()
+        if left <= 0 or not select.select([descriptor], [], [], left)[0]:
+            break
+        data = os.read(descriptor, 65536)
+        if not data:
+            break
+        kept += data
+        at = kept.find(_STATUS)
+        if at >= 0:
+            line, newline, _ = kept[at + len(_STATUS) :].partition(b"\n")
+            if newline:
+                _print(kept[:at])
+                return int(line)
+            continue
+        # Keep back what may be the beginning of the last line.
+        end = kept.rfind(b"\n") + 1
+        if not _STATUS.startswith(kept[end:][: len(_STATUS)]):
+            end = len(kept)
+        _print(kept[:end])
+        kept = kept[end:]
+    _print(kept)
+    return None
+
+
+def _print(data: bytes) -> None:
+    sys.stdout.buffer.write(data)
+    sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main())
+    except KeyboardInterrupt:
+        sys.exit(130)
