@@ -46,14 +46,20 @@ def new_terminal(devpts_fd: int) -> tuple[int, int]:
         if not stat.S_ISCHR(status.st_mode) or device != _PTMX_DEVICE:
             raise KernelError("open", ENODEV, "ptmx (it is not the pseudoterminal multiplexer)")
         _ioctl(master, _TIOCSPTLCK, struct.pack("i", 0), "TIOCSPTLCK")
-        try:
-            slave = fcntl.ioctl(master, _TIOCGPTPEER, flags | os.O_CLOEXEC)
-        except OSError as error:
-            raise KernelError("ioctl TIOCGPTPEER", error.errno or 0, f"fd {master}") from None
+        slave = open_slave(master)
     except KernelError:
         os.close(master)
         raise
     return master, slave
+
+
+def open_slave(master: int) -> int:
+    """The slave of ``master``, close-on-exec, not made anybody's controlling terminal."""
+    flags = os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC
+    try:
+        return fcntl.ioctl(master, _TIOCGPTPEER, flags)
+    except OSError as error:
+        raise KernelError("ioctl TIOCGPTPEER", error.errno or 0, f"fd {master}") from None
 
 
 def terminal_number(master: int) -> int:

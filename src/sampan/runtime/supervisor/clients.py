@@ -200,13 +200,13 @@ class Client:
             return
         self.wants_input = False
         self._loop.forget(self._fd)
+        # Input left unread would turn the close of a TCP socket into a reset, and a reset destroys
+        # output that is still on its way.
+        self.receive(_LEFTOVERS)
         try:
-            # Input left unread would turn the close of a TCP socket into a reset, and a reset
-            # destroys output that is still on its way.
-            self._socket.recv(_LEFTOVERS, socket.MSG_DONTWAIT)
             self._socket.shutdown(socket.SHUT_RDWR)
         except OSError:
-            pass  # It was gone already, or had nothing to read: closing is all that is left.
+            pass  # The peer is gone.
         self._socket.close()
         self._on_gone(self)
 

@@ -19,7 +19,7 @@ import os
 from typing import TYPE_CHECKING
 
 from sampan.errors import Conflict, InvalidArgument
-from sampan.kernel.terminals import set_window_size
+from sampan.kernel.terminals import open_slave, set_window_size
 from sampan.runtime.supervisor.clients import Client, DetachKeys
 from sampan.runtime.supervisor.loop import READ, WRITE
 
@@ -85,6 +85,7 @@ class Stdio:
         "_loop",
         "_outputs",
         "_paused",
+        "_slave",
         "_stdin_once",
         "_terminal",
     )
@@ -95,6 +96,7 @@ class Stdio:
         self._stdin_once = stdin_once
         self._outputs: dict[int, int] = {}
         self._terminal = -1
+        self._slave = -1
         self._paused = False
         self._discard = False
         self._ended = False
@@ -114,6 +116,9 @@ class Stdio:
         """Serve a pseudo-terminal's master, and own it from now on."""
         os.set_blocking(master, False)
         self._terminal = master
+        # While somebody holds the slave the master does not hang up: a program may close its
+        # terminal and open it again, and meanwhile a hang-up would be reported without end.
+        self._slave = open_slave(master)
         if with_input:
             # epoll knows a descriptor once; input and output are watched apart.
             self._open_input(fcntl.fcntl(master, fcntl.F_DUPFD_CLOEXEC, 3))
@@ -193,7 +198,8 @@ class Stdio:
         del self._outputs[fd]
         os.close(fd)
         if fd == self._terminal:
-            self._terminal = -1
+            os.close(self._slave)
+            self._terminal = self._slave = -1
 
     def _close_outputs(self) -> None:
         for fd in list(self._outputs):
