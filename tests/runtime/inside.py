@@ -22,6 +22,7 @@ from sampan.runtime import rootfs, sysctl
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from sampan.kernel.cgroups import Group
     from sampan.runtime.launch import Launch
 
 BUSYBOX = "/bin/busybox"
@@ -48,11 +49,13 @@ OWN = ("mount", "pid", "ipc", "uts", "network")
 class Given:
     """The fields of a Launch that a root file system is built from."""
 
-    def __init__(self, spec: Spec, bundle: str, layers: tuple[Mount, ...] = ()) -> None:
+    def __init__(
+        self, spec: Spec, bundle: str, layers: tuple[Mount, ...], group: Group | None
+    ) -> None:
         self.id = "test"
         self.spec = spec
         self.bundle = bundle
-        self.group = None
+        self.group = group
         self.rootfs = layers
 
 
@@ -88,6 +91,7 @@ def within(
     *,
     layers: tuple[Mount, ...] = (),
     bundle: str = "/",
+    group: Group | None = None,
     no_pivot: bool = False,
     between: Callable[[rootfs.Root], object] | None = None,
 ) -> Any:
@@ -95,7 +99,7 @@ def within(
 
     ``between`` runs in the container's namespaces after the build and before it is entered.
     """
-    given = cast("Launch", Given(config, bundle, layers))
+    given = cast("Launch", Given(config, bundle, layers, group))
     linux = config.linux or Linux()
     prepared = rootfs.prepare(given)
     flags = 0
@@ -104,11 +108,13 @@ def within(
     try:
         reader, writer = os.pipe()
         ready, go = os.pipe()
-        pid, pidfd = processes.clone3(flags)
+        pid, pidfd = processes.clone3(flags & ~namespaces.CLONE_NEWCGROUP)
         if pid == 0:
             os.close(reader)
             os.close(go)
             os.read(ready, 1)
+            if flags & namespaces.CLONE_NEWCGROUP:
+                namespaces.unshare(namespaces.CLONE_NEWCGROUP)
             _child(writer, lambda: _enter(given, prepared, function, no_pivot, between))
     finally:
         prepared.close()
@@ -116,6 +122,8 @@ def within(
     os.close(ready)
     os.close(pidfd)
     _map(pid, linux)
+    if group is not None:
+        group.add(pid)
     os.close(go)
     with os.fdopen(reader, "rb") as answer:
         text = answer.read()

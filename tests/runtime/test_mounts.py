@@ -11,6 +11,7 @@ import pytest
 
 from sampan.errors import InvalidArgument, KernelError, NotFound, SampanError
 from sampan.kernel import mounts as km
+from sampan.kernel.cgroups import detect
 from sampan.oci.runtime import Mount
 from sampan.runtime import mount_options
 from tests.kernel.forked import private_mounts, run_forked
@@ -302,16 +303,22 @@ def test_the_cgroup_mount_shows_the_containers_part(tmp_path: Path, own: bool) -
         ]
 
     kinds = (*OWN, "cgroup") if own else OWN
-    found, names = within(spec(root, PROC, SYS, entry, kinds=kinds), look)
+    group = detect().group(f"/sampan-test-mount-{os.getpid()}")
+    group.create()
+    try:
+        found, names = within(spec(root, PROC, SYS, entry, kinds=kinds), look, group=group)
+    finally:
+        group.destroy()
     assert all(readonly for *_, readonly in found)
-    host = [e for e in km.mountinfo() if e.fstype in ("cgroup", "cgroup2")]
-    if any(e.fstype == "cgroup" for e in host):
-        assert found[0][:2] == ["/sys/fs/cgroup", "tmpfs"]
-        assert {os.path.basename(e.mount_point) for e in host} <= set(names)
-    else:
+    hierarchies = [e for e in found if e[1].startswith("cgroup")]
+    assert {e[2] for e in hierarchies} == {"/" if own else group.path}
+    if group.hierarchy.kind == "v2":
         assert found[0][:2] == ["/sys/fs/cgroup", "cgroup2"]
-    if own:
-        assert {e[2] for e in found[1:]} <= {"/"}
+        assert "cgroup.procs" in names
+    else:
+        assert found[0][:2] == ["/sys/fs/cgroup", "tmpfs"]
+        assert {e.directory for e in group.mounts_for_container()} <= set(names)
+        assert {"memory", "pids"} <= set(names)
 
 
 def test_a_failed_mount_leaves_no_descriptor(tmp_path: Path) -> None:

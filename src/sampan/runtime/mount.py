@@ -26,6 +26,7 @@ from sampan.runtime import cgroup_mount, copyup, overlay
 from sampan.runtime.mount_options import MountOptions, parse
 
 if TYPE_CHECKING:
+    from sampan.kernel.cgroups import Group
     from sampan.oci.runtime import Mount
     from sampan.runtime.idmap import UserNamespaces
 
@@ -171,20 +172,23 @@ def apply(fd: int, calls: list[Step]) -> None:
 class Builder:
     """Makes and attaches planned mounts below one root, in the container's namespaces."""
 
-    __slots__ = ("has_userns", "own_cgroupns", "procfs", "propagation", "root")
+    __slots__ = ("group", "has_userns", "own_cgroupns", "procfs", "propagation", "root")
 
     def __init__(
         self,
+        *,
         root: int,
         procfs: paths.Procfs,
         propagation: int,
         has_userns: bool,
+        group: Group | None,
         own_cgroupns: bool,
     ) -> None:
         self.root = root
         self.procfs = procfs
         self.propagation = propagation
         self.has_userns = has_userns
+        self.group = group
         self.own_cgroupns = own_cgroupns
 
     def mount(self, plan: Plan) -> None:
@@ -325,7 +329,7 @@ class Builder:
     def _cgroup(self, plan: Plan) -> None:
         target, _ = self.target(plan, True)
         try:
-            cgroup_mount.mount(plan, target, self.own_cgroupns)
+            cgroup_mount.mount(plan, target, self.group, self.own_cgroupns)
         finally:
             os.close(target)
 

@@ -130,6 +130,7 @@ def build(launch: Launch, prepared: Prepared, procfs: paths.Procfs) -> Root:
             procfs=procfs,
             propagation=prepared.start_propagation,
             has_userns=prepared.has_userns,
+            group=launch.group,
             own_cgroupns=bool(cgroupns),
         )
         root = builder.root = _root_mount(prepared, builder)
