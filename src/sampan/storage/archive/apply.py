@@ -15,7 +15,7 @@ holes. A layer is what a stranger wrote, so nothing in it can name anything outs
   could redirect a directory to another one's content.
 
 The directory must not be changed by anybody else meanwhile. When unpacking fails the caller removes
-it (``trees.remove_tree``): a half-unpacked layer is never to be used.
+it (``removal.remove_tree``): a half-unpacked layer is never to be used.
 """
 
 from __future__ import annotations

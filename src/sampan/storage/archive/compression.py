@@ -54,7 +54,7 @@ _AHEAD = 8
 _GZIP_WINDOW = 31  # 15 bits of window, 16 more: a gzip header and trailer
 _ZSTD_WINDOW = 27  # 128 MiB, what zstd itself refuses to exceed unless told
 _RATIO_AFTER = 1 << 28
-_CORRUPT: type[Exception] = _deflate.error
+_CORRUPT: type[Exception] = _deflate.error  # type: ignore[assignment]  # isal's stub says instance
 
 
 class Decoder(Protocol):

@@ -10,14 +10,22 @@ from __future__ import annotations
 import os
 import stat
 from collections import OrderedDict
-from errno import ELOOP, ENODATA, ENOENT, ENOTDIR, ENOTSUP, EPERM
+from errno import ELOOP, ENOENT, ENOTDIR, ENOTSUP, EPERM
 from typing import TYPE_CHECKING
 
 from sampan.errors import InvalidArgument, KernelError, NotSupported
 from sampan.kernel.paths import O_PATH, open_in_root
 from sampan.storage.archive import headers
 from sampan.storage.archive.headers import Member, printable
-from sampan.storage.archive.trees import clear_directory, remove_tree
+from sampan.storage.archive.removal import clear_directory, remove_tree
+from sampan.storage.archive.tree import (
+    OPEN_DIRECTORY,
+    OVERLAY_ATTRIBUTES,
+    OVERLAY_OPAQUE,
+    Merged,
+    attributes,
+    is_whiteout,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -26,18 +34,15 @@ if TYPE_CHECKING:
     from sampan.storage.archive.apply import WhiteoutStyle
     from sampan.storage.archive.reader import Reader
 
-__all__ = ["OPAQUE", "WHITEOUT_PREFIX", "Target", "is_whiteout"]
+__all__ = ["OPAQUE", "WHITEOUT_PREFIX", "Target"]
 
 WHITEOUT_PREFIX = b".wh."
 OPAQUE = b".wh..wh..opq"
 _AUFS_PREFIX = b".wh..wh."
-OVERLAY_OPAQUE = b"trusted.overlay.opaque"
-OVERLAY_ATTRIBUTES = (b"trusted.overlay.", b"user.overlay.")
 
 _CACHED = 64
 _MAX_WARNINGS = 100
 _NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _PATH = O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
 _MAX_ID = (1 << 32) - 2  # the last is "leave as it is" to chown(2)
 _MAX_MAJOR = (1 << 12) - 1
@@ -49,18 +54,14 @@ _NODES = {
 }
 
 
-def is_whiteout(status: os.stat_result) -> bool:
-    """Whether this is overlayfs's whiteout: a character device 0:0."""
-    return stat.S_ISCHR(status.st_mode) and status.st_rdev == 0
-
-
 class Target:
     """One layer's way into a directory. ``add`` members in order, then ``finish``."""
 
     def __init__(self, root: int, style: WhiteoutStyle, lower: Sequence[int] = ()) -> None:
-        self._root = os.open(".", _DIRECTORY, dir_fd=root)
+        self._root = os.open(".", OPEN_DIRECTORY, dir_fd=root)
         self._overlay = style == "overlay"
-        self._lower = lower
+        self._lower = Merged(lower)
+        self._has_lower = bool(lower)
         self._open: OrderedDict[bytes, int] = OrderedDict()
         # Directories' (access, modification) times in ns, to be set when nothing changes any more.
         self._times: dict[bytes, tuple[int, int]] = {}
@@ -205,9 +206,9 @@ class Target:
             self._replace(path, directory, base, status)
             os.mkdir(base, 0o755, dir_fd=directory)
             self._set_opaque(directory, base)
-        descriptor = os.open(base, _DIRECTORY, dir_fd=directory)
+        descriptor = os.open(base, OPEN_DIRECTORY, dir_fd=directory)
         self._remember(path, descriptor)
-        like = self._below(path)
+        like = self._lower.nearest(path)
         if like is None:
             os.fchmod(descriptor, 0o755)
             return descriptor
@@ -216,42 +217,13 @@ class Target:
             self.call = "fchown"
             os.fchown(descriptor, status.st_uid, status.st_gid)
             os.fchmod(descriptor, stat.S_IMODE(status.st_mode))
-            for attribute in os.listxattr(like):
-                if not os.fsencode(attribute).startswith(OVERLAY_ATTRIBUTES):
-                    self.call = "fsetxattr"
-                    os.setxattr(descriptor, attribute, os.getxattr(like, attribute))
+            self.call = "fsetxattr"
+            for attribute, value in attributes(like).items():
+                os.setxattr(descriptor, attribute, value)
             self._times[path] = status.st_atime_ns, status.st_mtime_ns
         finally:
             os.close(like)
         return descriptor
-
-    def _below(self, path: bytes) -> int | None:
-        """The directory of that name in the nearest lower layer that has it."""
-        for layer in self._lower:
-            # An entry of a nearer layer hides the farther ones unless both are directories.
-            directory = os.open(".", _DIRECTORY, dir_fd=layer)
-            found = True
-            opaque = False
-            for name in path.split(b"/"):
-                try:
-                    below = os.open(name, _DIRECTORY, dir_fd=directory)
-                except FileNotFoundError:
-                    found = False
-                    break
-                except OSError as error:
-                    os.close(directory)
-                    if error.errno in (ENOTDIR, ELOOP):
-                        return None
-                    raise
-                os.close(directory)
-                directory = below
-                opaque = opaque or _is_opaque(directory)
-            if found:
-                return directory
-            os.close(directory)
-            if opaque:
-                return None
-        return None
 
     # What is in the way
 
@@ -324,7 +296,7 @@ class Target:
                 if whiteout:
                     self._set_opaque(directory, base)
         self.call = "openat"
-        descriptor = os.open(base, _DIRECTORY, dir_fd=directory)
+        descriptor = os.open(base, OPEN_DIRECTORY, dir_fd=directory)
         known = self._open.get(path)
         if known is not None:  # listed again, or after it was made for something in it
             self._retired.append(known)
@@ -531,7 +503,7 @@ class Target:
             self._prune(path)
             return
         if not path:
-            if not self._lower:
+            if not self._has_lower:
                 raise NotSupported(
                     f"{printable(member.name)}: a layer that hides the whole root below it"
                 )
@@ -549,7 +521,7 @@ class Target:
         """Remove what is in a directory, but for what this layer made."""
         prefix = path + b"/" if path else b""
         made = self._made
-        descriptor = os.open(".", _DIRECTORY, dir_fd=self._existing(path))
+        descriptor = os.open(".", OPEN_DIRECTORY, dir_fd=self._existing(path))
         try:
             self._retire()
             clear_directory(descriptor, lambda below: prefix + below in made)
@@ -558,19 +530,13 @@ class Target:
 
     def _hide_lower_root(self) -> None:
         """Overlayfs takes no opaque root: white out each name the layers below have there."""
-        for layer in self._lower:
-            directory = os.open(".", _DIRECTORY, dir_fd=layer)
+        for name in self._lower.names(b""):
             try:
-                names = os.listdir(directory)
-            finally:
-                os.close(directory)
-            for name in names:
-                try:
-                    os.mknod(name, stat.S_IFCHR, 0, dir_fd=self._root)
-                except FileExistsError:
-                    status = os.stat(name, dir_fd=self._root, follow_symlinks=False)
-                    if stat.S_ISDIR(status.st_mode):
-                        self._set_opaque(self._root, os.fsencode(name))
+                os.mknod(name, stat.S_IFCHR, 0, dir_fd=self._root)
+            except FileExistsError:
+                status = os.stat(name, dir_fd=self._root, follow_symlinks=False)
+                if stat.S_ISDIR(status.st_mode):
+                    self._set_opaque(self._root, name)
 
 
 def _place(name: bytes, of: bytes | None = None) -> tuple[bytes | None, bytes, bytes]:
@@ -608,12 +574,3 @@ def _write(descriptor: int, data: memoryview) -> None:
         if written == len(data):
             return
         data = data[written:]
-
-
-def _is_opaque(directory: int) -> bool:
-    try:
-        return os.getxattr(directory, OVERLAY_OPAQUE) == b"y"
-    except OSError as error:
-        if error.errno in (ENODATA, ENOTSUP):
-            return False
-        raise

@@ -1,0 +1,325 @@
+"""What changed in a tree, as a listing (``docker diff``) and as an OCI layer.
+
+Two ways to know: an overlay upper directory holds the changes, with whiteouts and opaque
+directories; two full trees are compared. Both give the same answer for the same change, which the
+storage drivers' tests hold them to. The order is that of the names, a directory before what is in
+it; so the same trees give the same bytes.
+
+What makes a file another one: its type, mode, owner, device number, link target, extended
+attributes, modification time in nanoseconds and, for a regular file, its size. Contents are not
+compared, as in every engine: who changes bytes and puts size and time back is not seen here.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from typing import TYPE_CHECKING, Literal, NamedTuple
+
+from sampan.errors import NotSupported
+from sampan.storage.archive.headers import printable
+from sampan.storage.archive.tree import (
+    Merged,
+    attributes,
+    is_opaque,
+    is_whiteout,
+    open_directory,
+    scan,
+)
+from sampan.storage.archive.writer import Output, Writer, Written
+from sampan.storage.failures import explain
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+__all__ = [
+    "Change",
+    "changes_between",
+    "changes_in_upper",
+    "write_difference",
+    "write_tree",
+    "write_upper",
+]
+
+
+class Change(NamedTuple):
+    """One path ("etc/passwd", bytes) and what became of it: Added, Changed or Deleted."""
+
+    path: bytes
+    kind: Literal["A", "C", "D"]
+
+
+class _Step(NamedTuple):
+    """A path that is part of a difference. ``directory`` is an open descriptor for as long as the
+    step is looked at; ``status`` None: deleted."""
+
+    path: bytes
+    directory: int
+    base: bytes
+    status: os.stat_result | None
+    kind: Literal["A", "C", "D"]
+    opaque: bool = False
+
+
+def changes_in_upper(upper: int, lower: Sequence[int]) -> list[Change]:
+    """The changes an overlay upper directory holds against its lower layers, nearest first."""
+    return sorted(Change(s.path, s.kind) for s in _upper_steps(upper, Merged(lower)) if s.path)
+
+
+def changes_between(old: int, new: int) -> list[Change]:
+    """The changes that make the tree ``old`` into ``new``. A directory in which something changed
+    has changed; what was in a deleted directory is not listed."""
+    return sorted(Change(step.path, step.kind) for step in _difference(old, new) if step.path)
+
+
+def write_upper(
+    upper: int, out: Output, *, lower: Sequence[int] = (), sparse: bool = True
+) -> Written:
+    """Write an overlay upper directory as a layer: uncompressed, not closed (see ``Compressor``).
+
+    With ``lower`` the root directory itself is part of the layer where its owner, mode or
+    attributes are not those below; without it never is.
+    """
+    return _write(_upper_steps(upper, Merged(lower), listing=False), out, sparse)
+
+
+def write_difference(old: int, new: int, out: Output, *, sparse: bool = True) -> Written:
+    """Write as a layer what makes the tree ``old`` into ``new``."""
+    return _write(_difference(old, new), out, sparse)
+
+
+def write_tree(root: int, out: Output, *, sparse: bool = True) -> Written:
+    """Write a whole tree, its root first ("./"). What is mounted in it is an empty directory."""
+    return _write(_all(root), out, sparse)
+
+
+def _write(steps: Iterator[_Step], out: Output, sparse: bool) -> Written:
+    writer = Writer(out, sparse=sparse)
+    path = b""
+    try:
+        for step in steps:
+            path = step.path
+            if step.status is None:
+                writer.white_out(path)
+            elif not path:
+                writer.add_directory(path, step.directory, step.base, step.status)
+            else:
+                writer.add(path, step.directory, step.base, step.status)
+            if step.opaque:
+                writer.make_opaque(path)
+        return writer.finish()
+    except OSError as error:
+        name = printable(path)
+        raise explain(error, "read", name, f"while packing {name}") from error
+
+
+def _all(root: int) -> Iterator[_Step]:
+    yield _Step(b"", root, b".", os.fstat(root), "A")
+    yield from _below(root, b"")
+
+
+def _below(root: int, path: bytes) -> Iterator[_Step]:
+    """All that is below a directory."""
+    pending = [path]
+    while pending:
+        path = pending.pop()
+        directory = open_directory(root, path)
+        if directory is None:
+            continue
+        inner = []
+        try:
+            for name, status in scan(directory):
+                full = path + b"/" + name if path else name
+                yield _Step(full, directory, name, status, "A")
+                if stat.S_ISDIR(status.st_mode):
+                    inner.append(full)
+        finally:
+            os.close(directory)
+        pending += reversed(inner)
+
+
+# An overlay upper directory
+
+
+def _upper_steps(upper: int, lower: Merged, *, listing: bool = True) -> Iterator[_Step]:
+    """The steps of an upper directory. ``listing``: tell Added from Changed, and name what an
+    opaque directory deletes, by looking below; else leave that to the opaque mark itself."""
+    root = lower.nearest(b"")
+    if root is not None:
+        try:
+            if _roots_differ(root, upper):
+                yield _Step(b"", upper, b".", os.fstat(upper), "C")
+        finally:
+            os.close(root)
+    pending = [(b"", False)]  # (directory, whether nothing of the lower layers shows in it)
+    while pending:
+        path, alone = pending.pop()
+        directory = open_directory(upper, path)
+        if directory is None:
+            continue
+        inner = []
+        try:
+            for name, status in scan(directory):
+                full = path + b"/" + name if path else name
+                if is_whiteout(status):
+                    yield _Step(full, directory, name, None, "D")
+                    continue
+                below = lower.status(full) if listing and not alone else None
+                opaque = False
+                if stat.S_ISDIR(status.st_mode):
+                    opaque = _is_opaque_upper(upper, full)
+                    fresh = alone or opaque or (listing and not _is_directory(below))
+                    inner.append((full, fresh))
+                yield _Step(full, directory, name, status, "C" if below else "A", opaque)
+                if listing and opaque and not alone and _is_directory(below):
+                    present = set(_names(upper, full))
+                    for missing in lower.names(full) - present:
+                        yield _Step(full + b"/" + missing, directory, missing, None, "D")
+        finally:
+            os.close(directory)
+        pending += reversed(inner)
+
+
+def _is_directory(status: os.stat_result | None) -> bool:
+    return status is not None and stat.S_ISDIR(status.st_mode)
+
+
+def _names(root: int, path: bytes) -> list[bytes]:
+    directory = open_directory(root, path)
+    if directory is None:
+        return []
+    try:
+        return [os.fsencode(name) for name in os.listdir(directory)]
+    finally:
+        os.close(directory)
+
+
+def _is_opaque_upper(upper: int, path: bytes) -> bool:
+    directory = open_directory(upper, path)
+    if directory is None:
+        return False
+    try:
+        for attribute in os.listxattr(directory):
+            if attribute in ("trusted.overlay.redirect", "trusted.overlay.metacopy"):
+                raise NotSupported(
+                    f"{printable(path)}: {attribute} on an upper directory: mount overlay with"
+                    " redirect_dir=off,metacopy=off"
+                )
+        return is_opaque(directory)
+    finally:
+        os.close(directory)
+
+
+# Two trees
+
+
+def _difference(old: int, new: int) -> Iterator[_Step]:
+    """Compare first, then go through what differs in order: whether a directory has changed is only
+    known once it was gone through, and its step comes before those in it."""
+    if _roots_differ(old, new):
+        yield _Step(b"", new, b".", os.fstat(new), "C")
+    kinds = dict(_compare(old, new))
+    for path in list(kinds):
+        parent = path.rpartition(b"/")[0]
+        while parent and parent not in kinds:
+            kinds[parent] = "C"
+            parent = parent.rpartition(b"/")[0]
+    directory = None
+    at = None
+    try:
+        for path in sorted(kinds, key=lambda path: path.split(b"/")):
+            parent, _, base = path.rpartition(b"/")
+            if parent != at:
+                if directory is not None:
+                    os.close(directory)
+                directory, at = open_directory(new, parent), parent
+            if directory is None:
+                continue
+            if kinds[path] == "D":
+                yield _Step(path, directory, base, None, "D")
+                continue
+            try:
+                status = os.stat(base, dir_fd=directory, follow_symlinks=False)
+            except FileNotFoundError:
+                continue
+            yield _Step(path, directory, base, status, kinds[path])
+    finally:
+        if directory is not None:
+            os.close(directory)
+
+
+def _compare(old: int, new: int) -> Iterator[tuple[bytes, Literal["A", "C", "D"]]]:
+    """What differs by itself, in no particular order."""
+    pending = [b""]
+    while pending:
+        path = pending.pop()
+        before, after = open_directory(old, path), open_directory(new, path)
+        try:
+            if before is None or after is None:
+                continue
+            known = dict(scan(before))
+            for name, status in scan(after):
+                full = path + b"/" + name if path else name
+                was = known.pop(name, None)
+                if was is None:
+                    yield full, "A"
+                    if stat.S_ISDIR(status.st_mode):
+                        for step in _below(new, full):
+                            yield step.path, "A"
+                    continue
+                directory = stat.S_ISDIR(status.st_mode)
+                if _differ(before, after, name, was, status):
+                    yield full, "C"
+                    if directory and not stat.S_ISDIR(was.st_mode):
+                        for step in _below(new, full):
+                            yield step.path, "A"
+                        continue
+                if directory:
+                    pending.append(full)
+            for name in known:
+                yield (path + b"/" + name if path else name), "D"
+        finally:
+            for descriptor in (before, after):
+                if descriptor is not None:
+                    os.close(descriptor)
+
+
+def _differ(
+    before: int, after: int, name: bytes, was: os.stat_result, status: os.stat_result
+) -> bool:
+    if was.st_ino == status.st_ino and was.st_dev == status.st_dev:
+        return False  # one file under two names: what the "overlay" driver's trees share
+    if (
+        was.st_mode != status.st_mode
+        or was.st_uid != status.st_uid
+        or was.st_gid != status.st_gid
+        or was.st_mtime_ns != status.st_mtime_ns
+    ):
+        return True
+    kind = stat.S_IFMT(status.st_mode)
+    if kind == stat.S_IFREG and was.st_size != status.st_size:
+        return True
+    if kind in (stat.S_IFCHR, stat.S_IFBLK) and was.st_rdev != status.st_rdev:
+        return True
+    try:
+        if kind == stat.S_IFLNK and (
+            os.readlink(name, dir_fd=before) != os.readlink(name, dir_fd=after)
+        ):
+            return True
+        return attributes(b"/proc/self/fd/%d/%s" % (before, name)) != attributes(
+            b"/proc/self/fd/%d/%s" % (after, name)
+        )
+    except FileNotFoundError:
+        return False  # gone since it was listed
+
+
+def _roots_differ(old: int, new: int) -> bool:
+    """Whether the roots of two trees differ in what is their own: nobody's layer is about the
+    root's modification time, which changes with every name in it."""
+    was, status = os.fstat(old), os.fstat(new)
+    return (
+        was.st_mode != status.st_mode
+        or was.st_uid != status.st_uid
+        or was.st_gid != status.st_gid
+        or attributes(b"/proc/self/fd/%d/." % old) != attributes(b"/proc/self/fd/%d/." % new)
+    )
