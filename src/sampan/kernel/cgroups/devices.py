@@ -132,8 +132,6 @@ def apply_v1(directory: Directory, rules: list[Rule]) -> None:
         # devices.list does not show what is excepted from "everything": start anew.
         allow.append("a")
         deny += [Rule(False, *name, access).text() for name, access in wanted.items()]
-        if now is None and not wanted and not directory.children():
-            return
     else:
         if now is None:
             deny.append("a")

@@ -1,0 +1,85 @@
+"""Accounts that agree with the work done."""
+
+from __future__ import annotations
+
+import os
+import resource
+import signal
+import time
+from collections.abc import Callable
+
+import pytest
+
+from sampan.kernel.cgroups import Group, Hierarchy, Usage
+from tests.kernel.cgroups.workers import Worker, burn, sleep, touch, wait_until
+
+pytestmark = [pytest.mark.root, pytest.mark.v2]
+
+Work = Callable[[Group | None, Callable[[], object]], Worker]
+
+
+def test_cpu_time_agrees_with_getrusage(group: Group, work: Work) -> None:
+    ours, theirs = os.pipe()
+
+    def measured() -> None:
+        start = resource.getrusage(resource.RUSAGE_SELF)
+        burn(0.5)
+        for _ in range(20_000):
+            os.stat("/")
+        end = resource.getrusage(resource.RUSAGE_SELF)
+        used = (end.ru_utime - start.ru_utime, end.ru_stime - start.ru_stime)
+        os.write(theirs, repr(used).encode())
+
+    assert work(group, measured).wait() == 0
+    user, system = (float(text) for text in os.read(ours, 200).strip(b"()").split(b","))
+    os.close(ours)
+    os.close(theirs)
+    cpu = group.account().cpu
+    assert cpu.total / 1e9 == pytest.approx(user + system, rel=0.1, abs=0.03)
+    assert cpu.user / 1e9 == pytest.approx(user, rel=0.15, abs=0.05)
+    assert cpu.system / 1e9 == pytest.approx(system, rel=0.15, abs=0.05)
+
+
+def test_memory_agrees_with_what_was_touched(group: Group, work: Work) -> None:
+    def hold() -> None:
+        area = touch(32)
+        signal.pause()
+        area.close()
+
+    work(group, hold)
+    wait_until(lambda: group.account().memory.usage.usage >= 32 << 20, 20)
+    memory = group.account().memory
+    assert 32 << 20 <= memory.usage.usage < 48 << 20
+    assert memory.usage.max >= memory.usage.usage or memory.usage.max == 0
+    assert memory.stat.get("anon", memory.stat.get("total_rss", 0)) >= 32 << 20
+    assert memory.usage.limit is None
+
+
+def test_pids_are_counted(group: Group, work: Work) -> None:
+    workers = [work(group, sleep) for _ in range(3)]
+    assert group.account().pids.current == 3
+    assert sorted(group.processes()) == sorted(worker.pid for worker in workers)
+
+
+def test_pressure_is_told_where_the_kernel_has_it(group: Group, hierarchy: Hierarchy) -> None:
+    if hierarchy.unified is None or not os.path.exists("/proc/pressure/cpu"):
+        pytest.skip("no pressure stall information")
+    usage = group.account()
+    assert usage.cpu.pressure is not None
+    assert usage.memory.pressure is not None
+    assert usage.io_pressure is not None
+    assert usage.cpu.pressure.some.total >= 0
+
+
+def test_usage_crosses_as_json(group: Group, work: Work) -> None:
+    assert work(group, lambda: burn(0.05)).wait() == 0
+    usage = group.account()
+    assert Usage.from_json(usage.to_json()) == usage
+    assert usage.cpu.total > 0
+
+
+def test_account_costs_little(group: Group) -> None:
+    start = time.perf_counter()
+    for _ in range(10):
+        group.account()
+    assert (time.perf_counter() - start) / 10 < 0.1
