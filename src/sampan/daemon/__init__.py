@@ -1,0 +1,1 @@
+"""The daemon: one process per data root, the engine behind its sockets."""

@@ -1,0 +1,125 @@
+"""The API's tag *Exec*."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from sampan.api.docker import frames, render
+from sampan.api.docker.containers import read_size
+from sampan.api.docker.context import Context, empty, reply
+from sampan.api.docker.hijack import Hijack
+from sampan.engine.config import read_struct
+from sampan.engine.keys import read_keys
+from sampan.engine.live import Attachment, Exec
+from sampan.errors import InvalidArgument, SampanError
+
+if TYPE_CHECKING:
+    from aiohttp import web
+
+__all__ = ["ROUTES"]
+
+
+class _Create(msgspec.Struct, kw_only=True, rename="pascal", forbid_unknown_fields=True):
+    user: str = ""
+    privileged: bool = False
+    tty: bool = False
+    console_size: tuple[int, int] | None = None
+    attach_stdin: bool = False
+    attach_stderr: bool = False
+    attach_stdout: bool = False
+    detach: bool = False
+    detach_keys: str = ""
+    env: list[str] = []
+    working_dir: str = ""
+    cmd: list[str] = []
+
+
+class _Start(msgspec.Struct, kw_only=True, rename="pascal", forbid_unknown_fields=True):
+    detach: bool = False
+    tty: bool = False
+    console_size: tuple[int, int] | None = None
+
+
+async def create(context: Context) -> web.StreamResponse:
+    asked = read_struct(_Create, _without_empty(await context.body()), "exec")
+    request = context.engine.execs.create(
+        context.parameters[0],
+        Exec(
+            id="",
+            container_id="",
+            args=tuple(asked.cmd),
+            env=tuple(asked.env),
+            cwd=asked.working_dir,
+            user=asked.user,
+            tty=asked.tty,
+            privileged=asked.privileged,
+            stdin=asked.attach_stdin,
+            stdout=asked.attach_stdout,
+            stderr=asked.attach_stderr,
+            detach_keys=asked.detach_keys,
+            console_size=asked.console_size,
+        ),
+    )
+    return reply({"Id": request.id}, 201)
+
+
+def _without_empty(body: object) -> object:
+    """Old clients repeat the container's ID, or send fields of other versions empty."""
+    if not isinstance(body, dict):
+        raise InvalidArgument("exec: expected a JSON object")
+    known = _Create.__struct_encode_fields__
+    return {
+        key: value
+        for key, value in body.items()
+        if key in known or (value and key not in ("Container", "ExecIDs"))
+    }
+
+
+async def start(context: Context) -> web.StreamResponse:
+    asked = read_struct(_Start, await context.body() or {}, "exec")
+    engine = context.engine
+    request = engine.execs.startable(context.parameters[0])
+    if asked.console_size:
+        request.console_size = asked.console_size
+    if asked.detach:
+        await engine.execs.start(request, None)
+        return empty(200)
+    keys = read_keys(request.detach_keys) if request.tty else ()
+    multiplex = not request.tty
+    hijack = Hijack(context)
+    fd = await hijack.take(frames.media_type(multiplex, context.version))
+    stream = Attachment(
+        fd=fd,
+        stdin=request.stdin,
+        stdout=request.stdout,
+        stderr=request.stderr,
+        multiplex=multiplex,
+        detach_keys=keys,
+    )
+    try:
+        await engine.execs.start(request, stream)
+    except SampanError as problem:
+        # HTTP is over: the stream is where the client reads.
+        text = f"{problem.message}\r\n".encode()
+        hijack.write(frames.frame(frames.STDERR, text) if multiplex else text)
+    return await hijack.response()
+
+
+async def inspect(context: Context) -> web.StreamResponse:
+    return reply(render.exec_json(context.engine.execs.find(context.parameters[0])))
+
+
+async def resize(context: Context) -> web.StreamResponse:
+    rows, columns = read_size(context)
+    await context.engine.execs.resize(context.parameters[0], rows, columns)
+    return empty(200)
+
+
+ROUTES = (
+    ("POST", "/containers/{id}/exec", create),
+    ("POST", "/exec/{id}/start", start),
+    ("POST", "/exec/{id}/resize", resize),
+    ("GET", "/exec/{id}/json", inspect),
+)

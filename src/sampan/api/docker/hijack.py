@@ -1,0 +1,119 @@
+"""Taking a connection over from HTTP: attach and exec.
+
+The answer is 101 for a client that asked for an upgrade, else a 200 without an end. Then the
+connection's own descriptor goes to the container's monitor, and this process is out of the way:
+the stream survives the daemon, half-closes included. Only bytes that came with the request itself
+need a hand: they, and what follows them, are pumped through a pair of sockets.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+from typing import TYPE_CHECKING
+
+from aiohttp import web
+
+from sampan.api.docker.context import HEADERS
+
+if TYPE_CHECKING:
+    from sampan.api.docker.context import Context
+
+__all__ = ["Hijack"]
+
+
+class _Taken(web.StreamResponse):
+    """Tells aiohttp that the answer was given."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.force_close()
+
+    async def prepare(self, request: web.BaseRequest) -> None:
+        """Nothing is written any more."""
+
+    async def write_eof(self, data: bytes = b"") -> None:
+        """Nothing is written any more."""
+
+    @property
+    def prepared(self) -> bool:
+        return True
+
+
+class Hijack:
+    """One connection. ``take`` gives its descriptor, ``write`` is for our own words."""
+
+    def __init__(self, context: Context) -> None:
+        self._context = context
+        self._pump: asyncio.Task[None] | None = None
+
+    async def take(self, media_type: str) -> int:
+        """Answer, and return a descriptor of the stream, which the caller owns.
+
+        Raises ConnectionResetError when the client is gone.
+        """
+        request, protocol = self._context.request, self._context.protocol
+        transport = protocol.transport
+        if transport is None:
+            raise ConnectionResetError("the client is gone")
+        transport.pause_reading()
+        upgrade = request.headers.get("Upgrade", "").lower() == "tcp"
+        status = "101 UPGRADED" if upgrade else "200 OK"
+        lines = [f"HTTP/1.1 {status}", f"Content-Type: {media_type}"]
+        if upgrade:
+            lines += ["Connection: Upgrade", "Upgrade: tcp"]
+        lines += [f"{name}: {value}" for name, value in HEADERS.items()]
+        # Nobody may overtake our answer: with this limit, drain waits until all of it is sent.
+        transport.set_write_buffer_limits(high=0)
+        transport.write("\r\n".join([*lines, "", ""]).encode())
+        await request.writer.drain()
+        rest = protocol.take_rest()
+        sock: socket.socket = transport.get_extra_info("socket")
+        if not rest:
+            return os.dup(sock.fileno())
+        ours, theirs = socket.socketpair()
+        theirs.setblocking(True)
+        self._pump = asyncio.get_running_loop().create_task(
+            _pump(socket.socket(fileno=os.dup(sock.fileno())), ours, rest)
+        )
+        return theirs.detach()
+
+    def write(self, data: bytes) -> None:
+        """Send to the client, before or instead of a monitor."""
+        transport = self._context.protocol.transport
+        if transport is not None:
+            transport.write(data)
+
+    async def response(self) -> web.StreamResponse:
+        """What the handler returns when it is done; our end of the connection closes."""
+        if self._pump is not None:
+            await self._pump
+        return _Taken()
+
+
+async def _copy(source: socket.socket, target: socket.socket, first: bytes = b"") -> None:
+    """Copy to the end, then close the target's receiving half."""
+    loop = asyncio.get_running_loop()
+    data = first
+    try:
+        while True:
+            if data:
+                await loop.sock_sendall(target, data)
+            data = await loop.sock_recv(source, 65536)
+            if not data:
+                break
+        target.shutdown(socket.SHUT_WR)
+    except OSError:
+        return  # one side is gone; the other direction sees it too
+
+
+async def _pump(client: socket.socket, monitor: socket.socket, first: bytes) -> None:
+    for sock in (client, monitor):
+        sock.setblocking(False)
+    with client, monitor:
+        upward = asyncio.ensure_future(_copy(client, monitor, first))
+        try:
+            await _copy(monitor, client)
+        finally:
+            upward.cancel()

@@ -1,0 +1,236 @@
+"""Containers in the API's JSON: the inspection and the list entry."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from sampan.engine.container import rfc3339
+
+if TYPE_CHECKING:
+    from sampan.engine.container import ContainerRecord, State, UserMount
+    from sampan.engine.core import Engine
+    from sampan.engine.live import Exec, Live
+
+__all__ = ["duration", "exec_json", "inspect", "status_text", "summary"]
+
+
+def duration(seconds: float) -> str:
+    """A span as people say it, in Docker's words: ``About a minute``, ``3 hours``, ``2 weeks``."""
+    whole = int(seconds)
+    if whole < 1:
+        return "Less than a second"
+    if whole < 60:
+        return f"{whole} second{'s' if whole != 1 else ''}"
+    minutes = whole // 60
+    if minutes < 60:
+        return "About a minute" if minutes == 1 else f"{minutes} minutes"
+    hours = int(seconds / 3600 + 0.5)
+    if hours < 48:
+        return "About an hour" if hours == 1 else f"{hours} hours"
+    if hours < 24 * 14:
+        return f"{hours // 24} days"
+    if hours < 24 * 60:
+        return f"{hours // 24 // 7} weeks"
+    if hours < 24 * 365 * 2:
+        return f"{hours // 24 // 30} months"
+    return f"{hours // 24 // 365} years"
+
+
+def status_text(state: State, now: float) -> str:
+    """``ps``'s column STATUS."""
+    if state.running:
+        text = f"Up {duration(now - state.started_at / 1e9)}"
+        return text + " (Paused)" if state.status == "paused" else text
+    if state.status == "exited":
+        return f"Exited ({state.exit_code}) {duration(now - state.finished_at / 1e9)} ago"
+    return {"created": "Created", "removing": "Removal In Progress", "dead": "Dead"}[state.status]
+
+
+def _mount(mount: UserMount) -> dict[str, Any]:
+    point: dict[str, Any] = {"Type": mount.type}
+    if mount.name:
+        point["Name"] = mount.name
+    point["Source"] = mount.source
+    point["Destination"] = mount.destination
+    if mount.driver:
+        point["Driver"] = mount.driver
+    point["Mode"] = mount.mode
+    point["RW"] = mount.writable
+    point["Propagation"] = mount.propagation
+    return point
+
+
+def _mounts(record: ContainerRecord) -> list[dict[str, Any]]:
+    return [_mount(mount) for mount in record.mounts if mount.listed]
+
+
+def _network(record: ContainerRecord) -> str:
+    mode = record.host_config.network_mode
+    return "none" if mode in ("", "default", "bridge") else mode
+
+
+def _endpoint() -> dict[str, Any]:
+    return {
+        "IPAMConfig": None,
+        "Links": None,
+        "Aliases": None,
+        "MacAddress": "",
+        "DriverOpts": None,
+        "GwPriority": 0,
+        "NetworkID": "",
+        "EndpointID": "",
+        "Gateway": "",
+        "IPAddress": "",
+        "IPPrefixLen": 0,
+        "IPv6Gateway": "",
+        "GlobalIPv6Address": "",
+        "GlobalIPv6PrefixLen": 0,
+        "DNSNames": None,
+    }
+
+
+def _networks(record: ContainerRecord) -> dict[str, Any]:
+    name = _network(record)
+    return {} if name.startswith("container:") else {name: _endpoint()}
+
+
+def _state(state: State) -> dict[str, Any]:
+    return {
+        "Status": state.status,
+        "Running": state.running,
+        "Paused": state.status == "paused",
+        "Restarting": False,
+        "OOMKilled": state.oom_killed,
+        "Dead": state.status == "dead",
+        "Pid": state.pid,
+        "ExitCode": state.exit_code,
+        "Error": state.error,
+        "StartedAt": rfc3339(state.started_at),
+        "FinishedAt": rfc3339(state.finished_at),
+    }
+
+
+def _host_config(record: ContainerRecord) -> dict[str, Any]:
+    """What was asked for, with the defaults that stand behind silence."""
+    shown: dict[str, Any] = msgspec.to_builtins(record.host_config)
+    shown["LogConfig"]["Type"] = shown["LogConfig"]["Type"] or "json-file"
+    shown["NetworkMode"] = shown["NetworkMode"] or "default"
+    shown["IpcMode"] = shown["IpcMode"] or "private"
+    shown["CgroupnsMode"] = shown["CgroupnsMode"] or "private"
+    shown["Runtime"] = shown["Runtime"] or "sampan"
+    shown["ShmSize"] = shown["ShmSize"] or 64 * 1024 * 1024
+    shown["RestartPolicy"]["Name"] = shown["RestartPolicy"]["Name"] or "no"
+    return shown
+
+
+def inspect(engine: Engine, live: Live) -> dict[str, Any]:
+    """``GET /containers/{id}/json``."""
+    record = live.record
+    directory = engine.directory(record.id)
+    logged = record.host_config.log_config.type != "none"
+    running = [item.id for item in live.execs.values() if item.running]
+    return {
+        "Id": record.id,
+        "Created": rfc3339(record.created),
+        "Path": record.args[0],
+        "Args": list(record.args[1:]),
+        "State": _state(record.state),
+        "Image": record.image_id,
+        "ResolvConfPath": f"{directory}/resolv.conf",
+        "HostnamePath": f"{directory}/hostname",
+        "HostsPath": f"{directory}/hosts",
+        "LogPath": engine.log_path(record.id) if logged else "",
+        "Name": f"/{record.name}",
+        "RestartCount": 0,
+        "Driver": record.driver,
+        "Platform": "linux",
+        "MountLabel": "",
+        "ProcessLabel": "",
+        "AppArmorProfile": "",
+        "ExecIDs": running or None,
+        "HostConfig": _host_config(record),
+        "GraphDriver": {"Name": record.driver, "Data": engine.driver.graph(record.id)},
+        "Mounts": _mounts(record),
+        "Config": record.config,
+        "NetworkSettings": {
+            "Bridge": "",
+            "SandboxID": "",
+            "SandboxKey": "",
+            "Ports": {},
+            "HairpinMode": False,
+            "LinkLocalIPv6Address": "",
+            "LinkLocalIPv6PrefixLen": 0,
+            "SecondaryIPAddresses": None,
+            "SecondaryIPv6Addresses": None,
+            "EndpointID": "",
+            "Gateway": "",
+            "GlobalIPv6Address": "",
+            "GlobalIPv6PrefixLen": 0,
+            "IPAddress": "",
+            "IPPrefixLen": 0,
+            "IPv6Gateway": "",
+            "MacAddress": "",
+            "Networks": _networks(record),
+        },
+    }
+
+
+def _command(record: ContainerRecord) -> str:
+    """Path and arguments on one line; arguments with spaces quoted as Docker does."""
+    args = [f"'{arg}'" if " " in arg else arg for arg in record.args[1:]]
+    return " ".join([record.args[0], *args])
+
+
+def _ports(record: ContainerRecord) -> list[dict[str, Any]]:
+    ports = []
+    for text in record.config.exposed_ports or ():
+        number, _, kind = text.partition("/")
+        if number.isdecimal():
+            ports.append({"PrivatePort": int(number), "Type": kind or "tcp"})
+    return ports
+
+
+def summary(record: ContainerRecord, image_name: str) -> dict[str, Any]:
+    """One entry of ``GET /containers/json``."""
+    return {
+        "Id": record.id,
+        "Names": [f"/{record.name}"],
+        "Image": image_name,
+        "ImageID": record.image_id,
+        "Command": _command(record),
+        "Created": record.created // 1_000_000_000,
+        "Ports": _ports(record),
+        "Labels": record.config.labels or {},
+        "State": record.state.status,
+        "Status": status_text(record.state, time.time()),
+        "HostConfig": {"NetworkMode": record.host_config.network_mode or "default"},
+        "NetworkSettings": {"Networks": _networks(record)},
+        "Mounts": _mounts(record),
+    }
+
+
+def exec_json(request: Exec) -> dict[str, Any]:
+    """``GET /exec/{id}/json``."""
+    arguments = list(request.args)
+    return {
+        "ID": request.id,
+        "Running": request.running,
+        "ExitCode": request.exit_code,
+        "ProcessConfig": {
+            "tty": request.tty,
+            "entrypoint": arguments[0] if arguments else "",
+            "arguments": arguments[1:],
+            "privileged": request.privileged,
+            "user": request.user,
+        },
+        "OpenStdin": request.stdin,
+        "OpenStderr": request.stderr,
+        "OpenStdout": request.stdout,
+        "CanRemove": request.exit_code is not None,
+        "ContainerID": request.container_id,
+        "DetachKeys": request.detach_keys,
+        "Pid": request.pid,
+    }

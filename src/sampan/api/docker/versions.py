@@ -1,0 +1,42 @@
+"""API versions: which we speak, and what a path asks for."""
+
+from __future__ import annotations
+
+import re
+
+from sampan.errors import InvalidArgument
+
+__all__ = ["MAXIMUM", "MINIMUM", "Version", "split_version", "text"]
+
+Version = tuple[int, int]
+
+MINIMUM: Version = (1, 24)
+MAXIMUM: Version = (1, 51)
+
+_PREFIX = re.compile(r"/v([0-9]{1,4})\.([0-9]{1,4})(?=/)")
+
+
+def text(version: Version) -> str:
+    return f"{version[0]}.{version[1]}"
+
+
+def split_version(path: str) -> tuple[Version, str]:
+    """The version a path asks for (the newest when it names none), and the path without it.
+
+    Raises InvalidArgument for one we do not speak.
+    """
+    match = _PREFIX.match(path)
+    if match is None:
+        return MAXIMUM, path
+    version = (int(match[1]), int(match[2]))
+    if version < MINIMUM:
+        raise InvalidArgument(
+            f"client version {text(version)} is too old. Minimum supported API version is "
+            f"{text(MINIMUM)}, please upgrade your client to a newer version"
+        )
+    if version > MAXIMUM:
+        raise InvalidArgument(
+            f"client version {text(version)} is too new. Maximum supported API version is "
+            f"{text(MAXIMUM)}"
+        )
+    return version, path[match.end() :]

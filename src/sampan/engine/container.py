@@ -1,0 +1,138 @@
+"""A container as the engine knows it: a frozen record and the table of its states.
+
+The record is replaced, never changed, so a listing reads it without waiting for anybody. The
+life cycle is the table ``TRANSITIONS``: a row that is not there is not possible. The kernel's
+view of the same container (created, running, stopped) is the monitor's; this one is the user's,
+in Docker's words.
+"""
+
+from __future__ import annotations
+
+import time
+
+import msgspec
+
+from sampan.engine.config import ContainerConfig, HostConfig  # noqa: TC001 - msgspec reads them
+from sampan.errors import Conflict
+
+__all__ = [
+    "TRANSITIONS",
+    "ContainerRecord",
+    "State",
+    "UserMount",
+    "advance",
+    "now",
+    "rfc3339",
+]
+
+TRANSITIONS: dict[tuple[str, str], str] = {
+    ("created", "start"): "running",
+    ("exited", "start"): "running",
+    ("created", "fail"): "created",
+    ("exited", "fail"): "exited",
+    ("running", "pause"): "paused",
+    ("paused", "resume"): "running",
+    ("running", "exit"): "exited",
+    ("paused", "exit"): "exited",
+    ("removing", "exit"): "removing",
+    ("created", "remove"): "removing",
+    ("exited", "remove"): "removing",
+    ("dead", "remove"): "removing",
+    ("removing", "fail"): "dead",
+}
+
+_VERBS = {"start": "start", "pause": "pause", "resume": "unpause", "remove": "remove"}
+
+
+def now() -> int:
+    """Nanoseconds since the epoch."""
+    return time.time_ns()
+
+
+def rfc3339(nanoseconds: int) -> str:
+    """UTC in RFC 3339 with nanoseconds, as Go prints it; 0 is Go's zero time.
+
+    Trailing zeros of the fraction are dropped, as ``time.RFC3339Nano`` does.
+    """
+    if nanoseconds <= 0:
+        return "0001-01-01T00:00:00Z"
+    seconds, fraction = divmod(nanoseconds, 1_000_000_000)
+    text = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds))
+    digits = f"{fraction:09d}".rstrip("0")
+    return f"{text}.{digits}Z" if digits else f"{text}Z"
+
+
+class State(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Times in nanoseconds since the epoch, 0 for never; ``pid`` 0 when nothing runs."""
+
+    status: str = "created"
+    pid: int = 0
+    start_time: int = 0
+    exit_code: int = 0
+    error: str = ""
+    oom_killed: bool = False
+    started_at: int = 0
+    finished_at: int = 0
+
+    @property
+    def running(self) -> bool:
+        """A process of the container exists (paused counts, as in Docker)."""
+        return self.status in ("running", "paused")
+
+
+class UserMount(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A mount the user or the image asked for, resolved; ``options`` are the specification's.
+
+    ``mode`` is what stood behind the second colon of ``-v``, for inspect; ``listed`` says whether
+    inspect shows it (``--tmpfs`` stands in HostConfig only); ``copy`` that a new volume is filled
+    with what the image has at the place.
+    """
+
+    type: str
+    source: str = ""
+    destination: str
+    options: tuple[str, ...] = ()
+    name: str = ""
+    driver: str = ""
+    mode: str = ""
+    writable: bool = True
+    propagation: str = ""
+    copy: bool = False
+    anonymous: bool = False
+    listed: bool = True
+
+
+class ContainerRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """All that is stored of a container.
+
+    ``config`` is merged with the image's; ``args`` is entrypoint and command; ``created`` in
+    nanoseconds since the epoch.
+    """
+
+    id: str
+    name: str
+    created: int
+    image_id: str
+    image_name: str
+    driver: str
+    config: ContainerConfig
+    host_config: HostConfig
+    args: tuple[str, ...]
+    mounts: tuple[UserMount, ...] = ()
+    state: State = State()
+
+    def with_state(self, **changes: object) -> ContainerRecord:
+        return msgspec.structs.replace(self, state=msgspec.structs.replace(self.state, **changes))
+
+
+def advance(record: ContainerRecord, event: str, **changes: object) -> ContainerRecord:
+    """The record after ``event`` (a key of TRANSITIONS), with its state's other fields changed.
+
+    Raises Conflict when the container's state does not know the event.
+    """
+    status = record.state.status
+    new = TRANSITIONS.get((status, event))
+    if new is None:
+        verb = _VERBS.get(event, event)
+        raise Conflict(f"cannot {verb} container {record.name}: it is {status}")
+    return record.with_state(status=new, **changes)

@@ -1,0 +1,267 @@
+"""The engine: what the daemon's doors call, and where its parts find each other.
+
+Calls return when the change is committed. Blocking work that may take long (archives, images,
+cgroups that will not empty) goes to threads here; what takes microseconds (a row, a directory)
+does not, because a change of threads costs more.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from sampan.engine import recovery
+from sampan.engine.creation import Creation
+from sampan.engine.events import Events
+from sampan.engine.execs import Execs
+from sampan.engine.images import Images
+from sampan.engine.lifecycle import Lifecycle
+from sampan.engine.live import Registry
+from sampan.engine.log import log
+from sampan.engine.store import ContainerStore
+from sampan.engine.zygote import ZygoteKeeper
+from sampan.errors import Conflict, InvalidArgument
+from sampan.image.store import ImageStore
+from sampan.kernel import cgroups
+from sampan.volume.store import VolumeStore
+
+if TYPE_CHECKING:
+    from collections.abc import Coroutine
+
+    from sampan.engine.container import ContainerRecord
+    from sampan.engine.live import Live
+    from sampan.runtime.supervisor.client import Zygote
+
+__all__ = ["Engine", "Settings"]
+
+
+class Settings(msgspec.Struct, frozen=True, kw_only=True):
+    """Where state lies (DESIGN: "State on disk") and what containers' cgroups stand below."""
+
+    data_root: str
+    exec_root: str
+    storage_driver: str = "overlay2"
+    cgroup_parent: str = "/sampan"
+
+    @property
+    def containers(self) -> str:
+        return f"{self.data_root}/containers"
+
+    @property
+    def run_dirs(self) -> str:
+        return f"{self.exec_root}/containers"
+
+    @property
+    def mount_point(self) -> str:
+        """Where each container, in a mount namespace of its own, mounts its root."""
+        return f"{self.exec_root}/rootfs"
+
+    @property
+    def trash(self) -> str:
+        return f"{self.data_root}/trash"
+
+
+class Engine:
+    """Opened once per data root; the caller holds the lock on it."""
+
+    def __init__(self, settings: Settings, zygote: Zygote) -> None:
+        self.settings = settings
+        self.zygote = ZygoteKeeper(zygote)
+        self.machine = os.uname().nodename
+        self.hierarchy = cgroups.detect()
+        for directory in (
+            settings.containers,
+            settings.trash,
+            settings.run_dirs,
+            settings.mount_point,
+        ):
+            os.makedirs(directory, mode=0o711, exist_ok=True)
+        self.image_store = ImageStore(settings.data_root, settings.storage_driver)
+        self.database = self.image_store.database
+        self.driver = self.image_store.driver
+        self.volumes = VolumeStore(settings.data_root, self.database)
+        self.store = ContainerStore(self.database)
+        self.registry = Registry()
+        self.events = Events()
+        self.containers = Lifecycle(self)
+        self.creation = Creation(self)
+        self.execs = Execs(self)
+        self.images = Images(self)
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    async def start(self) -> None:
+        """Take up what is there: running containers, and what an earlier daemon left half-done."""
+        self.zygote.watch()
+        await recovery.recover(self)
+        self.spawn_task(asyncio.to_thread(self.collect))
+
+    async def stop(self) -> None:
+        """Let go; containers live on with their monitors."""
+        for task in list(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        for live in self.registry:
+            live.drop_parked()
+            if live.monitor is not None:
+                live.monitor.close()
+        self.zygote.close()
+        self.image_store.close()
+
+    def spawn_task(self, work: Coroutine[object, object, None]) -> None:
+        """Run in the background; an error is logged, since nobody waits for it."""
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._task_done)
+
+    def _task_done(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            log.error("a background task failed", error=repr(error))
+
+    # -- where a container's things are --------------------------------------------------------
+
+    def directory(self, container_id: str) -> str:
+        return f"{self.settings.containers}/{container_id}"
+
+    def run_dir(self, container_id: str) -> str:
+        return f"{self.settings.run_dirs}/{container_id}"
+
+    def log_path(self, container_id: str) -> str:
+        return f"{self.directory(container_id)}/{container_id}-json.log"
+
+    def cgroup_of(self, record: ContainerRecord) -> str:
+        parent = record.host_config.cgroup_parent or self.settings.cgroup_parent
+        return f"{parent if parent.startswith('/') else '/' + parent}/{record.id}"
+
+    def log_options(self, record: ContainerRecord) -> dict[str, object]:
+        """The monitor's log. Raises InvalidArgument."""
+        options = record.host_config.log_config
+        if options.type == "none":
+            return {"driver": "none", "path": None, "max_size": None, "max_file": 1}
+        size = options.config.get("max-size")
+        count = options.config.get("max-file", "1")
+        if not count.isdecimal() or int(count) < 1:
+            raise InvalidArgument(f"max-file '{count}' is not a number of files of 1 or more")
+        if int(count) > 1 and not size:
+            raise InvalidArgument("log opt max-file needs max-size")
+        return {
+            "driver": "json-file",
+            "path": self.log_path(record.id),
+            "max_size": parse_size(size) if size else None,
+            "max_file": int(count),
+            "tag_attrs": {},
+        }
+
+    def check_sources(self, record: ContainerRecord) -> None:
+        """What is bound in must be there; a directory is made for ``-v``, as Docker does."""
+        for mount in record.mounts:
+            if mount.type != "bind" or os.path.lexists(mount.source):
+                continue
+            try:
+                os.makedirs(mount.source, exist_ok=True)
+            except OSError as error:
+                raise InvalidArgument(
+                    f"error while creating mount source path '{mount.source}': {error.strerror}"
+                ) from error
+
+    # -- changes that are one piece ------------------------------------------------------------
+
+    def publish(self, record: ContainerRecord, action: str, **attributes: str) -> None:
+        """A container event, with its image, name and labels."""
+        self.events.publish(
+            "container",
+            action,
+            record.id,
+            {
+                "image": record.image_name,
+                "name": record.name,
+                **(record.config.labels or {}),
+                **attributes,
+            },
+        )
+
+    def clear_run_dir(self, container_id: str) -> None:
+        """Remove what a container's life left below the exec root."""
+        path = self.run_dir(container_id)
+        try:
+            for name in os.listdir(path):
+                os.unlink(f"{path}/{name}")
+            os.rmdir(path)
+        except FileNotFoundError:
+            return
+
+    def forget(self, live: Live, *, volumes: bool = True) -> None:
+        """Remove a container that does not run: its row first, then its files.
+
+        From the commit on it is gone: files that a crash leaves have no row, and are swept.
+        """
+        record = live.record
+        self.store.remove(record.id)
+        self.registry.remove(live)
+        live.drop_parked()
+        self.execs.drop(live)
+        self.driver.remove_container(record.id)
+        try:
+            os.rename(self.directory(record.id), f"{self.settings.trash}/{record.id}")
+        except FileNotFoundError:
+            log.warn("a container had no directory", container=record.id)
+        if volumes:
+            self.creation.drop_anonymous(record)
+        self.publish(record, "destroy")
+        live.settle_ends()
+        live.settle_removals()
+        self.spawn_task(asyncio.to_thread(self._empty_trash, record.id))
+
+    def _empty_trash(self, name: str) -> None:
+        shutil.rmtree(f"{self.settings.trash}/{name}", ignore_errors=True)
+
+    def collect(self) -> None:
+        """Delete what was renamed away, by an earlier daemon too. Blocks."""
+        for name in os.listdir(self.settings.trash):
+            self._empty_trash(name)
+        self.driver.collect()
+
+    async def remove(self, reference: str, *, force: bool = False, volumes: bool = False) -> None:
+        """Remove a container. Raises Conflict when it runs and ``force`` is not given."""
+        live = self.registry.find(reference)
+        if live.record.state.running and force:
+            try:
+                await self.containers.kill(live.id, "SIGKILL")
+            except Conflict:
+                log.debug("a container ended before it was killed", container=live.id)
+        async with live.lock:
+            if live.id not in self.registry:
+                return  # --rm was faster
+            state = live.record.state
+            if state.running:
+                if force:
+                    raise Conflict(
+                        f'cannot remove container "/{live.record.name}": it does not die: a '
+                        "process of it hangs in the kernel"
+                    )
+                hint = "unpause and then stop" if state.status == "paused" else "stop"
+                raise Conflict(
+                    f'cannot remove container "/{live.record.name}": container is '
+                    f"{state.status}: {hint} the container before removing or force remove"
+                )
+            self.forget(live, volumes=volumes)
+
+
+def parse_size(text: str) -> int:
+    """``10m`` in bytes: b, k, m, g, t, in powers of 1024. Raises InvalidArgument."""
+    lowered = text.lower().removesuffix("b").removesuffix("i")
+    factor = 1
+    if lowered and lowered[-1] in "kmgt":
+        factor = 1024 ** ("kmgt".index(lowered[-1]) + 1)
+        lowered = lowered[:-1]
+    try:
+        size = int(float(lowered) * factor)
+    except ValueError:
+        size = 0
+    if size <= 0:
+        raise InvalidArgument(f"invalid size: '{text}'; write a number and b, k, m or g")
+    return size

@@ -1,0 +1,195 @@
+"""Further processes in running containers.
+
+An exec is made, started once, and asked about afterwards. It lives in memory only: a daemon that
+is started again learns of those that still run from their container's monitor. One that has ended
+is remembered for some minutes, for the client that asks for its exit code.
+"""
+
+from __future__ import annotations
+
+import secrets
+from typing import TYPE_CHECKING, Any
+
+from sampan.engine import security
+from sampan.engine.container import now
+from sampan.engine.keys import read_keys
+from sampan.engine.live import Attachment, Exec, Live
+from sampan.errors import Conflict, InvalidArgument, NotFound, SampanError
+from sampan.oci.runtime import Capabilities, ConsoleSize, User
+
+if TYPE_CHECKING:
+    from sampan.engine.core import Engine
+    from sampan.oci.runtime import Process
+
+__all__ = ["Execs"]
+
+_KEPT = 300 * 1_000_000_000
+
+
+class Execs:
+    """Every exec of one engine."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._by_id: dict[str, Exec] = {}
+
+    def create(self, reference: str, request: Exec) -> Exec:
+        """Remember a request; ``id`` and ``container_id`` are filled in.
+
+        Raises Conflict when the container is not running or is paused, InvalidArgument.
+        """
+        if not request.args:
+            raise InvalidArgument("No exec command specified")
+        read_keys(request.detach_keys)
+        live = self._engine.registry.find(reference)
+        self._runnable(live)
+        self._prune(live)
+        request.id = secrets.token_hex(32)
+        request.container_id = live.id
+        live.execs[request.id] = request
+        self._by_id[request.id] = request
+        self._engine.publish(live.record, "exec_create", execID=request.id)
+        return request
+
+    def _runnable(self, live: Live) -> None:
+        status = live.record.state.status
+        if status == "paused":
+            raise Conflict(f"Container {live.id} is paused, unpause the container before exec")
+        if status != "running":
+            raise Conflict(f"container {live.id} is not running")
+
+    def _prune(self, live: Live) -> None:
+        limit = now() - _KEPT
+        for request in list(live.execs.values()):
+            if request.exit_code is not None and request.ended_at < limit:
+                self._forget(live, request)
+
+    def _forget(self, live: Live, request: Exec) -> None:
+        live.execs.pop(request.id, None)
+        self._by_id.pop(request.id, None)
+
+    def find(self, exec_id: str) -> Exec:
+        """Raises NotFound."""
+        request = self._by_id.get(exec_id)
+        if request is None:
+            raise NotFound(f"No such exec instance: {exec_id}")
+        return request
+
+    def startable(self, exec_id: str) -> Exec:
+        """The exec, if it may be started now. Raises NotFound, Conflict."""
+        request = self.find(exec_id)
+        if request.started:
+            state = "running" if request.running else "ended"
+            raise Conflict(f"exec {exec_id} has been started already; it is {state}")
+        self._runnable(self._engine.registry.find(request.container_id))
+        return request
+
+    async def start(self, request: Exec, stream: Attachment | None) -> None:
+        """Execute; ``stream`` goes to the process, or nothing does (detached).
+
+        Raises CommandNotFound, CommandNotExecutable, InvalidArgument, Unavailable. The stream is
+        closed here in any case.
+        """
+        try:
+            live, monitor = self._engine.containers.running(request.container_id)
+            request.started = request.running = True
+            size = request.console_size
+            attached = stream is not None
+            reply = monitor.call(
+                "exec",
+                (stream.fd,) if stream is not None else (),
+                exec_id=request.id,
+                process=self._process(live, request).to_json(),
+                terminal=request.tty,
+                console_size=list(size) if size and size[0] else None,
+                stdin=request.stdin and attached,
+                multiplex=stream.multiplex if stream is not None else False,
+                detach_keys=list(stream.detach_keys) if stream is not None else [],
+                privileged=request.privileged,
+            )
+            try:
+                answer: dict[str, Any] = await reply
+            except SampanError as error:
+                code = error.exit_code if error.exit_code in (126, 127) else 126
+                self._end(request, code)
+                raise
+            request.pid = int(answer["pid"])
+            self._engine.publish(live.record, "exec_start", execID=request.id)
+        finally:
+            if stream is not None:
+                stream.close()
+
+    def _process(self, live: Live, request: Exec) -> Process:
+        base = self._engine.containers.spec_of(live).process
+        if base is None:
+            raise Conflict(f"container {live.id} has no process to take defaults from")
+        names = {item.partition("=")[0] for item in request.env}
+        env = [item for item in base.env if item.partition("=")[0] not in names]
+        if request.tty and "TERM" not in names:
+            env = [item for item in env if not item.startswith("TERM=")] + ["TERM=xterm"]
+        env += [item for item in request.env if "=" in item]
+        capabilities = base.capabilities
+        if request.privileged:
+            every = security.all_capabilities()
+            capabilities = Capabilities(effective=every, permitted=every, bounding=every)
+        size = request.console_size
+        return base.replace(
+            args=request.args,
+            env=tuple(env),
+            cwd=request.cwd or base.cwd,
+            terminal=request.tty,
+            console_size=ConsoleSize(height=size[0], width=size[1]) if size and size[0] else None,
+            user=User(
+                username=request.user or base.user.username,
+                additional_gids=base.user.additional_gids,
+            ),
+            capabilities=capabilities,
+            oom_score_adj=None,
+        )
+
+    async def resize(self, exec_id: str, rows: int, columns: int) -> None:
+        """Set the size of its terminal. Raises NotFound, Conflict."""
+        request = self.find(exec_id)
+        if not request.running:
+            raise Conflict(f"exec {exec_id} is not running")
+        _, monitor = self._engine.containers.running(request.container_id)
+        await monitor.call("resize", exec_id=exec_id, rows=rows, cols=columns)
+
+    def ended(self, live: Live, exec_id: str, code: int) -> None:
+        """A monitor reports an exec's end."""
+        request = live.execs.get(exec_id)
+        if request is not None:
+            self._end(request, code)
+            self._engine.publish(live.record, "exec_die", execID=exec_id, exitCode=str(code))
+
+    def _end(self, request: Exec, code: int) -> None:
+        request.running = False
+        request.exit_code = code
+        request.ended_at = now()
+
+    def all_ended(self, live: Live) -> None:
+        """The container is over: what still ran was killed with it."""
+        for request in live.execs.values():
+            if request.running:
+                self._end(request, 137)
+
+    def drop(self, live: Live) -> None:
+        """The container is removed."""
+        for request in list(live.execs.values()):
+            self._forget(live, request)
+
+    def adopt(self, live: Live, status: dict[str, dict[str, Any]]) -> None:
+        """Execs a monitor knows of and an earlier daemon made."""
+        for exec_id, item in status.items():
+            request = Exec(
+                id=exec_id,
+                container_id=live.id,
+                args=(),
+                started=True,
+                running=bool(item["running"]),
+                pid=int(item["pid"]),
+                exit_code=item["code"],
+                ended_at=0 if item["running"] else now(),
+            )
+            live.execs[exec_id] = request
+            self._by_id[exec_id] = request

@@ -1,0 +1,99 @@
+"""A container's own directory: ``hosts``, ``hostname`` and ``resolv.conf``, made at create.
+
+They are bound over the image's files in /etc, so that names resolve as the container's network
+says; see hosts(5), resolv.conf(5).
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+from typing import TYPE_CHECKING
+
+from sampan.errors import InvalidArgument, NotSupported
+
+if TYPE_CHECKING:
+    from sampan.engine.config import HostConfig
+
+__all__ = ["FILES", "hosts", "resolv_conf", "write_files"]
+
+FILES = ("hostname", "hosts", "resolv.conf")
+
+_LOCAL = """127.0.0.1\tlocalhost
+::1\tlocalhost ip6-localhost ip6-loopback
+fe00::0\tip6-localnet
+ff00::0\tip6-mcastprefix
+ff02::1\tip6-allnodes
+ff02::2\tip6-allrouters
+"""
+
+
+def hosts(host: HostConfig, base: str = _LOCAL) -> str:
+    """The text of ``/etc/hosts``. Raises InvalidArgument, NotSupported."""
+    lines = [base if not base or base.endswith("\n") else base + "\n"]
+    for text in host.extra_hosts or ():
+        name, colon, address = text.partition(":")
+        if not colon:
+            name, colon, address = text.partition("=")
+        if not colon or not name:
+            raise InvalidArgument(f"bad format for add-host: '{text}'; write name:address")
+        if address == "host-gateway":
+            raise NotSupported(
+                f"HostConfig.ExtraHosts '{text}' is not supported: containers have no gateway in "
+                "this version; give an address"
+            )
+        try:
+            ipaddress.ip_address(address.strip("[]"))
+        except ValueError as error:
+            raise InvalidArgument(f"invalid IP address in add-host: '{address}'") from error
+        lines.append(f"{address.strip('[]')}\t{name}\n")
+    return "".join(lines)
+
+
+def resolv_conf(host: HostConfig, base: str) -> str:
+    """``base`` is the machine's resolv.conf; what the user gave replaces its lines of that kind."""
+    for address in host.dns:
+        try:
+            ipaddress.ip_address(address)
+        except ValueError as error:
+            raise InvalidArgument(f"invalid IP address in dns: '{address}'") from error
+    replaced: set[str] = set()
+    if host.dns:
+        replaced |= {"nameserver"}
+    if host.dns_search:
+        replaced |= {"search", "domain"}
+    if host.dns_options:
+        replaced |= {"options"}
+    lines = [line for line in base.splitlines() if (line.split() or [""])[0] not in replaced]
+    lines += [f"nameserver {address}" for address in host.dns]
+    if host.dns_search and host.dns_search != ["."]:
+        lines.append("search " + " ".join(host.dns_search))
+    if host.dns_options:
+        lines.append("options " + " ".join(host.dns_options))
+    return "\n".join(lines) + "\n"
+
+
+def _read(path: str) -> str:
+    try:
+        with open(path, encoding="utf-8", errors="replace") as file:
+            return file.read()
+    except FileNotFoundError:
+        return ""
+
+
+def write_files(directory: str, host: HostConfig, hostname: str) -> None:
+    """Write the three files into an existing directory."""
+    shared = host.network_mode == "host"
+    texts = {
+        "hostname": hostname + "\n",
+        "hosts": hosts(host, _read("/etc/hosts") if shared else _LOCAL),
+        "resolv.conf": resolv_conf(host, _read("/etc/resolv.conf")),
+    }
+    for name in FILES:
+        path = f"{directory}/{name}"
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644)
+        try:
+            os.write(descriptor, texts[name].encode())
+            os.fchmod(descriptor, 0o644)
+        finally:
+            os.close(descriptor)

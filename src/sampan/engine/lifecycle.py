@@ -1,0 +1,425 @@
+"""A container's life: start, its end, and everything that makes it end.
+
+What the monitor reports is applied the moment it is read, in one piece: state, row, waiters,
+removal. Requests only ask and wait. So there is no moment at which a container has ended and its
+record says otherwise, whoever asks.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import select
+from typing import TYPE_CHECKING, Any
+
+from sampan.engine import spec as specs
+from sampan.engine.container import advance, now
+from sampan.engine.log import log
+from sampan.engine.monitors import Monitor, rebuilt
+from sampan.errors import (
+    Conflict,
+    InvalidArgument,
+    KernelError,
+    NotModified,
+    SampanError,
+    Unavailable,
+)
+from sampan.kernel.processes import parse_signal
+
+if TYPE_CHECKING:
+    import socket
+
+    from sampan.engine.core import Engine
+    from sampan.engine.live import Attachment, Live, WaitResult
+    from sampan.oci.runtime import Spec
+
+__all__ = ["Lifecycle", "read_signal"]
+
+START_DEADLINE = 120.0
+"""Seconds from spawn to started: hooks of the user may run in between."""
+KILL_DEADLINE = 15.0
+"""Seconds from SIGKILL to the end; longer means a process that hangs in the kernel."""
+STOP_TIMEOUT = 10
+SIGKILL = 9
+DIED = "the container's monitor died; its processes were killed"
+
+
+class Lifecycle:
+    """Start, stop, kill, pause, wait and attach, for one engine."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+
+    # -- start -------------------------------------------------------------------------------
+
+    async def start(self, reference: str) -> None:
+        """Start and wait until the command runs.
+
+        Raises NotModified when it runs already, CommandNotFound, CommandNotExecutable, Conflict.
+        """
+        live = self._engine.registry.find(reference)
+        async with live.lock:
+            status = live.record.state.status
+            if status == "running":
+                raise NotModified(f"container {live.record.name} is running already")
+            if status == "paused":
+                raise Conflict("cannot start a paused container, try unpause instead")
+            if status not in ("created", "exited"):
+                raise Conflict(
+                    f"container {live.record.name} is marked for removal and cannot be started"
+                )
+            try:
+                await self._launch(live)
+            except SampanError as error:
+                self._failed(live, error)
+                raise
+
+    def spec_of(self, live: Live) -> Spec:
+        """The specification, built once unless it names another container's processes."""
+        engine = self._engine
+        if live.spec is None:
+            live.spec = specs.build_spec(
+                live.record,
+                directory=engine.directory(live.id),
+                root=engine.settings.mount_point,
+                cgroup=engine.cgroup_of(live.record),
+                machine=engine.machine,
+                process_of=self._process_of,
+            )
+        return live.spec
+
+    def _process_of(self, reference: str) -> int:
+        other = self._engine.registry.find(reference)
+        if not other.record.state.running:
+            raise Conflict(
+                f"cannot join the namespaces of container {reference}: it is not running"
+            )
+        return other.record.state.pid
+
+    async def _launch(self, live: Live) -> None:
+        engine, record = self._engine, live.record
+        config, host = record.config, record.host_config
+        joined = any(
+            mode.startswith("container:")
+            for mode in (host.network_mode, host.ipc_mode, host.pid_mode)
+        )
+        if joined:
+            live.spec = None
+        engine.check_sources(record)
+        spec = self.spec_of(live)
+        rows, columns = host.console_size
+        message: dict[str, object] = {
+            "id": record.id,
+            "run_dir": engine.run_dir(record.id),
+            "spec": spec.to_json(),
+            "bundle": engine.directory(record.id),
+            "rootfs": [mount.to_json() for mount in engine.driver.mounts(record.id)],
+            "cgroup": engine.cgroup_of(record),
+            "log": engine.log_options(record),
+            "terminal": config.tty,
+            "console_size": [rows, columns] if config.tty and rows else None,
+            "stdin": config.open_stdin,
+            "stdin_once": config.stdin_once,
+            "init": bool(host.init),
+            # With clients waiting, these go first: the socket keeps requests in order.
+            "start": not live.parked,
+        }
+        live.begun = asyncio.get_running_loop().create_future()
+        try:
+            self.connect(live, engine.zygote.spawn(message))
+            self._pass_parked(live)
+            try:
+                async with asyncio.timeout(START_DEADLINE):
+                    await live.begun
+            except TimeoutError as error:
+                await self._destroy(live)
+                raise Unavailable(
+                    f"container {record.name} did not start within {START_DEADLINE:.0f} s"
+                ) from error
+        finally:
+            live.begun = None
+
+    def connect(self, live: Live, sock: socket.socket) -> Monitor:
+        """Take up a connection with the container's monitor."""
+
+        def lost() -> None:
+            self._lost(live, monitor)
+
+        monitor = Monitor(sock, lambda event: self._event(live, event), lost)
+        live.monitor = monitor
+        return monitor
+
+    def _pass_parked(self, live: Live) -> None:
+        monitor = live.monitor
+        if monitor is None or not live.parked:
+            return
+        for attachment in live.parked:
+            self._pass(monitor, attachment).add_done_callback(_observed)
+        live.parked.clear()
+        monitor.request("start").add_done_callback(_observed)
+
+    def _pass(self, monitor: Monitor, attachment: Attachment) -> asyncio.Future[dict[str, Any]]:
+        reply = monitor.request(
+            "attach",
+            (attachment.fd,),
+            stdin=attachment.stdin,
+            stdout=attachment.stdout,
+            stderr=attachment.stderr,
+            multiplex=attachment.multiplex,
+            detach_keys=list(attachment.detach_keys),
+        )
+        attachment.close()
+        return reply
+
+    def _failed(self, live: Live, error: SampanError) -> None:
+        """The container never ran: its record says why, and nothing of the attempt is left."""
+        if live.monitor is not None:
+            live.monitor.close()
+            live.monitor = None
+        live.drop_parked()
+        code = error.exit_code if error.exit_code in (126, 127) else 128
+        live.record = advance(
+            live.record, "fail", exit_code=code, error=error.message, finished_at=now()
+        )
+        self._engine.store.put_state(live.record)
+        self._engine.clear_run_dir(live.id)
+        live.settle_ends()
+        if live.record.host_config.auto_remove:
+            self._engine.forget(live)
+
+    # -- what monitors report -----------------------------------------------------------------
+
+    def _event(self, live: Live, event: dict[str, Any]) -> None:
+        name = event.get("event")
+        if name == "created":
+            live.record = live.record.with_state(pid=event["pid"], start_time=event["start_time"])
+        elif name == "started":
+            self.started(live, event)
+        elif name == "exit":
+            self.ended(live, event)
+        elif name == "failed":
+            self._resolve(live, rebuilt(event.get("error") or {}))
+        elif name == "oom":
+            self._engine.publish(live.record, "oom")
+        elif name == "exec-exit":
+            self._engine.execs.ended(live, str(event["exec_id"]), int(event["code"]))
+
+    def started(self, live: Live, event: dict[str, Any]) -> None:
+        """The command runs."""
+        live.record = advance(
+            live.record,
+            "start",
+            started_at=int(event["at"] * 1e9),
+            finished_at=0,
+            exit_code=0,
+            error="",
+            oom_killed=False,
+        )
+        self._engine.store.put_state(live.record)
+        self._engine.publish(live.record, "start")
+        self._resolve(live, None)
+
+    def _resolve(self, live: Live, error: SampanError | None) -> None:
+        if live.begun is None or live.begun.done():
+            return
+        if error is None:
+            live.begun.set_result(None)
+        else:
+            live.begun.set_exception(error)
+
+    def ended(self, live: Live, event: dict[str, Any], error: str = "") -> None:
+        """The container is over: all of what follows from it, at once."""
+        if live.monitor is not None:
+            live.monitor.close()
+            live.monitor = None
+        if not live.record.state.running and live.record.state.status != "removing":
+            # It ended between "created" and "started".
+            self._resolve(live, Unavailable(error or "the container ended before it started"))
+            return
+        live.record = advance(
+            live.record,
+            "exit",
+            pid=0,
+            start_time=0,
+            exit_code=int(event["code"]),
+            oom_killed=bool(event.get("oom")),
+            finished_at=int(event["at"] * 1e9),
+            error=error,
+        )
+        self._engine.store.put_state(live.record)
+        self._engine.clear_run_dir(live.id)
+        self._engine.execs.all_ended(live)
+        self._engine.publish(live.record, "die", exitCode=str(event["code"]))
+        live.settle_ends()
+        if live.record.host_config.auto_remove:
+            self._engine.forget(live)
+
+    def _lost(self, live: Live, monitor: Monitor) -> None:
+        """A connection ended without an exit: the monitor is dead."""
+        if live.monitor is not monitor:
+            return
+        live.monitor = None
+        log.error("the monitor of a container died", container=live.id)
+        self._engine.spawn_task(self._after_monitor(live))
+
+    async def _after_monitor(self, live: Live) -> None:
+        await self._destroy(live)
+        if live.begun is not None:
+            self._resolve(live, Unavailable(DIED))
+        elif live.record.state.running:
+            self.ended(live, {"code": 137, "at": now() / 1e9}, DIED)
+
+    async def _destroy(self, live: Live) -> None:
+        """Kill what is in the container's cgroup, and remove the group."""
+        group = self._engine.hierarchy.group(self._engine.cgroup_of(live.record))
+
+        def kill() -> None:
+            group.kill()
+            group.destroy()
+
+        try:
+            await asyncio.to_thread(kill)
+        except KernelError as error:
+            log.error("cannot remove a cgroup", container=live.id, error=error.message)
+        self._engine.clear_run_dir(live.id)
+
+    # -- requests ------------------------------------------------------------------------------
+
+    def running(self, reference: str) -> tuple[Live, Monitor]:
+        """The container and its monitor. Raises Conflict when it is not running."""
+        live = self._engine.registry.find(reference)
+        if not live.record.state.running:
+            raise Conflict(f"container {live.id} is not running")
+        if live.monitor is None:
+            raise Unavailable(f"the monitor of container {live.id} is gone")
+        return live, live.monitor
+
+    async def kill(self, reference: str, signal: str = "") -> None:
+        """Send a signal to the container's first process. Raises Conflict, InvalidArgument."""
+        live = self._engine.registry.find(reference)
+        number = read_signal(signal or "SIGKILL")
+        if not live.record.state.running:
+            raise Conflict(
+                f"Cannot kill container: {reference}: container {live.id} is not running"
+            )
+        _, monitor = self.running(live.id)
+        await self._send(live, monitor, number)
+        self._engine.publish(live.record, "kill", signal=str(number))
+        if number == SIGKILL:
+            await self._end_of(live, KILL_DEADLINE)
+
+    async def _send(self, live: Live, monitor: Monitor, number: int) -> None:
+        await monitor.call("kill", signal=number)
+        if number != SIGKILL and live.record.state.status == "paused":
+            # A frozen process takes no signal but this one: who ends it does not want it frozen.
+            await self.unpause(live.id)
+
+    async def _end_of(self, live: Live, seconds: float | None) -> bool:
+        """Wait for the end; False when it did not come in time."""
+        if not live.record.state.running:
+            return True
+        future: asyncio.Future[WaitResult] = asyncio.get_running_loop().create_future()
+        live.ends.append(future)
+        try:
+            async with asyncio.timeout(seconds):
+                await future
+        except TimeoutError:
+            return False
+        return True
+
+    async def stop(self, reference: str, seconds: int | None = None, signal: str = "") -> None:
+        """Ask the command to end, then kill it. A negative ``seconds`` waits for ever.
+
+        Raises NotModified when it does not run.
+        """
+        live = self._engine.registry.find(reference)
+        if not live.record.state.running:
+            raise NotModified(f"container {live.record.name} is stopped already")
+        config = live.record.config
+        number = read_signal(signal or config.stop_signal or "SIGTERM")
+        if seconds is None:
+            seconds = STOP_TIMEOUT if config.stop_timeout is None else config.stop_timeout
+        _, monitor = self.running(live.id)
+        try:
+            await self._send(live, monitor, number)
+            if not await self._end_of(live, seconds if seconds >= 0 else None):
+                await self.kill(live.id, "SIGKILL")
+        except (Conflict, Unavailable):
+            # It ended in between.
+            if not await self._end_of(live, KILL_DEADLINE):
+                raise
+        self._engine.publish(live.record, "stop")
+
+    async def pause(self, reference: str) -> None:
+        """Freeze every process. Raises Conflict."""
+        live = self._engine.registry.find(reference)
+        if live.record.state.status == "paused":
+            raise Conflict(f"Container {live.id} is already paused")
+        _, monitor = self.running(live.id)
+        await monitor.call("pause")
+        self._change(live, "pause")
+
+    async def unpause(self, reference: str) -> None:
+        """Thaw. Raises Conflict."""
+        live = self._engine.registry.find(reference)
+        if live.record.state.status != "paused":
+            raise Conflict(f"Container {live.id} is not paused")
+        _, monitor = self.running(live.id)
+        await monitor.call("resume")
+        self._change(live, "resume")
+
+    def _change(self, live: Live, event: str) -> None:
+        if live.record.state.running:
+            live.record = advance(live.record, event)
+            self._engine.store.put_state(live.record)
+            self._engine.publish(live.record, {"resume": "unpause"}.get(event, event))
+
+    async def resize(self, reference: str, rows: int, columns: int) -> None:
+        """Set the size of the container's terminal."""
+        live, monitor = self.running(reference)
+        if not live.record.config.tty:
+            raise Conflict(f"container {live.id} has no terminal")
+        await monitor.call("resize", rows=rows, cols=columns)
+
+    async def wait(
+        self, reference: str, condition: str = "not-running"
+    ) -> asyncio.Future[WaitResult]:
+        """A future of the end the condition names. Raises NotFound, InvalidArgument."""
+        live = self._engine.registry.find(reference)
+        future: asyncio.Future[WaitResult] = asyncio.get_running_loop().create_future()
+        if condition == "removed":
+            live.removals.append(future)
+        elif condition == "next-exit" or live.record.state.running:
+            live.ends.append(future)
+        else:
+            future.set_result(live.result())
+        return future
+
+    async def attach(self, live: Live, attachment: Attachment) -> None:
+        """Give a client's stream to the container; before its start, keep it until then."""
+        if live.monitor is not None and live.record.state.running:
+            await self._pass(live.monitor, attachment)
+            self._engine.publish(live.record, "attach")
+            return
+        for parked in [one for one in live.parked if _hung_up(one.fd)]:
+            parked.close()
+            live.parked.remove(parked)
+        live.parked.append(attachment)
+
+
+def read_signal(text: str) -> int:
+    try:
+        return parse_signal(text)
+    except SampanError as error:
+        raise InvalidArgument(f"Invalid signal: {text}") from error
+
+
+def _hung_up(fd: int) -> bool:
+    poller = select.poll()
+    poller.register(fd, 0)
+    return any(events & (select.POLLHUP | select.POLLERR) for _, events in poller.poll(0))
+
+
+def _observed(reply: asyncio.Future[dict[str, Any]]) -> None:
+    """The failure of a request nobody waits for is the start's, which reports it itself."""
+    if not reply.cancelled():
+        reply.exception()

@@ -1,0 +1,191 @@
+"""Containers in memory: the record, who waits for it, and its connections.
+
+``Live`` is the one mutable thing about a container. Its record is replaced at once and never
+awaited for, so listings and inspections take no lock; the lock orders what starts and removes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from sampan.errors import Conflict, InvalidArgument, NotFound
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from sampan.engine.container import ContainerRecord
+    from sampan.engine.monitors import Monitor
+    from sampan.oci.runtime import Spec
+
+__all__ = ["Attachment", "Exec", "Live", "Registry", "WaitResult"]
+
+
+class WaitResult(msgspec.Struct, frozen=True):
+    """How a wait ended; ``error`` is empty when the container ended by itself."""
+
+    code: int
+    error: str = ""
+
+
+class Attachment(msgspec.Struct):
+    """A client's stream, owned: ``fd`` is a connected stream socket, given to the monitor."""
+
+    fd: int
+    stdin: bool
+    stdout: bool
+    stderr: bool
+    multiplex: bool
+    detach_keys: tuple[int, ...] = ()
+
+    def close(self) -> None:
+        if self.fd >= 0:
+            os.close(self.fd)
+            self.fd = -1
+
+
+class Exec(msgspec.Struct, kw_only=True):
+    """A further process of a container. ``exit_code`` is None until it ended."""
+
+    id: str
+    container_id: str
+    args: tuple[str, ...]
+    env: tuple[str, ...] = ()
+    cwd: str = ""
+    user: str = ""
+    tty: bool = False
+    privileged: bool = False
+    stdin: bool = False
+    stdout: bool = False
+    stderr: bool = False
+    detach_keys: str = ""
+    console_size: tuple[int, int] | None = None
+    started: bool = False
+    running: bool = False
+    pid: int = 0
+    exit_code: int | None = None
+    ended_at: int = 0
+
+
+class Live:
+    """A container and what belongs to this daemon's life only."""
+
+    __slots__ = (
+        "begun",
+        "ends",
+        "execs",
+        "lock",
+        "monitor",
+        "parked",
+        "record",
+        "removals",
+        "spec",
+    )
+
+    def __init__(self, record: ContainerRecord) -> None:
+        self.record = record
+        self.lock = asyncio.Lock()
+        self.monitor: Monitor | None = None
+        self.spec: Spec | None = None
+        self.begun: asyncio.Future[None] | None = None
+        self.parked: list[Attachment] = []
+        self.execs: dict[str, Exec] = {}
+        self.ends: list[asyncio.Future[WaitResult]] = []
+        self.removals: list[asyncio.Future[WaitResult]] = []
+
+    @property
+    def id(self) -> str:
+        return self.record.id
+
+    def result(self) -> WaitResult:
+        return WaitResult(self.record.state.exit_code)
+
+    def settle_ends(self) -> None:
+        """Tell who waits for the next end."""
+        _settle(self.ends, self.result())
+
+    def settle_removals(self) -> None:
+        _settle(self.removals, self.result())
+
+    def drop_parked(self) -> None:
+        """Close the streams of clients that attached and will see no start."""
+        for attachment in self.parked:
+            attachment.close()
+        self.parked.clear()
+
+
+def _settle(futures: list[asyncio.Future[WaitResult]], result: WaitResult) -> None:
+    for future in futures:
+        if not future.done():
+            future.set_result(result)
+    futures.clear()
+
+
+class Registry:
+    """Every container, by ID and by name."""
+
+    def __init__(self) -> None:
+        self._by_id: dict[str, Live] = {}
+        self._by_name: dict[str, str] = {}
+
+    def __iter__(self) -> Iterator[Live]:
+        return iter(list(self._by_id.values()))
+
+    def __len__(self) -> int:
+        return len(self._by_id)
+
+    def __contains__(self, container_id: str) -> bool:
+        return container_id in self._by_id
+
+    @property
+    def names(self) -> dict[str, str]:
+        """Name to ID."""
+        return self._by_name
+
+    def add(self, live: Live) -> None:
+        self.check_free(live.record.name)
+        self._by_id[live.id] = live
+        self._by_name[live.record.name] = live.id
+
+    def check_free(self, name: str) -> None:
+        """Raises Conflict naming who has the name."""
+        holder = self._by_name.get(name)
+        if holder is not None:
+            raise Conflict(
+                f'Conflict. The container name "/{name}" is already in use by container '
+                f'"{holder}". You have to remove (or rename) that container to be able to reuse '
+                "that name."
+            )
+
+    def rename(self, live: Live, record: ContainerRecord) -> None:
+        del self._by_name[live.record.name]
+        self._by_name[record.name] = live.id
+        live.record = record
+
+    def remove(self, live: Live) -> None:
+        if self._by_id.pop(live.id, None) is not None:
+            del self._by_name[live.record.name]
+
+    def find(self, reference: str) -> Live:
+        """By ID, name (with or without a slash) or unique beginning of an ID, in this order.
+
+        Raises NotFound, InvalidArgument (ambiguous).
+        """
+        live = self._by_id.get(reference)
+        if live is not None:
+            return live
+        by_name = self._by_name.get(reference.removeprefix("/"))
+        if by_name is not None:
+            return self._by_id[by_name]
+        if reference:
+            found = [key for key in self._by_id if key.startswith(reference)]
+            if len(found) == 1:
+                return self._by_id[found[0]]
+            if found:
+                raise InvalidArgument(
+                    f"Multiple IDs found with provided prefix: {reference}; give more of the ID"
+                )
+        raise NotFound(f"No such container: {reference}")

@@ -1,0 +1,62 @@
+"""The daemon's own log: one line an event on standard error, as ``key=value``.
+
+Levels as dockerd's: debug, info, warn, error. Values with spaces are quoted as JSON strings, so
+that a line never breaks. Whoever starts the daemon decides where standard error goes.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+
+from sampan.errors import InvalidArgument
+
+__all__ = ["LEVELS", "Log", "log"]
+
+LEVELS = {"debug": 10, "info": 20, "warn": 30, "error": 40, "fatal": 50}
+
+
+def _value(value: object) -> str:
+    text = str(value)
+    plain = text.isprintable() and not any(c in ' "=' for c in text) and text
+    return text if plain else json.dumps(text)
+
+
+class Log:
+    """Writes lines of at least ``level``."""
+
+    def __init__(self) -> None:
+        self._level = LEVELS["info"]
+
+    def set_level(self, name: str) -> None:
+        """Raises InvalidArgument."""
+        if name not in LEVELS:
+            raise InvalidArgument(f"--log-level {name}: use one of {', '.join(LEVELS)}")
+        self._level = LEVELS[name]
+
+    def _write(self, level: str, message: str, fields: dict[str, object]) -> None:
+        if LEVELS[level] < self._level:
+            return
+        moment = time.time()
+        stamp = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(moment))
+        parts = [f"time={stamp}.{int(moment % 1 * 1e6):06d}Z", f"level={level}"]
+        parts.append(f"msg={_value(message)}")
+        parts += [f"{key}={_value(value)}" for key, value in fields.items()]
+        sys.stderr.write(" ".join(parts) + "\n")
+        sys.stderr.flush()
+
+    def debug(self, message: str, **fields: object) -> None:
+        self._write("debug", message, fields)
+
+    def info(self, message: str, **fields: object) -> None:
+        self._write("info", message, fields)
+
+    def warn(self, message: str, **fields: object) -> None:
+        self._write("warn", message, fields)
+
+    def error(self, message: str, **fields: object) -> None:
+        self._write("error", message, fields)
+
+
+log = Log()

@@ -1,0 +1,142 @@
+"""After a start: what an earlier daemon left, taken up, finished or undone.
+
+Three things tell the truth: the rows (what was promised), the run directories (what was begun),
+the monitors (what lives).
+
+    a row, and a monitor that answers         the container runs: adopt it
+    a row, and ``exit.json``                  it ended meanwhile: record that
+    a row, and a monitor's file without one   its monitor died: kill what is left, record that
+    a row that says running, and nothing      the machine was started again: it ended with it
+    a run directory without a row             a start whose create was undone: end it
+    a directory, a writable root, without a row   a create or remove cut short: remove it
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from sampan.engine.container import now
+from sampan.engine.lifecycle import DIED
+from sampan.engine.live import Live
+from sampan.engine.log import log
+from sampan.engine.monitors import connect
+from sampan.errors import KernelError, SampanError
+
+if TYPE_CHECKING:
+    from sampan.engine.core import Engine
+
+__all__ = ["recover"]
+
+EXIT_FILE = "exit.json"
+
+
+async def recover(engine: Engine) -> None:
+    """Bring memory, rows, directories and the kernel to agree."""
+    for record in engine.store.load():
+        if record.state.status == "removing":
+            engine.store.remove(record.id)
+            continue
+        engine.registry.add(Live(record))
+    await asyncio.gather(*(_settle(engine, live) for live in engine.registry))
+    await _sweep(engine)
+
+
+async def _settle(engine: Engine, live: Live) -> None:
+    """One container's row against what is there."""
+    directory = engine.run_dir(live.id)
+    sock = connect(directory)
+    if sock is not None:
+        monitor = engine.containers.connect(live, sock)
+        try:
+            status = await monitor.call("status")
+        except SampanError as error:
+            log.warn("a monitor does not answer", container=live.id, error=error.message)
+            if live.monitor is monitor:
+                live.monitor = None
+                monitor.close()
+        else:
+            await _adopt(engine, live, status)
+            return
+    event = _read_exit(directory)
+    if event is not None:
+        _was_running(engine, live)
+        engine.containers.ended(live, event)
+    elif os.path.isdir(directory) or live.record.state.running:
+        await _kill(engine, live.id, engine.cgroup_of(live.record))
+        engine.clear_run_dir(live.id)
+        if live.record.state.running:
+            engine.containers.ended(live, {"code": 137, "at": now() / 1e9}, DIED)
+    elif live.record.host_config.auto_remove and live.record.state.status == "exited":
+        engine.forget(live)
+
+
+async def _adopt(engine: Engine, live: Live, status: dict[str, Any]) -> None:
+    state = status["state"]
+    if state == "created":
+        # The daemon died between making and starting: nobody was told that it runs.
+        if live.monitor is not None:
+            live.monitor.close()
+            live.monitor = None
+        await _kill(engine, live.id, engine.cgroup_of(live.record))
+        engine.clear_run_dir(live.id)
+        return
+    _was_running(engine, live)
+    live.record = live.record.with_state(
+        status="paused" if state == "paused" else "running",
+        pid=int(status["pid"]),
+        start_time=int(status["start_time"]),
+    )
+    engine.store.put_state(live.record)
+    engine.execs.adopt(live, status.get("execs") or {})
+    log.info("a running container was taken up", container=live.id, name=live.record.name)
+
+
+def _was_running(engine: Engine, live: Live) -> None:
+    """The start was begun and the row does not say so: the daemon died in between."""
+    if not live.record.state.running:
+        live.record = live.record.with_state(status="running", started_at=now())
+
+
+def _read_exit(directory: str) -> dict[str, Any] | None:
+    try:
+        with open(f"{directory}/{EXIT_FILE}", "rb") as file:
+            event = msgspec.json.decode(file.read())
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except msgspec.DecodeError as error:
+        log.error("an exit record cannot be read", directory=directory, error=str(error))
+        return None
+    return event if isinstance(event, dict) else None
+
+
+async def _kill(engine: Engine, container_id: str, cgroup: str) -> None:
+    group = engine.hierarchy.group(cgroup)
+
+    def work() -> None:
+        group.kill()
+        group.destroy()
+
+    try:
+        await asyncio.to_thread(work)
+    except KernelError as error:
+        log.error("cannot remove a cgroup", container=container_id, error=error.message)
+
+
+async def _sweep(engine: Engine) -> None:
+    """Remove what has no row."""
+    settings, registry = engine.settings, engine.registry
+    for name in os.listdir(settings.run_dirs):
+        if name not in registry:
+            log.warn("removing a container that has no row", container=name)
+            await _kill(engine, name, f"{settings.cgroup_parent.rstrip('/')}/{name}")
+            engine.clear_run_dir(name)
+    for name in os.listdir(settings.containers):
+        if name not in registry:
+            os.rename(f"{settings.containers}/{name}", f"{settings.trash}/{name}")
+    for name in engine.driver.containers():
+        if name not in registry:
+            engine.driver.remove_container(name)

@@ -1,0 +1,274 @@
+"""A container as the runtime specification sees it: record and paths in, ``config.json`` out.
+
+The defaults are Docker's: what runs there runs here. Only values go in and out; nothing is made
+and nothing is looked up but the machine's devices, and the processes of a container whose
+namespaces are joined, which the caller resolves.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from sampan.engine import resources as limits
+from sampan.engine import security
+from sampan.engine.files import FILES
+from sampan.engine.seccomp import profile_for
+from sampan.errors import InvalidArgument, NotSupported
+from sampan.oci.runtime import (
+    SPEC_VERSION,
+    Capabilities,
+    ConsoleSize,
+    Linux,
+    Mount,
+    Namespace,
+    Process,
+    Root,
+    Spec,
+    User,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from sampan.engine.config import HostConfig
+    from sampan.engine.container import ContainerRecord
+
+__all__ = ["DEFAULT_PATH", "SHM_SIZE", "build_process", "build_spec", "check_modes", "hostname"]
+
+DEFAULT_PATH = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+SHM_SIZE = 64 * 1024 * 1024
+
+_PROC = Mount(
+    destination="/proc", type="proc", source="proc", options=("nosuid", "noexec", "nodev")
+)
+_DEV = Mount(
+    destination="/dev",
+    type="tmpfs",
+    source="tmpfs",
+    options=("nosuid", "strictatime", "mode=755", "size=65536k"),
+)
+_PTS = Mount(
+    destination="/dev/pts",
+    type="devpts",
+    source="devpts",
+    options=("nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", "gid=5"),
+)
+_MQUEUE = Mount(
+    destination="/dev/mqueue",
+    type="mqueue",
+    source="mqueue",
+    options=("nosuid", "noexec", "nodev"),
+)
+_BIND = ("rbind", "rprivate")
+
+# HostConfig field -> namespace, the modes that mean "its own", whether another's may be joined.
+_MODES: dict[str, tuple[str, tuple[str, ...], bool]] = {
+    "network_mode": ("network", ("", "default", "bridge", "none"), True),
+    "ipc_mode": ("ipc", ("", "private", "none"), True),
+    "pid_mode": ("pid", ("", "private"), True),
+    "uts_mode": ("uts", ("", "private"), False),
+    "cgroupns_mode": ("cgroup", ("", "private"), False),
+}
+_WIRE = {
+    "network_mode": "NetworkMode",
+    "ipc_mode": "IpcMode",
+    "pid_mode": "PidMode",
+    "uts_mode": "UTSMode",
+    "cgroupns_mode": "CgroupnsMode",
+}
+
+
+def check_modes(host: HostConfig) -> None:
+    """Refuse namespace modes we do not know. Raises InvalidArgument, NotSupported."""
+    for field, (_, own, joinable) in _MODES.items():
+        mode = getattr(host, field)
+        if mode in own or mode == "host":
+            continue
+        name = _WIRE[field]
+        if field == "ipc_mode" and mode == "shareable":
+            raise NotSupported(f'HostConfig.{name} "{mode}" is not supported yet: use private')
+        if mode.startswith("container:"):
+            if not joinable:
+                raise InvalidArgument(f'HostConfig.{name} "{mode}" is invalid: use host or private')
+            if not mode.partition(":")[2]:
+                raise InvalidArgument(f'HostConfig.{name} "{mode}" names no container')
+            continue
+        if field == "network_mode":
+            raise NotSupported(
+                f"network {mode} is not supported: use none, host or container:ID in this version"
+            )
+        raise InvalidArgument(f'HostConfig.{name} "{mode}" is invalid: use host or private')
+
+
+def _namespaces(host: HostConfig, process_of: Callable[[str], int]) -> list[Namespace]:
+    spaces = [Namespace(type="mount")]
+    for field, (kind, _, _) in _MODES.items():
+        mode = getattr(host, field)
+        if mode == "host":
+            continue
+        if mode.startswith("container:"):
+            pid = process_of(mode.partition(":")[2])
+            entry = {"network": "net"}.get(kind, kind)
+            spaces.append(Namespace(type=kind, path=f"/proc/{pid}/ns/{entry}"))
+        else:
+            spaces.append(Namespace(type=kind))
+    return spaces
+
+
+def hostname(record: ContainerRecord, machine: str) -> str:
+    """What the container is called inside; ``machine`` is this one's name."""
+    if record.config.hostname:
+        return record.config.hostname
+    if record.host_config.network_mode == "host" or record.host_config.uts_mode == "host":
+        return machine
+    return record.id[:12]
+
+
+def _standard_mounts(record: ContainerRecord, writable_cgroups: bool) -> list[Mount]:
+    host = record.host_config
+    sysfs = ["nosuid", "noexec", "nodev"]
+    cgroup = ["nosuid", "noexec", "nodev", "relatime"]
+    if not host.privileged:
+        sysfs.append("ro")
+    if not host.privileged and not writable_cgroups:
+        cgroup.append("ro")
+    mounts = [
+        _PROC,
+        _DEV,
+        _PTS,
+        Mount(destination="/sys", type="sysfs", source="sysfs", options=tuple(sysfs)),
+        Mount(destination="/sys/fs/cgroup", type="cgroup", source="cgroup", options=tuple(cgroup)),
+    ]
+    if host.ipc_mode == "host":
+        for place in ("/dev/mqueue", "/dev/shm"):
+            mounts.append(Mount(destination=place, type="bind", source=place, options=_BIND))
+        return mounts
+    mounts.append(_MQUEUE)
+    if host.ipc_mode != "none":
+        size = host.shm_size or SHM_SIZE
+        options = ("nosuid", "noexec", "nodev", "mode=1777", f"size={size}")
+        mounts.append(Mount(destination="/dev/shm", type="tmpfs", source="shm", options=options))
+    return mounts
+
+
+def _mounts(record: ContainerRecord, directory: str, writable_cgroups: bool) -> tuple[Mount, ...]:
+    own = {mount.destination for mount in record.mounts}
+    mounts = [
+        mount
+        for mount in _standard_mounts(record, writable_cgroups)
+        if mount.destination not in own
+    ]
+    for name in FILES:
+        place = f"/etc/{name}"
+        if place not in own:
+            mounts.append(
+                Mount(destination=place, type="bind", source=f"{directory}/{name}", options=_BIND)
+            )
+    for mount in record.mounts:
+        kind = "tmpfs" if mount.type == "tmpfs" else "bind"
+        source = "tmpfs" if mount.type == "tmpfs" else mount.source
+        mounts.append(
+            Mount(destination=mount.destination, type=kind, source=source, options=mount.options)
+        )
+    return tuple(mounts)
+
+
+def build_process(record: ContainerRecord, host_name: str) -> Process:
+    """The container's first process; an exec takes its defaults from here too."""
+    config, host = record.config, record.host_config
+    options = security.read_security(host.security_opt or ())
+    granted = security.capabilities(host)
+    env = [DEFAULT_PATH, f"HOSTNAME={host_name}"]
+    if config.tty:
+        env.append("TERM=xterm")
+    given = [item for item in config.env or () if "=" in item]
+    names = {item.partition("=")[0] for item in config.env or ()}
+    rows, columns = host.console_size
+    return Process(
+        cwd=config.working_dir or "/",
+        args=record.args,
+        env=tuple([item for item in env if item.partition("=")[0] not in names] + given),
+        terminal=config.tty,
+        console_size=ConsoleSize(height=rows, width=columns) if config.tty and rows else None,
+        user=User(
+            username=config.user or None,
+            additional_gids=_groups(host.group_add or []),
+        ),
+        capabilities=Capabilities(effective=granted, permitted=granted, bounding=granted),
+        rlimits=limits.rlimits(host),
+        no_new_privileges=options.no_new_privileges,
+        oom_score_adj=_oom_score(host.oom_score_adj),
+    )
+
+
+def _groups(groups: list[str]) -> tuple[int, ...]:
+    for group in groups:
+        if not group.isdecimal():
+            raise NotSupported(
+                f'HostConfig.GroupAdd "{group}" is not supported yet: give the group\'s number'
+            )
+    return tuple(int(group) for group in groups)
+
+
+def _oom_score(value: int) -> int | None:
+    if not -1000 <= value <= 1000:
+        raise InvalidArgument(f"Invalid value {value}, range for oom score adj is [-1000, 1000]")
+    return value or None
+
+
+def build_spec(
+    record: ContainerRecord,
+    *,
+    directory: str,
+    root: str,
+    cgroup: str,
+    machine: str,
+    process_of: Callable[[str], int],
+) -> Spec:
+    """``directory`` holds the container's files, ``root`` is where its root file system will be
+    mounted, ``process_of`` gives the PID of another container's init.
+
+    Raises InvalidArgument, NotSupported, and whatever ``process_of`` raises.
+    """
+    host = record.host_config
+    options = security.read_security(host.security_opt or ())
+    check_modes(host)
+    process = build_process(record, hostname(record, machine))
+    granted = process.capabilities.bounding if process.capabilities else ()
+    given = security.every_device() if host.privileged else []
+    given += security.devices(host.devices)
+    masked: tuple[str, ...] = security.MASKED_PATHS
+    readonly: tuple[str, ...] = security.READONLY_PATHS
+    if host.privileged or options.unmasked:
+        masked = readonly = ()
+    if host.masked_paths is not None:
+        masked = tuple(host.masked_paths)
+    if host.readonly_paths is not None:
+        readonly = tuple(host.readonly_paths)
+    own_names = host.uts_mode != "host"
+    if not own_names and (record.config.hostname or record.config.domainname):
+        raise InvalidArgument(
+            "conflicting options: hostname and the UTS mode: the host's name is not the container's"
+        )
+    propagations = {mount.propagation.removeprefix("r") for mount in record.mounts}
+    propagation = next((kind for kind in ("shared", "slave") if kind in propagations), None)
+    return Spec(
+        oci_version=SPEC_VERSION,
+        root=Root(path=root, readonly=host.readonly_rootfs),
+        process=process,
+        mounts=_mounts(record, directory, options.writable_cgroups),
+        hostname=hostname(record, machine) if own_names else None,
+        domainname=record.config.domainname or None,
+        annotations=host.annotations,
+        linux=Linux(
+            namespaces=tuple(_namespaces(host, process_of)),
+            devices=tuple(device for device, _ in given),
+            resources=limits.resources(host, security.device_rules(host, given)),
+            cgroups_path=cgroup,
+            sysctl=host.sysctls,
+            seccomp=profile_for(options.seccomp, granted, host.privileged),
+            masked_paths=masked,
+            readonly_paths=readonly,
+            rootfs_propagation=f"r{propagation}" if propagation else None,
+        ),
+    )

@@ -1,0 +1,68 @@
+"""Keeping a zygote: the process monitors are forked from is started again when it ends.
+
+Containers do not depend on it once they are made. A request that could not be handed over was
+provably not begun and goes to the next zygote; what becomes of one that was handed over is said
+on the monitor's connection, its end included.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+from sampan.engine.log import log
+from sampan.errors import Unavailable
+from sampan.runtime.supervisor.client import start_zygote
+
+if TYPE_CHECKING:
+    import socket
+    from collections.abc import Mapping
+
+    from sampan.runtime.supervisor.client import Zygote
+
+__all__ = ["ZygoteKeeper"]
+
+
+class ZygoteKeeper:
+    """Owns one zygote at a time. ``watch`` once there is an event loop, ``close`` at the end."""
+
+    def __init__(self, zygote: Zygote) -> None:
+        self._zygote = zygote
+        self._loop: asyncio.AbstractEventLoop | None = None
+
+    @property
+    def pid(self) -> int:
+        return self._zygote.pid
+
+    def watch(self) -> None:
+        """Start another when this one ends."""
+        self._loop = asyncio.get_running_loop()
+        self._loop.add_reader(self._zygote.pidfd, self._ended)
+
+    def _ended(self) -> None:
+        log.warn("the zygote ended; starting another", pid=self._zygote.pid)
+        self._replace()
+
+    def _replace(self) -> None:
+        self._unwatch()
+        old, self._zygote = self._zygote, start_zygote()
+        old.close()
+        if self._loop is not None:
+            self._loop.add_reader(self._zygote.pidfd, self._ended)
+
+    def _unwatch(self) -> None:
+        if self._loop is not None:
+            self._loop.remove_reader(self._zygote.pidfd)
+
+    def spawn(self, request: Mapping[str, object]) -> socket.socket:
+        """Ask for a monitor; our end of its connection. Raises Unavailable, KernelError."""
+        try:
+            return self._zygote.spawn(request)
+        except Unavailable:
+            self._replace()
+            return self._zygote.spawn(request)
+
+    def close(self) -> None:
+        """Let it end; monitors live on."""
+        self._unwatch()
+        self._zygote.close()
