@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import os
 import stat
+from itertools import chain
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from sampan.errors import NotSupported
@@ -73,14 +74,21 @@ def changes_between(old: int, new: int) -> list[Change]:
 
 
 def write_upper(
-    upper: int, out: Output, *, lower: Sequence[int] = (), sparse: bool = True
+    upper: int,
+    out: Output,
+    *,
+    lower: Sequence[int] = (),
+    nested: Sequence[tuple[bytes, int]] = (),
+    sparse: bool = True,
 ) -> Written:
     """Write an overlay upper directory as a layer: uncompressed, not closed (see ``Compressor``).
 
     With ``lower`` the root directory itself is part of the layer where its owner, mode or
-    attributes are not those below; without it never is.
+    attributes are not those below; without it never is. ``nested``: the upper directories of
+    overlays mounted inside the tree, each with the path it is mounted on.
     """
-    return _write(_upper_steps(upper, Merged(lower), listing=False), out, sparse)
+    steps = _upper_steps(upper, Merged(lower), listing=False)
+    return _write(chain(steps, *(_nested_steps(*one) for one in nested)), out, sparse)
 
 
 def write_difference(old: int, new: int, out: Output, *, sparse: bool = True) -> Written:
@@ -178,6 +186,13 @@ def _upper_steps(upper: int, lower: Merged, *, listing: bool = True) -> Iterator
         finally:
             os.close(directory)
         pending += reversed(inner)
+
+
+def _nested_steps(path: bytes, upper: int) -> Iterator[_Step]:
+    for number, step in enumerate(_upper_steps(upper, Merged(()), listing=False)):
+        if not number:
+            yield _Step(path, upper, b".", os.fstat(upper), "C")
+        yield step._replace(path=path + b"/" + step.path)
 
 
 def _is_directory(status: os.stat_result | None) -> bool:

@@ -1,0 +1,192 @@
+"""What is known, in one SQLite file: images, tags, layers, containers, volumes.
+
+Write-ahead logging with ``synchronous=NORMAL``: a process killed at any instruction loses nothing
+that was committed; a machine that loses power may lose the last commits and never the file's
+integrity (sqlite.org/wal.html, "Performance Considerations"). A change that must outlive a power
+failure asks for ``transaction(durable=True)``.
+
+One connection, guarded by a re-entrant lock, serves every thread: commits are serial in SQLite
+anyway, statements here take microseconds, and one connection keeps one cache of pages and of
+prepared statements. ``bench/layers.py`` prints what a container's row costs.
+
+The schema is the table ``_MIGRATIONS``: entry *n* takes a file from version *n* to *n + 1*
+(``PRAGMA user_version``) in one transaction with the number itself.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import threading
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from sampan.errors import Corrupt, NotSupported, Unavailable
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+__all__ = ["SCHEMA_VERSION", "Database"]
+
+_BUSY_TIMEOUT = 5.0
+
+_MIGRATIONS: tuple[tuple[str, ...], ...] = (
+    (
+        """CREATE TABLE images (
+            id TEXT PRIMARY KEY,
+            document BLOB NOT NULL,
+            parent TEXT NOT NULL DEFAULT '',
+            size INTEGER NOT NULL,
+            created REAL NOT NULL,
+            loaded REAL NOT NULL,
+            tagged REAL NOT NULL DEFAULT 0
+        ) WITHOUT ROWID""",
+        """CREATE TABLE image_layers (
+            image_id TEXT NOT NULL REFERENCES images(id) ON DELETE CASCADE,
+            position INTEGER NOT NULL,
+            diff_id TEXT NOT NULL,
+            chain_id TEXT NOT NULL,
+            PRIMARY KEY (image_id, position)
+        ) WITHOUT ROWID""",
+        "CREATE INDEX image_layers_by_chain ON image_layers(chain_id)",
+        "CREATE INDEX image_layers_by_diff ON image_layers(diff_id)",
+        """CREATE TABLE tags (
+            reference TEXT PRIMARY KEY,
+            image_id TEXT NOT NULL REFERENCES images(id) ON DELETE CASCADE
+        ) WITHOUT ROWID""",
+        "CREATE INDEX tags_by_image ON tags(image_id)",
+        """CREATE TABLE layers (
+            driver TEXT NOT NULL,
+            chain_id TEXT NOT NULL,
+            diff_id TEXT NOT NULL,
+            parent TEXT,
+            size INTEGER NOT NULL,
+            boot_id TEXT,
+            PRIMARY KEY (driver, chain_id)
+        ) WITHOUT ROWID""",
+        """CREATE TABLE layer_blobs (
+            diff_id TEXT PRIMARY KEY,
+            digest TEXT NOT NULL,
+            size INTEGER NOT NULL,
+            tar_size INTEGER NOT NULL
+        ) WITHOUT ROWID""",
+        "CREATE INDEX layer_blobs_by_digest ON layer_blobs(digest)",
+        """CREATE TABLE containers (
+            id TEXT PRIMARY KEY,
+            name TEXT UNIQUE NOT NULL,
+            created REAL NOT NULL,
+            config BLOB NOT NULL,
+            state BLOB NOT NULL
+        ) WITHOUT ROWID""",
+        """CREATE TABLE volumes (
+            name TEXT PRIMARY KEY,
+            driver TEXT NOT NULL,
+            created REAL NOT NULL,
+            anonymous INTEGER NOT NULL,
+            labels TEXT NOT NULL,
+            options TEXT NOT NULL
+        ) WITHOUT ROWID""",
+    ),
+)
+SCHEMA_VERSION = len(_MIGRATIONS)
+
+
+class Database:
+    """The file at ``path``, made or migrated when opened. Safe to share between threads."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        self._lock = threading.RLock()
+        self._depth = 0
+        try:
+            # isolation_level=None: no implicit BEGIN; transaction() is the only one who begins.
+            self._connection = sqlite3.connect(
+                path,
+                timeout=_BUSY_TIMEOUT,
+                isolation_level=None,
+                check_same_thread=False,
+                cached_statements=256,
+            )
+        except sqlite3.OperationalError as error:
+            raise Unavailable(f"database {path}: {error}") from error
+        try:
+            self._connection.execute("PRAGMA journal_mode=WAL")
+            self._connection.execute("PRAGMA synchronous=NORMAL")
+            self._connection.execute("PRAGMA foreign_keys=ON")
+            self._migrate()
+        except sqlite3.DatabaseError as error:
+            self._connection.close()
+            raise Corrupt(f"database {path}: {error}") from error
+        except NotSupported:
+            self._connection.close()
+            raise
+
+    def close(self) -> None:
+        """Close the file; the write-ahead log is folded in by SQLite."""
+        with self._lock:
+            self._connection.close()
+
+    @contextmanager
+    def transaction(self, *, durable: bool = False) -> Iterator[sqlite3.Connection]:
+        """One write transaction: committed at the end of the block, rolled back by an exception.
+
+        Nested blocks of one thread join the outermost. ``durable`` makes the commit wait for the
+        disk; it has no effect in a nested block.
+        """
+        with self._lock:
+            if self._depth:
+                self._depth += 1
+                try:
+                    yield self._connection
+                finally:
+                    self._depth -= 1
+                return
+            execute = self._connection.execute
+            if durable:
+                execute("PRAGMA synchronous=FULL")
+            try:
+                execute("BEGIN IMMEDIATE")
+                self._depth = 1
+                try:
+                    yield self._connection
+                    execute("COMMIT")
+                except BaseException:
+                    if self._connection.in_transaction:
+                        execute("ROLLBACK")
+                    raise
+                finally:
+                    self._depth = 0
+            finally:
+                if durable:
+                    execute("PRAGMA synchronous=NORMAL")
+
+    def rows(self, query: str, parameters: Sequence[object] = ()) -> list[tuple[Any, ...]]:
+        """Every row of a query."""
+        with self._lock:
+            return self._connection.execute(query, parameters).fetchall()
+
+    def row(self, query: str, parameters: Sequence[object] = ()) -> tuple[Any, ...] | None:
+        """The first row of a query, or None."""
+        with self._lock:
+            found: tuple[Any, ...] | None = self._connection.execute(query, parameters).fetchone()
+            return found
+
+    def execute(self, statement: str, parameters: Sequence[object] = ()) -> int:
+        """One statement, committed at once outside a transaction; the count of changed rows.
+
+        A broken constraint is ``sqlite3.IntegrityError``: who writes a row knows what it means.
+        """
+        with self._lock:
+            return self._connection.execute(statement, parameters).rowcount
+
+    def _migrate(self) -> None:
+        version = int(self._connection.execute("PRAGMA user_version").fetchone()[0])
+        if version > SCHEMA_VERSION:
+            raise NotSupported(
+                f"database {self.path}: its schema is version {version}, newer than this "
+                f"program's {SCHEMA_VERSION}; use the program that wrote it"
+            )
+        for number in range(version, SCHEMA_VERSION):
+            with self.transaction(durable=True) as connection:
+                for statement in _MIGRATIONS[number]:
+                    connection.execute(statement)
+                connection.execute(f"PRAGMA user_version={number + 1}")

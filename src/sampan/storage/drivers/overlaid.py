@@ -1,0 +1,168 @@
+"""Containers as an overlay: read-only layers below, one writable directory above.
+
+Documentation/filesystems/overlayfs.rst in the kernel's tree. Reading falls through to the first
+layer that has the file; the first write copies it up into ``upperdir``; deleting one that exists
+below leaves a whiteout (a character device 0:0) and replacing a directory marks the new one opaque
+(``trusted.overlay.opaque``).
+
+``redirect_dir=off`` and ``metacopy=off`` keep an upper directory readable as a difference: with
+them on, a renamed directory or a changed mode would be a reference to bytes that are elsewhere.
+``index=off`` lets the same lower directories serve any number of mounts.
+
+    rw/<container>/upper  work            the root's own
+    rw/<container>/upper%usr  work%usr …  the same for each directory of this machine (the ``host``
+                                          image), with "%" for "/"
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from contextlib import ExitStack
+from typing import TYPE_CHECKING
+
+from sampan.errors import InvalidArgument
+from sampan.oci.runtime import Mount
+from sampan.storage.archive.diff import Change, changes_in_upper, write_upper
+from sampan.storage.drivers.directory import DirectoryDriver
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from sampan.storage.archive.writer import Output, Written
+
+__all__ = ["OverlaidDriver", "copy_root_attributes"]
+
+_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_OPTIONS = ("index=off", "redirect_dir=off", "metacopy=off")
+
+
+def _overlay(destination: str, lower: str, writable: str, suffix: str = "") -> Mount:
+    return Mount(
+        destination=destination,
+        type="overlay",
+        source="overlay",
+        options=(
+            f"lowerdir={lower}",
+            f"upperdir={writable}/upper{suffix}",
+            f"workdir={writable}/work{suffix}",
+            *_OPTIONS,
+        ),
+    )
+
+
+def copy_root_attributes(below: os.stat_result, name: str, dir_fd: int) -> None:
+    """Give an upper directory the owner and mode of what it will hide.
+
+    The root of an overlay shows its upper directory's attributes, not the lower one's.
+    """
+    if below.st_uid or below.st_gid:
+        os.chown(name, below.st_uid, below.st_gid, dir_fd=dir_fd)
+    # After chown(2), which may clear set-ID bits.
+    os.chmod(name, stat.S_IMODE(below.st_mode), dir_fd=dir_fd)
+
+
+class OverlaidDriver(DirectoryDriver):
+    """Base of ``overlay2`` and ``overlay``, which differ in what lies below."""
+
+    def create_container(self, name: str, chain: Sequence[str], system: Sequence[str] = ()) -> None:
+        fd, top = self._begin_container(name, chain)
+        try:
+            self._make_pair(fd, "", os.stat(f"{top}/diff", dir_fd=self._layers_fd))
+            for directory in system:
+                self._check_system(directory)
+                self._make_pair(fd, directory.replace("/", "%"), os.stat(directory))
+            self._finish_container(fd, top)
+        except BaseException:
+            self._trash.put(self._rw_fd, name)
+            raise
+        finally:
+            os.close(fd)
+
+    def mounts(self, name: str) -> tuple[Mount, ...]:
+        top = self._top(name)
+        writable = f"{self.root}/rw/{name}"
+        recipe = [_overlay("/", self._lower(top), writable)]
+        for directory in self._system(name):
+            recipe.append(_overlay(directory, directory, writable, directory.replace("/", "%")))
+        return tuple(recipe)
+
+    def changes(self, name: str) -> list[Change]:
+        with ExitStack() as stack:
+            upper, lower, system = self._opened(name, stack)
+            found = changes_in_upper(upper, lower)
+            for path, nested, below in system:
+                inner = changes_in_upper(nested, [below])
+                if inner:
+                    found.append(Change(path, "C"))
+                found += [Change(path + b"/" + change.path, change.kind) for change in inner]
+        return sorted(found)
+
+    def diff(self, name: str, out: Output) -> Written:
+        with ExitStack() as stack:
+            upper, lower, system = self._opened(name, stack)
+            nested = [(path, fd) for path, fd, _ in system]
+            return write_upper(upper, out, lower=lower, nested=nested)
+
+    def graph(self, name: str) -> dict[str, str]:
+        writable = f"{self.root}/rw/{name}"
+        return {
+            "LowerDir": ":".join(self._lower_paths(self._top(name))),
+            "MergedDir": f"{writable}/merged",
+            "UpperDir": f"{writable}/upper",
+            "WorkDir": f"{writable}/work",
+        }
+
+    def _opened(
+        self, name: str, stack: ExitStack
+    ) -> tuple[int, list[int], list[tuple[bytes, int, int]]]:
+        """The upper directory, the layers below it the nearest first, and for each directory of
+        this machine its path, upper and lower: as descriptors, which ``stack`` closes."""
+
+        def opened(path: str) -> int:
+            fd = os.open(path, _DIRECTORY)
+            stack.callback(os.close, fd)
+            return fd
+
+        top = self._top(name)
+        writable = f"{self.root}/rw/{name}"
+        upper = opened(f"{writable}/upper")
+        lower = [opened(path) for path in self._lower_paths(top)]
+        system = []
+        for directory in self._system(name):
+            nested = opened(f"{writable}/upper{directory.replace('/', '%')}")
+            system.append((os.fsencode(directory[1:]), nested, opened(directory)))
+        return upper, lower, system
+
+    # For overlay2 and overlay
+
+    def _lower(self, top: str) -> str:
+        """The value of ``lowerdir``: the layer with this hex name and all that is below it."""
+        raise NotImplementedError
+
+    def _lower_paths(self, top: str) -> list[str]:
+        """The same as full paths, the top layer first."""
+        raise NotImplementedError
+
+    def _make_pair(self, fd: int, suffix: str, below: os.stat_result) -> None:
+        os.mkdir(f"upper{suffix}", 0o755, dir_fd=fd)
+        os.mkdir(f"work{suffix}", 0o700, dir_fd=fd)
+        copy_root_attributes(below, f"upper{suffix}", fd)
+
+    def _check_system(self, directory: str) -> None:
+        if directory != os.path.normpath(directory) or not directory.startswith("/"):
+            raise InvalidArgument(f'system directory "{directory}" is not a clean absolute path')
+        if any(character in directory for character in ":,%\\"):
+            raise InvalidArgument(
+                f'system directory "{directory}": overlay cannot take a path with one of : , % \\'
+            )
+        if f"{self.root}/".startswith(f"{directory}/"):
+            raise InvalidArgument(
+                f'system directory "{directory}" holds the data root {self.root}; move the data '
+                "root elsewhere"
+            )
+
+    def _system(self, name: str) -> list[str]:
+        """The directories of this machine a container has, those above others first."""
+        found = os.listdir(f"{self.root}/rw/{name}")
+        return sorted(e[5:].replace("%", "/") for e in found if e.startswith("upper%"))

@@ -1,0 +1,431 @@
+"""Layers: blobs unpacked once, by chain ID, and kept as long as something stands on them.
+
+A layer exists when the driver has its directory *and* the database its row; the directory is
+renamed into place first. So after a kill there may be a directory without a row (removed when the
+store is opened) or, if the last commits were lost with the machine's power, a row without a
+directory (dropped).
+
+Unpacked files are not synced one by one, as an image has thousands. A row carries the boot ID of
+the machine until a background syncfs(2) has made the layer durable; what carries another boot's ID
+when the store is opened may be damaged and is discarded. The blobs, which *are* synced, are still
+there: ``ensure`` unpacks them again when the layer is next needed.
+
+What is in use is never counted, it is looked up: layers and blobs are kept for images (table
+``image_layers``), for containers (the driver's directory of containers), and for operations under
+way (``Hold``). ``collect`` removes all else. One process at a time owns a data root, by a lock on
+the file ``lock``.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import logging
+import os
+import threading
+from collections import Counter
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from sampan.errors import Conflict, NotFound, SampanError
+from sampan.kernel.syscalls import syscall
+from sampan.oci import digest as digests
+from sampan.storage.archive.apply import apply_layer
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+    from types import TracebackType
+    from typing import Self
+
+    from sampan.storage.archive.apply import Applied
+    from sampan.storage.blobs import BlobStore, Ingest
+    from sampan.storage.database import Database
+    from sampan.storage.drivers.base import SnapshotDriver, Staging
+
+__all__ = ["Hold", "LayerStore", "boot_id", "lock_data_root"]
+
+log = logging.getLogger(__name__)
+
+
+def boot_id() -> str:
+    """What names this run of the machine (proc_sys_kernel(5), ``random/boot_id``)."""
+    with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
+        return file.read().strip()
+
+
+def lock_data_root(data_root: str) -> int:
+    """Own a data root until the descriptor returned is closed; Conflict if somebody else does."""
+    path = f"{data_root}/lock"
+    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        owner = os.pread(fd, 32, 0).decode("ascii", "replace").strip() or "unknown"
+        os.close(fd)
+        raise Conflict(
+            f"data root {data_root} is in use by process {owner}; stop it, or use another data root"
+        ) from error
+    os.ftruncate(fd, 0)
+    os.pwrite(fd, f"{os.getpid()}\n".encode(), 0)
+    return fd
+
+
+class Hold:
+    """Keeps blobs and layers from collection while an operation is under way."""
+
+    def __init__(self, store: LayerStore) -> None:
+        self._store = store
+        self._names: list[str] = []
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._store.release(self._names)
+
+    def pin(self, name: str) -> None:
+        """Keep this digest or chain ID."""
+        self._store.pin(name)
+        self._names.append(name)
+
+    def commit(self, ingest: Ingest) -> tuple[str, int]:
+        """Commit a blob and keep it, with no moment between in which it could be collected."""
+        with self._store.mutex:
+            digest, size = ingest.commit()
+            self.pin(digest)
+            return digest, size
+
+
+class LayerStore:
+    """Layers of one driver, over one database and one blob store."""
+
+    def __init__(self, database: Database, driver: SnapshotDriver, blobs: BlobStore) -> None:
+        self.mutex = threading.RLock()
+        self._database = database
+        self._driver = driver
+        self._blobs = blobs
+        self._boot_id = boot_id()
+        self._pins: Counter[str] = Counter()
+        self._unpacking: dict[str, tuple[threading.Lock, int]] = {}
+        self._sync = _Synchroniser(database, driver.name, blobs.root)
+        self._recover()
+
+    def close(self) -> None:
+        """Finish making layers durable."""
+        self._sync.close()
+
+    def hold(self) -> Hold:
+        return Hold(self)
+
+    def pin(self, name: str) -> None:
+        with self.mutex:
+            self._pins[name] += 1
+
+    def release(self, names: Sequence[str]) -> None:
+        with self.mutex:
+            self._pins.subtract(names)
+            for name in names:
+                if not self._pins[name]:
+                    del self._pins[name]
+
+    # Unpacking
+
+    def has(self, chain_id: str) -> bool:
+        return self._driver.has_layer(chain_id)
+
+    def ensure(self, diff_ids: Sequence[str], blobs: Sequence[str], hold: Hold) -> tuple[str, ...]:
+        """Have every layer of an image unpacked; its chain IDs, the lowest first.
+
+        ``blobs[i]`` is the digest of the blob whose uncompressed bytes have ``diff_ids[i]``.
+        Corrupt where they do not. Any number of threads may ask for the same layers at once: each
+        is unpacked by one of them.
+        """
+        chain = digests.chain_ids(tuple(diff_ids))
+        parent: str | None = None
+        for chain_id, diff_id, blob in zip(chain, diff_ids, blobs, strict=True):
+            hold.pin(chain_id)
+            if not self._driver.has_layer(chain_id):
+                with self._exclusively(chain_id):
+                    if not self._driver.has_layer(chain_id):
+                        self._unpack(chain_id, diff_id, parent, blob)
+            parent = chain_id
+        return chain
+
+    def restore(self, chain_id: str) -> None:
+        """Unpack again, from the blobs kept, whatever is missing of an image's chain.
+
+        NotFound if no image has this chain any more, or a blob is gone.
+        """
+        if self._driver.has_layer(chain_id):
+            return
+        found = self._database.row(
+            "SELECT image_id, position FROM image_layers WHERE chain_id = ?", (chain_id,)
+        )
+        if found is None:
+            raise NotFound(
+                f"layer {chain_id} was lost when the machine went down, and no image holds it now; "
+                "load the image again"
+            )
+        rows = self._database.rows(
+            "SELECT l.diff_id, b.digest FROM image_layers l LEFT JOIN layer_blobs b"
+            " ON b.diff_id = l.diff_id WHERE l.image_id = ? AND l.position <= ?"
+            " ORDER BY l.position",
+            found,
+        )
+        for diff_id, blob in rows:
+            if blob is None:
+                raise NotFound(f"layer {diff_id} has no blob to be unpacked from")
+        with self.hold() as hold:
+            self.ensure([row[0] for row in rows], [row[1] for row in rows], hold)
+
+    def restore_containers(self) -> None:
+        """The same for what containers stand on; what cannot be had again is logged."""
+        for name, chain_id in self._driver.containers().items():
+            try:
+                self.restore(chain_id)
+            except SampanError as error:
+                log.warning("container %s cannot be started: %s", name, error)
+
+    def import_base(self, blob: str, hold: Hold) -> str:
+        """Unpack a blob that is to be the lowest layer of a new image; its diff ID."""
+        # The layer's name is known when its bytes have been read: a name of our own until then.
+        staging = self._driver.prepare_layer(digests.of(os.urandom(32)), None)
+        try:
+            result = self._apply(staging, blob)
+        except BaseException:
+            self._driver.discard_layer(staging)
+            raise
+        hold.pin(result.diff_id)
+        with self._exclusively(result.diff_id):
+            if self._driver.has_layer(result.diff_id):
+                self._driver.discard_layer(staging)
+            else:
+                staged = staging._replace(chain_id=result.diff_id)
+                self._commit(staged, result.diff_id, blob, result)
+        return result.diff_id
+
+    def blob_of(self, diff_id: str) -> tuple[str, int, int]:
+        """Digest and size of a layer's blob, and its size as an uncompressed tar."""
+        row = self._database.row(
+            "SELECT digest, size, tar_size FROM layer_blobs WHERE diff_id = ?", (diff_id,)
+        )
+        if row is None:
+            raise NotFound(f"layer {diff_id} has no blob")
+        return row[0], row[1], row[2]
+
+    def size(self, chain: Sequence[str]) -> int:
+        """Bytes of the files in the layers of a chain."""
+        marks = ",".join("?" * len(chain))
+        row = self._database.row(
+            f"SELECT COALESCE(SUM(size), 0) FROM layers WHERE driver = ? AND chain_id IN ({marks})",
+            (self._driver.name, *chain),
+        )
+        return 0 if row is None else int(row[0])
+
+    def adopt(self, staging: Staging, diff_id: str, size: int) -> None:
+        """Make a directory somebody else filled a layer without a blob: it cannot be restored."""
+        self._driver.commit_layer(staging)
+        self._insert(staging, diff_id, size)
+        self._sync.wake()
+
+    def _unpack(self, chain_id: str, diff_id: str, parent: str | None, blob: str) -> None:
+        staging = self._driver.prepare_layer(chain_id, parent)
+        try:
+            result = self._apply(staging, blob, diff_id)
+        except BaseException:
+            self._driver.discard_layer(staging)
+            raise
+        self._commit(staging, diff_id, blob, result)
+
+    def _apply(self, staging: Staging, blob: str, diff_id: str | None = None) -> Applied:
+        fd = self._blobs.open(blob)
+        try:
+            applied = apply_layer(
+                fd,
+                staging.fd,
+                style=self._driver.whiteouts,
+                diff_id=diff_id,
+                lower=staging.lower,
+                # With a diff ID the bytes are known to be all there, end marker or not.
+                require_end=diff_id is None,
+            )
+        finally:
+            os.close(fd)
+        for warning in applied.warnings:
+            log.warning("layer %s: %s", applied.diff_id, warning)
+        return applied
+
+    def _commit(self, staging: Staging, diff_id: str, blob: str, result: Applied) -> None:
+        self._driver.commit_layer(staging)
+        with self._database.transaction() as connection:
+            connection.execute(
+                "INSERT INTO layer_blobs VALUES (?, ?, ?, ?) ON CONFLICT DO NOTHING",
+                (diff_id, blob, self._blobs.size(blob), result.archive),
+            )
+            self._insert(staging, diff_id, result.size)
+        self._sync.wake()
+
+    def _insert(self, staging: Staging, diff_id: str, size: int) -> None:
+        self._database.execute(
+            "INSERT OR REPLACE INTO layers VALUES (?, ?, ?, ?, ?, ?)",
+            (self._driver.name, staging.chain_id, diff_id, staging.parent, size, self._boot_id),
+        )
+
+    @contextmanager
+    def _exclusively(self, chain_id: str) -> Iterator[None]:
+        with self.mutex:
+            lock, users = self._unpacking.get(chain_id, (threading.Lock(), 0))
+            self._unpacking[chain_id] = (lock, users + 1)
+        try:
+            with lock:
+                yield
+        finally:
+            with self.mutex:
+                lock, users = self._unpacking[chain_id]
+                if users == 1:
+                    del self._unpacking[chain_id]
+                else:
+                    self._unpacking[chain_id] = (lock, users - 1)
+
+    # Removing
+
+    def collect(self) -> list[str]:
+        """Remove layers and blobs nothing uses; the chain IDs removed, the topmost first."""
+        with self.mutex:
+            rows: dict[str, str | None] = dict(
+                self._database.rows(
+                    "SELECT chain_id, parent FROM layers WHERE driver = ?", (self._driver.name,)
+                )
+            )
+            wanted = {row[0] for row in self._database.rows("SELECT chain_id FROM image_layers")}
+            wanted.update(self._driver.containers().values(), self._pins)
+            used: set[str] = set()
+            for chain_id in wanted:
+                at: str | None = chain_id
+                while at is not None and at in rows and at not in used:
+                    used.add(at)
+                    at = rows[at]
+            unused = _topmost_first({name: rows[name] for name in rows if name not in used})
+            for chain_id in unused:
+                # The row first: a directory without a row is removed at the next opening.
+                self._database.execute(
+                    "DELETE FROM layers WHERE driver = ? AND chain_id = ?",
+                    (self._driver.name, chain_id),
+                )
+                self._driver.remove_layer(chain_id)
+            self._collect_blobs()
+            return unused
+
+    def _collect_blobs(self) -> None:
+        with self._database.transaction() as connection:
+            connection.execute(
+                "DELETE FROM layer_blobs WHERE diff_id NOT IN (SELECT diff_id FROM image_layers)"
+                " AND diff_id NOT IN (SELECT diff_id FROM layers)"
+            )
+        kept = {row[0] for row in self._database.rows("SELECT digest FROM layer_blobs")}
+        kept.update(row[0] for row in self._database.rows("SELECT id FROM images"))
+        for digest in list(self._blobs.digests()):
+            if digest not in kept and digest not in self._pins:
+                self._blobs.delete(digest)
+
+    def _recover(self) -> None:
+        name = self._driver.name
+        rows = {
+            row[0]: (row[1], row[2])
+            for row in self._database.rows(
+                "SELECT chain_id, parent, boot_id FROM layers WHERE driver = ?", (name,)
+            )
+        }
+        present = set(self._driver.layers())
+        lost = {
+            chain_id
+            for chain_id, (_, boot) in rows.items()
+            if chain_id not in present or boot not in (None, self._boot_id)
+        }
+        # What stands on a lost layer goes with it.
+        before = -1
+        while before != len(lost):
+            before = len(lost)
+            lost.update(chain_id for chain_id, (parent, _) in rows.items() if parent in lost)
+        with self._database.transaction() as connection:
+            for chain_id in lost:
+                connection.execute(
+                    "DELETE FROM layers WHERE driver = ? AND chain_id = ?", (name, chain_id)
+                )
+        for chain_id in present:
+            if chain_id not in rows or chain_id in lost:
+                self._driver.remove_layer(chain_id)
+        if any(boot == self._boot_id for _, boot in rows.values()):
+            self._sync.wake()
+
+
+def _topmost_first(parents: dict[str, str | None]) -> list[str]:
+    ordered: list[str] = []
+    left = dict(parents)
+    while left:
+        lower = set(left.values())
+        tops = sorted(name for name in left if name not in lower)
+        ordered += tops
+        for name in tops:
+            del left[name]
+    return ordered
+
+
+class _Synchroniser:
+    """A thread that makes unpacked layers durable, all that wait with one syncfs(2)."""
+
+    def __init__(self, database: Database, driver: str, directory: str) -> None:
+        self._database = database
+        self._driver = driver
+        self._fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        self._wanted = threading.Event()
+        self._closing = False
+        self._lock = threading.Lock()
+        self._thread: threading.Thread | None = None
+
+    def wake(self) -> None:
+        self._wanted.set()
+        with self._lock:
+            if self._thread is None and not self._closing:
+                self._thread = threading.Thread(
+                    target=self._work, name="sampan-syncfs", daemon=True
+                )
+                self._thread.start()
+
+    def close(self) -> None:
+        with self._lock:
+            self._closing = True
+            thread = self._thread
+        self._wanted.set()
+        if thread is not None:
+            thread.join()
+        os.close(self._fd)
+
+    def _work(self) -> None:
+        while True:
+            self._wanted.wait()
+            self._wanted.clear()
+            try:
+                self._synchronise()
+            except SampanError as error:
+                # The rows keep their boot ID: after a crash these layers are unpacked again.
+                log.warning("layers could not be made durable: %s", error)
+            if self._closing:
+                return
+
+    def _synchronise(self) -> None:
+        waiting = self._database.rows(
+            "SELECT chain_id FROM layers WHERE driver = ? AND boot_id IS NOT NULL", (self._driver,)
+        )
+        if not waiting:
+            return
+        syscall("syncfs", self._fd, target="the data root")
+        with self._database.transaction() as connection:
+            connection.executemany(
+                "UPDATE layers SET boot_id = NULL WHERE driver = ? AND chain_id = ?",
+                [(self._driver, row[0]) for row in waiting],
+            )
