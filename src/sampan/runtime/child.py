@@ -60,7 +60,8 @@ class Child:
             wanted = launch.spec.hooks if launch is not None else None
             if launch is not None and wanted is not None and wanted.poststart:
                 state = self.state("running")
-                hooks.run("poststart", wanted.poststart, state, (), kept_descriptors(launch))
+                close_first = hooks.inheritable_descriptors()
+                hooks.run("poststart", wanted.poststart, state, (), close_first)
         except (SampanError, OSError):
             self.abort()
             raise

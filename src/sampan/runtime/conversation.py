@@ -16,7 +16,7 @@ from sampan.kernel import capabilities, netlink
 from sampan.kernel import namespaces as kernel
 from sampan.kernel.processes import get_rlimit, pidfd_getfd, pidfd_open, set_rlimit, start_time
 from sampan.runtime import gate, hooks, notify
-from sampan.runtime.child import died, kept_descriptors
+from sampan.runtime.child import died
 from sampan.runtime.namespaces import map_ids
 
 if TYPE_CHECKING:
@@ -173,9 +173,9 @@ class InitConversation(Conversation):
     def _run_hooks(self) -> None:
         wanted = self.spec.hooks
         assert wanted is not None
-        state, kept = self._state(), kept_descriptors(self.launch)
-        hooks.run("prestart", wanted.prestart, state, (), kept)
-        hooks.run("createRuntime", wanted.create_runtime, state, (), kept)
+        state, close_first = self._state(), hooks.inheritable_descriptors()
+        hooks.run("prestart", wanted.prestart, state, (), close_first)
+        hooks.run("createRuntime", wanted.create_runtime, state, (), close_first)
 
     def _move_devices(self) -> list[dict[str, object]]:
         """Move each of ``netDevices`` under a passing name, which the child changes: a clash of

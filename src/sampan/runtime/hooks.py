@@ -24,14 +24,10 @@ if TYPE_CHECKING:
 
     from sampan.oci.runtime import Hook, Spec
 
-__all__ = ["HookError", "run", "run_poststop", "state_json"]
+__all__ = ["inheritable_descriptors", "run", "run_poststop", "state_json"]
 
 KEPT_OUTPUT = 2048
 """How many bytes of a failing hook's last output its error quotes."""
-
-
-class HookError(SampanError):
-    """A hook ended with a failure, could not be executed, or took too long."""
 
 
 def state_json(spec: Spec, container_id: str, bundle: str, status: str, pid: int) -> bytes:
@@ -56,7 +52,7 @@ def run(
     inherited_env: Sequence[str] = (),
     close_first: Sequence[int] = (),
 ) -> None:
-    """Run ``hooks`` in order; the first failure raises HookError and the rest are not run.
+    """Run ``hooks`` in order; the first failure raises SampanError and the rest are not run.
 
     ``inherited_env`` is what a hook without ``env`` gets; ``close_first`` are descriptors that are
     inheritable and not for hooks.
@@ -68,10 +64,11 @@ def run(
 def run_poststop(hooks: Sequence[Hook], state: bytes) -> list[str]:
     """Run every hook of ``poststop``; failures come back as warnings, as the specification says."""
     warnings = []
+    close_first = inheritable_descriptors()
     for index, hook in enumerate(hooks):
         try:
-            _run_one(f"hook poststop[{index}] {hook.path}", hook, state, (), ())
-        except HookError as error:
+            _run_one(f"hook poststop[{index}] {hook.path}", hook, state, (), close_first)
+        except SampanError as error:
             warnings.append(error.message)
     return warnings
 
@@ -96,10 +93,10 @@ def _run_one(
                 ],
                 setsid=True,
                 setsigmask=[],
-                setsigdef=ignored_signals(),
+                setsigdef=_ignored_signals(),
             )
         except OSError as error:
-            raise HookError(f"{name}: cannot be executed: {error.strerror}") from None
+            raise SampanError(f"{name}: cannot be executed: {error.strerror}") from None
         os.close(state_read)
         os.close(output_write)
         feeding, state_read, state_write, output_write = state_write, -1, -1, -1
@@ -111,11 +108,11 @@ def _run_one(
     _, status = os.waitpid(pid, 0)
     code = os.waitstatus_to_exitcode(status)
     if timed_out:
-        raise HookError(f"{name}: took more than {hook.timeout} s and was killed{_tail(output)}")
+        raise SampanError(f"{name}: took more than {hook.timeout} s and was killed{_tail(output)}")
     if code > 0:
-        raise HookError(f"{name}: exit status {code}{_tail(output)}")
+        raise SampanError(f"{name}: exit status {code}{_tail(output)}")
     if code < 0:
-        raise HookError(f"{name}: killed by signal {-code}{_tail(output)}")
+        raise SampanError(f"{name}: killed by signal {-code}{_tail(output)}")
 
 
 def _serve(
@@ -183,7 +180,19 @@ def _tail(output: bytes) -> str:
     return f": {text}" if text else ""
 
 
-def ignored_signals() -> list[int]:
+def inheritable_descriptors() -> list[int]:
+    """The descriptors above 2 that an executed program would get: not ours, but our caller's."""
+    found = []
+    for name in os.listdir("/proc/self/fd"):
+        try:
+            if int(name) > 2 and os.get_inheritable(int(name)):
+                found.append(int(name))
+        except OSError:
+            pass  # the listing's own, closed by now
+    return found
+
+
+def _ignored_signals() -> list[int]:
     """The signals this process ignores (the interpreter ignores SIGPIPE): exec would keep that."""
     return [
         number

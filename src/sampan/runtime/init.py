@@ -110,9 +110,7 @@ class _Init:
         if spec.hooks is not None and spec.hooks.start_container:
             state = hooks.state_json(spec, launch.id, launch.bundle, "created", os.getpid())
             environment = tuple(f"{key}={value}" for key, value in self.entry.environment.items())
-            hooks.run(
-                "startContainer", spec.hooks.start_container, state, environment, self._kept_fds()
-            )
+            hooks.run("startContainer", spec.hooks.start_container, state, environment)
         if launch.init_process:
             pid1.split(self._execute)
         self.entry.execute()
@@ -151,7 +149,7 @@ class _Init:
             self.channel.expect(b"h")
         if wanted.create_container:
             state = hooks.state_json(launch.spec, launch.id, launch.bundle, "creating", os.getpid())
-            hooks.run("createContainer", wanted.create_container, state, (), self._kept_fds())
+            hooks.run("createContainer", wanted.create_container, state)
 
     def _attach_terminal(self, root: rootfs.Root) -> None:
         master, slave, name = open_terminal(root.fd, self.entry.process)
@@ -171,9 +169,6 @@ class _Init:
         self.channel.close()
         os.read(self.fifos.exec_fd, 1)
         os.close(self.fifos.exec_fd)
-
-    def _kept_fds(self) -> range:
-        return range(3, 3 + self.entry.kept)
 
 
 def main(setup: Setup) -> NoReturn:

@@ -229,10 +229,13 @@ def capability_sets(process: Process) -> capabilities.Caps:
 def become_child() -> None:
     """What every forked child of ours does first: forget what the caller's Python was set up for.
 
-    No code is loaded from here on, for the next file system searched could be the container's;
-    signals do what they do by default, and their mask is empty: execve(2) would keep both.
+    What the caller left inheritable is not for the hooks this process may run (descriptors to
+    preserve are made inheritable again at the end). No code is loaded from here on, for the next
+    file system searched could be the container's. Signals do what they do by default, and their
+    mask is empty: execve(2) would keep both.
     """
     gc.disable()
+    close_range(3, cloexec=True)
     signal.set_wakeup_fd(-1)
     for number in range(1, signal.NSIG):
         if signal.getsignal(number) not in (signal.SIG_DFL, None):

@@ -14,7 +14,7 @@ import os
 from sampan.errors import AlreadyExists, Corrupt, InvalidArgument, KernelError, NotFound
 from sampan.kernel.processes import process_state, start_time
 from sampan.oci.record import Record
-from sampan.oci.runtime import Spec
+from sampan.oci.runtime import Spec  # noqa: TC001 - a Record reads its annotations
 from sampan.runtime import gate
 
 __all__ = ["ID_CHARACTERS", "State", "Store", "check_id"]
