@@ -1,4 +1,4 @@
-"""What a configuration may not say: each is refused by the field's name, before anything is made."""
+"""What a configuration may not say: refused by the field's name, before anything is made."""
 
 from __future__ import annotations
 
@@ -158,10 +158,11 @@ def test_masks_need_a_mount_namespace(bundle: Path, field: str) -> None:
 
 def test_network_settings_need_a_network_namespace(bundle: Path) -> None:
     mount = kinds("mount")
-    for settings in (
+    wanted: list[dict[str, Any]] = [
         {"sysctl": {"net.ipv4.ip_forward": "1"}},
         {"netDevices": {"eth0": {}}},
-    ):
+    ]
+    for settings in wanted:
         with pytest.raises(InvalidArgument):
             validate(bundle, configuration("true", linux={"namespaces": mount, **settings}))
         own = [*mount, {"type": "network", "path": "/proc/self/ns/net"}]
