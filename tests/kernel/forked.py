@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 import traceback
 from typing import TYPE_CHECKING, NoReturn
 
 import pytest
 
-from sampan.kernel import mounts, namespaces
+from sampan.kernel import mounts, namespaces, processes
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -35,11 +36,18 @@ def run_forked(function: Callable[[], object]) -> None:
     sys.stderr.flush()
     pid = os.fork()
     if pid == 0:
+        os.close(read_end)
         _child(function, write_end)
     os.close(write_end)
-    with open(read_end, "rb") as pipe:
-        report = pipe.read().decode(errors="replace")
-    _, status = os.waitpid(pid, 0)
+    finished = False
+    try:
+        with open(read_end, "rb") as pipe:
+            report = pipe.read().decode(errors="replace")
+        finished = True
+    finally:
+        if not finished:  # the time limit of the test: no child outlives it
+            os.kill(pid, signal.SIGKILL)
+        _, status = os.waitpid(pid, 0)
     code = os.waitstatus_to_exitcode(status)
     if code == 77:
         pytest.skip(report)
@@ -50,6 +58,7 @@ def _child(function: Callable[[], object], write_end: int) -> NoReturn:
     code = 1
     report = ""
     parent = os.getpid()
+    processes.set_parent_death_signal(signal.SIGKILL)
     try:
         function()
         code = 0

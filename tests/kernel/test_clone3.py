@@ -218,6 +218,22 @@ def test_where_the_call_is_missing_the_error_says_what_is_needed() -> None:
     run_forked(body)
 
 
+def test_a_sibling_is_its_grandparents_child() -> None:
+    def body() -> None:
+        read_end, write_end = os.pipe()
+        middle = os.fork()
+        if middle == 0:
+            pid, pidfd = processes.clone3(processes.CLONE_PARENT)
+            if pid == 0:
+                os._exit(9)
+            os.write(write_end, str(pid).encode())
+            os._exit(0 if pidfd >= 0 else 1)
+        assert wait(middle) == 0
+        assert wait(int(os.read(read_end, 100))) == 9
+
+    run_forked(body)
+
+
 def test_a_process_with_threads_is_refused() -> None:
     def body() -> None:
         stop = threading.Event()

@@ -367,7 +367,7 @@ def _fsconfig(
 
 
 def _with_log(error: KernelError, fd: int) -> KernelError:
-    """The same error with the context's log lines: each read(2) gives one, ENODATA after the last."""
+    """The same error with the context's log lines: a read(2) gives one, ENODATA after the last."""
     lines = []
     while True:
         try:

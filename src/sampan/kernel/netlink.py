@@ -151,8 +151,11 @@ def rename_link(name: str, new: str) -> None:
 
 def move_link(name: str, netns_fd: int, new: str | None = None) -> None:
     """Move the link into the network namespace ``netns_fd``, there to be called ``new`` (in which
-    ``%d`` is the first free number). It arrives down and without addresses; ``EEXIST`` if the
-    name is taken there.
+    ``%d`` is the first free number). It arrives down and without addresses.
+
+    The kernel moves first and renames then: where ``new`` is taken, the error is ``EEXIST`` and the
+    link is *there*, under its old name. Without ``new``, ``EEXIST`` means it has not moved. So to
+    be able to undo, move it under a name nobody has and rename it there.
     """
     body = _LINK.pack(0, 0, link_index(name), 0, 0)
     body += attribute(IFLA_NET_NS_FD, struct.pack("=i", netns_fd))
