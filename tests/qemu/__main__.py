@@ -102,22 +102,25 @@ def _kernel() -> Path | None:
 
 
 def _script(arguments: list[str]) -> str:
-    chosen = [argument for argument in arguments if not argument.startswith("-")]
+    chosen = [argument for argument in arguments if (CHECKOUT / argument).is_dir()]
+    named = any((CHECKOUT / argument.partition("::")[0]).is_file() for argument in arguments)
     options = [
         "-m",
         "v2",
         "-p",
         "no:cacheprovider",
         f"--color={'yes' if sys.stdout.isatty() else 'no'}",
-        *arguments,
+        *(argument for argument in arguments if argument not in chosen),
     ]
-    if not chosen:
-        # Only files with such tests: what others import need not be on that machine.
-        options += sorted(
-            str(path.relative_to(CHECKOUT))
-            for path in (CHECKOUT / "tests").rglob("test_*.py")
-            if "mark.v2" in path.read_text(encoding="utf-8")
-        )
+    if not chosen and not named:
+        chosen = ["tests"]
+    # Of a directory only files with such tests: what others import need not be on that machine.
+    options += sorted(
+        str(path.relative_to(CHECKOUT))
+        for directory in chosen
+        for path in (CHECKOUT / directory).rglob("test_*.py")
+        if "mark.v2" in path.read_text(encoding="utf-8")
+    )
     return _INIT.format(
         arguments=shlex.join(options),
         columns=shutil.get_terminal_size().columns,
@@ -178,8 +181,11 @@ def _print(data: bytes) -> None:
     sys.stdout.flush()
 
 
+def _stop(number: int, _frame: object) -> None:
+    raise SystemExit(128 + number)
+
+
 if __name__ == "__main__":
-    try:
-        sys.exit(main())
-    except KeyboardInterrupt:
-        sys.exit(130)
+    for _signal in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(_signal, _stop)
+    sys.exit(main())
