@@ -17,6 +17,7 @@ from sampan.errors import InvalidArgument, KernelError, NotSupported
 from sampan.kernel.paths import O_PATH, open_in_root
 from sampan.storage.archive import headers
 from sampan.storage.archive.headers import Member, printable
+from sampan.storage.archive.names import AUFS_PREFIX, OPAQUE, WHITEOUT_PREFIX, place
 from sampan.storage.archive.removal import clear_directory, remove_tree
 from sampan.storage.archive.tree import (
     OPEN_DIRECTORY,
@@ -34,11 +35,7 @@ if TYPE_CHECKING:
     from sampan.storage.archive.apply import WhiteoutStyle
     from sampan.storage.archive.reader import Reader
 
-__all__ = ["OPAQUE", "WHITEOUT_PREFIX", "Target"]
-
-WHITEOUT_PREFIX = b".wh."
-OPAQUE = b".wh..wh..opq"
-_AUFS_PREFIX = b".wh..wh."
+__all__ = ["Target"]
 
 _CACHED = 64
 _MAX_WARNINGS = 100
@@ -90,7 +87,7 @@ class Target:
         """Make one member. ``OSError`` as the kernel says; its content is read from ``reader``."""
         if self._retired:
             self._close_retired()
-        path, parent, base = _place(member.name)
+        path, parent, base = place(member.name)
         if path is None:
             return
         if not (0 <= member.uid <= _MAX_ID and 0 <= member.gid <= _MAX_ID):
@@ -129,6 +126,8 @@ class Target:
             self._hide_lower_root()
         self.call = "utimensat"
         for path, times in reversed(self._times.items()):
+            if self._retired:
+                self._close_retired()
             parent, _, base = path.rpartition(b"/")
             try:
                 directory = self._existing(parent)
@@ -171,27 +170,77 @@ class Target:
             descriptor = self._existing(path)
         except KernelError as error:
             if error.errno in (ENOTDIR, ELOOP):
+                if self._overlay and self._enter_whiteout(path):
+                    return self._directory(path, member)
                 raise InvalidArgument(
                     f"{printable(member.name)}: {printable(path)} is not a directory"
                 ) from error
             if error.errno != ENOENT:
                 raise
-            descriptor = self._make_parent(path, member)
-        if not self._overlay and path not in self._made:
-            # What is there keeps its time, though something in it changes.
-            if path not in self._times:
-                status = os.fstat(descriptor)
-                self._times[path] = status.st_atime_ns, status.st_mtime_ns
-            while path and path not in self._made:
-                self._made.add(path)
-                path = path.rpartition(b"/")[0]
-            self._made.add(path)
+            return self._make_parents(path, member)
+        if not self._overlay:
+            self._pass_through(path, descriptor)
         return descriptor
 
-    def _make_parent(self, path: bytes, member: Member) -> int:
-        """A directory the archive does not list, or lists later."""
-        above, _, base = path.rpartition(b"/")
-        directory = self._directory(above, member)
+    def _enter_whiteout(self, path: bytes) -> bool:
+        """Deleted, then entered in the same layer: a new directory takes the whiteout's place, and
+        hides what the layers below have there. Whether there was a whiteout on the way."""
+        parts = path.split(b"/")
+        for depth, base in enumerate(parts):
+            try:
+                directory = self._existing(b"/".join(parts[:depth]))
+            except KernelError as error:
+                if error.errno in (ENOTDIR, ELOOP):
+                    return False
+                raise
+            status = os.stat(base, dir_fd=directory, follow_symlinks=False)
+            if is_whiteout(status):
+                os.unlink(base, dir_fd=directory)
+                os.mkdir(base, 0o755, dir_fd=directory)
+                os.chmod(base, 0o755, dir_fd=directory)
+                self._set_opaque(directory, base)
+                return True
+            if not stat.S_ISDIR(status.st_mode) and not stat.S_ISLNK(status.st_mode):
+                return False
+            if self._retired:
+                self._close_retired()
+        return False
+
+    def _pass_through(self, path: bytes, descriptor: int) -> None:
+        """Something in a directory is about to change, which is no change of its own time."""
+        if path in self._made:
+            return
+        if path not in self._times:
+            status = os.fstat(descriptor)
+            self._times[path] = status.st_atime_ns, status.st_mtime_ns
+        while path and path not in self._made:
+            self._made.add(path)
+            path = path.rpartition(b"/")[0]
+        self._made.add(path)
+
+    def _make_parents(self, path: bytes, member: Member) -> int:
+        """A directory the archive does not list, or lists later, with what is missing above it."""
+        missing = [path]
+        while True:
+            above = missing[-1].rpartition(b"/")[0]
+            try:
+                descriptor = self._existing(above)
+                break
+            except KernelError as error:
+                if error.errno != ENOENT:
+                    raise
+                missing.append(above)
+        if not self._overlay:
+            self._pass_through(above, descriptor)
+        for below in reversed(missing):
+            descriptor = self._make_parent(below, descriptor, member)
+            self._close_retired()  # there may be thousands, and only the last is in use
+            if not self._overlay:
+                self._made.add(below)
+        return descriptor
+
+    def _make_parent(self, path: bytes, directory: int, member: Member) -> int:
+        base = path.rpartition(b"/")[2]
         self.call = "mkdirat"
         try:
             os.mkdir(base, 0o755, dir_fd=directory)
@@ -202,10 +251,7 @@ class Target:
                     f"{printable(member.name)}: {printable(path)} is a symbolic link that leads"
                     " nowhere"
                 ) from None
-            # Listed as deleted, then entered: a new directory takes the whiteout's place.
-            self._replace(path, directory, base, status)
-            os.mkdir(base, 0o755, dir_fd=directory)
-            self._set_opaque(directory, base)
+            raise
         descriptor = os.open(base, OPEN_DIRECTORY, dir_fd=directory)
         self._remember(path, descriptor)
         like = self._lower.nearest(path)
@@ -227,9 +273,7 @@ class Target:
 
     # What is in the way
 
-    def _replace(
-        self, path: bytes, directory: int, base: bytes, status: os.stat_result | None = None
-    ) -> bool:
+    def _replace(self, directory: int, base: bytes, status: os.stat_result | None = None) -> bool:
         """Remove what is in a member's place; whether that was a whiteout of this layer."""
         if status is None:
             status = os.stat(base, dir_fd=directory, follow_symlinks=False)
@@ -246,10 +290,6 @@ class Target:
         self._retired += self._open.values()
         self._open.clear()
 
-    def _clear_way(self, path: bytes, directory: int, base: bytes) -> None:
-        """Make room for a member that found its name taken."""
-        self._replace(path, directory, base, os.stat(base, dir_fd=directory, follow_symlinks=False))
-
     # Members, by kind
 
     def _make_file(
@@ -260,7 +300,7 @@ class Target:
         try:
             descriptor = os.open(base, _NEW_FILE, mode & 0o777, dir_fd=directory)
         except FileExistsError:
-            self._clear_way(path, directory, base)
+            self._replace(directory, base)
             self.call = "openat"
             descriptor = os.open(base, _NEW_FILE, mode & 0o777, dir_fd=directory)
         try:
@@ -290,7 +330,7 @@ class Target:
             status = os.stat(base, dir_fd=directory, follow_symlinks=False)
             existed = stat.S_ISDIR(status.st_mode)
             if not existed:
-                whiteout = self._replace(path, directory, base, status)
+                whiteout = self._replace(directory, base, status)
                 self.call = "mkdirat"
                 os.mkdir(base, member.mode & 0o777, dir_fd=directory)
                 if whiteout:
@@ -323,7 +363,7 @@ class Target:
         try:
             os.symlink(member.link, base, dir_fd=directory)
         except FileExistsError:
-            self._clear_way(path, directory, base)
+            self._replace(directory, base)
             self.call = "symlinkat"
             os.symlink(member.link, base, dir_fd=directory)
         self._dress_by_name(directory, base, member)
@@ -348,13 +388,13 @@ class Target:
         try:
             os.mknod(base, mode, device, dir_fd=directory)
         except FileExistsError:
-            self._clear_way(path, directory, base)
+            self._replace(directory, base)
             self.call = "mknodat"
             os.mknod(base, mode, device, dir_fd=directory)
         self._dress_by_name(directory, base, member)
 
     def _make_hard_link(self, path: bytes, directory: int, base: bytes, member: Member) -> None:
-        link, parent, name = _place(member.link, member.name)
+        link, parent, name = place(member.link, member.name)
         if not link:
             raise InvalidArgument(
                 f"{printable(member.name)}: hard link to {printable(member.link)}"
@@ -382,7 +422,7 @@ class Target:
             there = os.stat(base, dir_fd=directory, follow_symlinks=False)
             if (there.st_dev, there.st_ino) == (status.st_dev, status.st_ino):
                 return  # linked already; removing it first could remove the last link
-            self._replace(path, directory, base, there)
+            self._replace(directory, base, there)
             self.call = "linkat"
             os.link(name, base, src_dir_fd=source, dst_dir_fd=directory, follow_symlinks=False)
 
@@ -459,7 +499,7 @@ class Target:
     # Whiteouts
 
     def _white_out(self, member: Member, parent: bytes, base: bytes) -> None:
-        if base.startswith(_AUFS_PREFIX) and base != OPAQUE:
+        if base.startswith(AUFS_PREFIX) and base != OPAQUE:
             return  # aufs kept its own books under such names
         name = base[len(WHITEOUT_PREFIX) :]
         if name in (b"", b".", b".."):
@@ -488,7 +528,7 @@ class Target:
             raise
         if path not in self._made:
             self._directory(parent, member)
-            self._replace(path, directory, name, status)
+            self._replace(directory, name, status)
         elif stat.S_ISDIR(status.st_mode):
             self._prune(path)
 
@@ -537,31 +577,6 @@ class Target:
                 status = os.stat(name, dir_fd=self._root, follow_symlinks=False)
                 if stat.S_ISDIR(status.st_mode):
                     self._set_opaque(self._root, name)
-
-
-def _place(name: bytes, of: bytes | None = None) -> tuple[bytes | None, bytes, bytes]:
-    """Where a name of the archive is in the tree: path, its directory and its last component.
-
-    The path is b"" for the root and None for what aufs kept for itself. ``of`` is the member whose
-    link ``name`` is, for the message.
-    """
-    if b"\0" in name or not name:
-        raise InvalidArgument(f"archive member with the name {printable(name)}")
-    parts = [part for part in name.split(b"/") if part and part != b"."]
-    if b".." in parts:
-        what = f"{printable(of)}: its link" if of is not None else "archive member"
-        raise InvalidArgument(f'{what} {printable(name)} is refused: ".." can leave the tree')
-    if not parts:
-        return b"", b"", b""
-    if b".wh." in name:
-        for part in parts[:-1]:
-            if part.startswith(_AUFS_PREFIX):
-                return None, b"", b""
-            if part.startswith(WHITEOUT_PREFIX):
-                raise InvalidArgument(f"{printable(name)}: a whiteout is not a directory")
-    base = parts.pop()
-    parent = b"/".join(parts)
-    return (parent + b"/" + base if parent else base), parent, base
 
 
 def _times(member: Member) -> tuple[int, int]:

@@ -17,7 +17,7 @@ from typing import NamedTuple, Protocol
 from sampan.errors import Conflict, InvalidArgument
 from sampan.storage.archive import headers
 from sampan.storage.archive.headers import BLOCK, Member, printable
-from sampan.storage.archive.target import OPAQUE, WHITEOUT_PREFIX
+from sampan.storage.archive.names import OPAQUE, WHITEOUT_PREFIX
 from sampan.storage.archive.tree import attributes
 
 __all__ = ["Output", "Writer", "Written"]
