@@ -172,7 +172,7 @@ def apply(fd: int, calls: list[Step]) -> None:
 class Builder:
     """Makes and attaches planned mounts below one root, in the container's namespaces."""
 
-    __slots__ = ("group", "has_userns", "own_cgroupns", "procfs", "propagation", "root")
+    __slots__ = ("_fresh", "group", "has_userns", "own_cgroupns", "procfs", "propagation", "root")
 
     def __init__(
         self,
@@ -189,6 +189,7 @@ class Builder:
         self.propagation = propagation
         self.has_userns = has_userns
         self.group = group
+        self._fresh: dict[str, int] = {}  # empty tmpfs of ours by destination
         self.own_cgroupns = own_cgroupns
 
     def mount(self, plan: Plan) -> None:
@@ -207,6 +208,11 @@ class Builder:
             if where in error.target:
                 raise
             raise KernelError(error.call, error.errno or 0, f"{error.target} {where}") from None
+
+    def close(self) -> None:
+        """Release what was held for speed."""
+        while self._fresh:
+            os.close(self._fresh.popitem()[1])
 
     def clone(self, plan: Plan) -> int:
         """The detached clone of a bind's source; the caller owns the descriptor."""
@@ -277,6 +283,16 @@ class Builder:
 
     def target(self, plan: Plan, directory: bool) -> tuple[int, bool]:
         """A descriptor of the destination, made where it is missing, and whether it was there."""
+        parent, _, name = plan.destination.rpartition("/")
+        if directory and parent in self._fresh:
+            # Most mounts are on a /dev that was made just now: no need to look for what is not.
+            try:
+                os.mkdir(name, 0o755, dir_fd=self._fresh[parent])
+            except FileExistsError:
+                pass
+            else:
+                flags = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW
+                return paths.openat2(self._fresh[parent], name, flags), False
         strict = plan.fstype in _MAGIC and not plan.options.bind
         try:
             if strict:
@@ -319,12 +335,21 @@ class Builder:
                 if (options.set | options.recursive_set) & km.MOUNT_ATTR_RDONLY:
                     km.mount_setattr(fd, "", 0, km.MOUNT_ATTR_RDONLY)
             self.attach(plan, fd, target)
+            self._forget(plan.destination)
             if plan.fstype in _MAGIC and not options.bind:
                 self._verify(plan)
+            elif plan.fstype == "tmpfs" and not options.bind and not options.copyup:
+                self._fresh[plan.destination], fd = fd, -1
         finally:
             for descriptor in (fd, target):
                 if descriptor >= 0:
                     os.close(descriptor)
+
+    def _forget(self, destination: str) -> None:
+        """What is at or below ``destination`` is covered now."""
+        for place in [*self._fresh]:
+            if place == destination or place.startswith(destination + "/"):
+                os.close(self._fresh.pop(place))
 
     def _cgroup(self, plan: Plan) -> None:
         target, _ = self.target(plan, True)

@@ -25,7 +25,7 @@ from sampan.errors import InvalidArgument, KernelError, NotFound
 from sampan.kernel import mounts as km
 from sampan.kernel import paths
 from sampan.kernel.syscalls import AT_FDCWD
-from sampan.oci.runtime import Linux, Mount
+from sampan.oci.runtime import Device, Linux, Mount
 from sampan.runtime import devices, masks, overlay, sysctl
 from sampan.runtime.idmap import UserNamespaces
 from sampan.runtime.mount import Builder, Plan, apply
@@ -51,7 +51,7 @@ _PROPAGATIONS: dict[str, tuple[int, bool]] = {
 class Prepared:
     """What ``prepare`` opened; ``close`` in the parent once the child has been cloned."""
 
-    __slots__ = ("layers", "linux", "own_mounts", "path", "plans", "userns")
+    __slots__ = ("devices", "layers", "linux", "own_mounts", "path", "plans", "userns")
 
     def __init__(self, path: str, linux: Linux) -> None:
         self.path = path
@@ -60,6 +60,7 @@ class Prepared:
         self.userns = UserNamespaces(linux)
         self.layers: list[Plan] = []  # the root itself first
         self.plans: list[Plan] = []
+        self.devices: list[Device] = []
 
     @property
     def has_userns(self) -> bool:
@@ -91,7 +92,7 @@ def prepare(launch: Launch) -> Prepared:
     try:
         _check(spec, linux, prepared.own_mounts, bool(launch.rootfs))
         sysctl.validate(linux)
-        devices.planned(linux)
+        prepared.devices = devices.planned(linux)
         if not prepared.own_mounts:
             return prepared
         recipe = launch.rootfs or (
@@ -138,11 +139,13 @@ def build(launch: Launch, prepared: Prepared, procfs: paths.Procfs) -> Root:
             for plan in (*prepared.layers[1:], *prepared.plans):
                 builder.mount(plan)
             if not any(plan.options.bind and plan.destination == "/dev" for plan in prepared.plans):
-                devices.make_all(root, devices.planned(linux), bind=prepared.has_userns)
+                devices.make_all(root, prepared.devices, bind=prepared.has_userns)
                 devices.make_links(root)
         except BaseException:
             os.close(root)
             raise
+        finally:
+            builder.close()
     finally:
         os.umask(umask)
     late = tuple(
