@@ -31,7 +31,7 @@ _STATUS = b"sampan-lane-exit:"
 _KERNELS = "/boot/vmlinuz-*-cloud-amd64"
 
 _INIT = """#!/bin/sh
-export PATH=/bin:/sbin:/usr/bin HOME=/root TERM=dumb LANG=C.UTF-8 COLUMNS={columns}
+export PATH=/usr/bin:/bin:/sbin HOME=/root TERM=dumb LANG=C.UTF-8 COLUMNS={columns}
 export PYTHONPATH=/sampan/src:/{site} PYTHONDONTWRITEBYTECODE=1 SAMPAN_LANE=qemu
 mount -t proc proc /proc
 mount -t sysfs sys /sys

@@ -28,6 +28,12 @@ CHECKOUT = Path(__file__).resolve().parents[2]
 CACHE = CHECKOUT / ".cache" / "qemu"
 SITE = Path("opt/site-packages")
 ROOTS = ("sampan", "pytest", "pytest-timeout")
+TOOLS = tuple(
+    "capsh findmnt getcap getfattr ip ipcmk ipcrm ipcs lsns nsenter ps setcap setfattr setpriv tar"
+    " unshare".split()
+)
+"""Programs of this machine that tests drive and busybox has not, or not whole."""
+
 _BUSYBOX = Path("/usr/bin/busybox")
 _LEFT_OUT = {"test", "tests", "idlelib", "turtledemo", "lib2to3", "ensurepip", "tkinter"}
 
@@ -113,7 +119,8 @@ def _key(release: str) -> str:
     digest = hashlib.sha256()
     for path in sorted(Path(__file__).parent.glob("*.py")):
         digest.update(path.read_bytes())
-    for path in (interpreter(), _BUSYBOX, Path("/lib/modules") / release / "modules.dep"):
+    modules = Path("/lib/modules") / release / "modules.dep"
+    for path in (interpreter(), _BUSYBOX, modules, *_tools()):
         status = path.stat()
         digest.update(f"{path} {status.st_size} {status.st_mtime_ns}\n".encode())
     for path in _library():
@@ -164,11 +171,20 @@ def _fill_base(root: Path, modules: Modules) -> None:
             shutil.copy2(source, target)
             if ".so" in file.name:
                 elves.append(source)
+    for tool in _tools():
+        shutil.copy2(tool, root / "usr/bin" / tool.name)
+        elves.append(tool)
     for library in _shared_libraries(elves):
         _copy(library, root)
     compileall.compile_dir(root, quiet=2, stripdir=str(root), prependdir="/", workers=0)
     _install_busybox(root)
     _install_modules(root, modules)
+
+
+def _tools() -> list[Path]:
+    path = f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin"
+    found = [shutil.which(name, path=path) for name in TOOLS]
+    return [Path(tool) for tool in found if tool is not None]
 
 
 def _copy(path: Path, root: Path) -> None:

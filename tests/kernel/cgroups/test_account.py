@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import os
 import resource
-import signal
 import time
 from collections.abc import Callable
 
 import pytest
 
 from sampan.kernel.cgroups import Group, Hierarchy, Usage
-from tests.kernel.cgroups.workers import Worker, burn, sleep, touch, wait_until
+from tests.kernel.cgroups.workers import Worker, burn, hold, sleep
 
 pytestmark = [pytest.mark.root, pytest.mark.v2]
 
@@ -40,15 +39,10 @@ def test_cpu_time_agrees_with_getrusage(group: Group, work: Work) -> None:
     assert cpu.system / 1e9 == pytest.approx(system, rel=0.15, abs=0.05)
 
 
-def test_memory_agrees_with_what_was_touched(group: Group, work: Work) -> None:
-    def hold() -> None:
-        area = touch(32)
-        signal.pause()
-        area.close()
-
-    work(group, hold)
-    wait_until(lambda: group.account().memory.usage.usage >= 32 << 20, 20)
+def test_memory_agrees_with_what_was_touched(group: Group) -> None:
+    worker = hold(group, 32)
     memory = group.account().memory
+    worker.end()
     assert 32 << 20 <= memory.usage.usage < 48 << 20
     assert memory.usage.max >= memory.usage.usage or memory.usage.max == 0
     assert memory.stat.get("anon", memory.stat.get("total_rss", 0)) >= 32 << 20

@@ -26,7 +26,7 @@ from sampan.oci.runtime import (
     ThrottleDevice,
     WeightDevice,
 )
-from tests.kernel.cgroups.workers import Worker, burn, direct_write, touch, wait_until
+from tests.kernel.cgroups.workers import Worker, burn, direct_write, hold, touch
 
 pytestmark = [pytest.mark.root, pytest.mark.v2]
 
@@ -224,17 +224,12 @@ def test_kernel_memory_limits_are_ignored_with_a_warning(group: Group) -> None:
     assert "memory.kernelTCP 2097152" in warnings[1]
 
 
-def test_check_before_update_refuses_a_limit_below_the_usage(group: Group, work: Work) -> None:
-    def hold() -> None:
-        area = touch(32)
-        signal.pause()
-        area.close()
-
-    work(group, hold)
-    wait_until(lambda: group.account().memory.usage.usage > 30 * MB, 20)
+def test_check_before_update_refuses_a_limit_below_the_usage(group: Group) -> None:
+    worker = hold(group, 32)
     with pytest.raises(InvalidArgument, match=r"memory\.limit 8388608: the group uses \d+ bytes"):
         group.update(Resources(memory=Memory(limit=8 * MB, check_before_update=True)))
     assert group.account().memory.usage.limit is None
+    worker.end()
 
 
 @pytest.mark.parametrize(

@@ -70,6 +70,24 @@ def touch(megabytes: int) -> mmap.mmap:
     return area
 
 
+def hold(group: Group, megabytes: int) -> Worker:
+    """A worker that has so much memory when this returns, and keeps it until killed."""
+    ours, theirs = os.pipe()
+
+    def keep() -> None:
+        area = touch(megabytes)
+        os.write(theirs, b"x")
+        while not area.closed:
+            signal.pause()
+
+    worker = Worker(group, keep)
+    os.close(theirs)
+    touched = os.read(ours, 1)
+    os.close(ours)
+    assert touched, "the worker ended early"
+    return worker
+
+
 def sleep() -> None:
     """Until killed."""
     while True:
