@@ -174,7 +174,7 @@ def test_many_links_are_all_listed() -> None:
 
 
 def test_errors_name_the_link() -> None:
-    with pytest.raises(KernelError, match="RTM_GETLINK nothere: ENODEV") as caught:
+    with pytest.raises(KernelError, match="RTM_NEWLINK nothere up: ENODEV") as caught:
         netlink.set_link_up("nothere")
     assert caught.value.errno == ENODEV
     for name in ("", "a-name-of-16-chr", "a\0b"):

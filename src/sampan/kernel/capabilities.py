@@ -111,23 +111,12 @@ def _probe_last() -> int:
 def get() -> Caps:
     """The five sets of this thread."""
     effective, permitted, inheritable = _get()
-    bounding, ambient = set(), set()
-    for candidate in range(64):
-        try:
-            if syscall("prctl", _PR_CAPBSET_READ, candidate):
-                bounding.add(candidate)
-        except KernelError as error:
-            if error.errno != EINVAL:
-                raise
-            break
-        if candidate in permitted and _ambient_is_set(candidate):
-            ambient.add(candidate)
     return Caps(
         effective=effective,
         permitted=permitted,
         inheritable=inheritable,
-        bounding=frozenset(bounding),
-        ambient=frozenset(ambient),
+        bounding=_bounding(),
+        ambient=frozenset(one for one in permitted if _ambient_is_set(one)),
     )
 
 
@@ -143,7 +132,8 @@ def apply(wanted: Caps) -> frozenset[int]:
     (which may only gain what the bounding set has), then the bounding set; then permitted and
     effective; last the ambient set, which can hold only what is permitted and inheritable.
     """
-    before = get()
+    _, permitted, inheritable = _get()
+    before = Caps(permitted=permitted, inheritable=inheritable, bounding=_bounding())
     permitted = wanted.permitted & before.permitted
     effective = wanted.effective & permitted
     inheritable = wanted.inheritable & (before.inheritable | before.bounding)
@@ -186,6 +176,19 @@ def ambient_clear() -> None:
 
 def _ambient_is_set(capability: int) -> bool:
     return syscall("prctl", _PR_CAP_AMBIENT, _AMBIENT_IS_SET, capability, 0, 0) == 1
+
+
+def _bounding() -> frozenset[int]:
+    found = set()
+    for candidate in range(64):
+        try:
+            if syscall("prctl", _PR_CAPBSET_READ, candidate):
+                found.add(candidate)
+        except KernelError as error:
+            if error.errno != EINVAL:
+                raise
+            break
+    return frozenset(found)
 
 
 def _get() -> tuple[frozenset[int], frozenset[int], frozenset[int]]:

@@ -132,8 +132,9 @@ def link_index(name: str) -> int:
 
 
 def set_link_up(name: str, up: bool = True) -> None:
-    """Bring the link up, or down."""
-    body = _LINK.pack(0, 0, link_index(name), IFF_UP if up else 0, IFF_UP)
+    """Bring the link up, or down; ``ENODEV`` if there is none of that name."""
+    # By name: with no index and no NLM_F_CREATE the name selects the link, in one round trip.
+    body = _LINK.pack(0, 0, 0, IFF_UP if up else 0, IFF_UP) + attribute(IFLA_IFNAME, _name(name))
     request(RTM_NEWLINK, body, target=f"{name} {'up' if up else 'down'}")
 
 
