@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from sampan.daemon.options import Options, parse
 from sampan.engine.log import log
 from sampan.errors import PermissionDenied, SampanError
+from sampan.kernel.processes import set_process_name
 from sampan.runtime.supervisor.client import start_zygote
 
 if TYPE_CHECKING:
@@ -30,6 +31,7 @@ def main(argv: list[str] | None = None) -> int:
         log.set_level(options.log_level)
         if os.geteuid() != 0:
             raise PermissionDenied("the daemon needs root: run it with sudo")
+        set_process_name("sampan-daemon")
         os.umask(0o022)
         return _run(options, start_zygote())
     except SampanError as error:
@@ -103,7 +105,3 @@ def _unlink(path: str) -> None:
         os.unlink(path)
     except FileNotFoundError:
         return
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from sampan.api.docker.versions import Version
     from sampan.engine.core import Engine
 
-__all__ = ["HEADERS", "Context", "empty", "error", "reply"]
+__all__ = ["HEADERS", "Context", "empty", "error", "reply", "wording"]
 
 HEADERS = {
     "Api-Version": versions.text(versions.MAXIMUM),
@@ -109,8 +109,23 @@ def empty(status: int = 204) -> web.Response:
     return web.Response(status=status)
 
 
+# The docker client takes its exit code from these words of a failed start.
+_WORDS = {
+    127: ("executable file not found", "no such file or directory"),
+    126: ("permission denied", "is a directory"),
+}
+
+
+def wording(problem: SampanError) -> str:
+    """The message, with the words clients look for."""
+    words = _WORDS.get(problem.exit_code, ())
+    if words and not any(text in problem.message for text in words):
+        return f"{problem.message}: {words[0]}"
+    return problem.message
+
+
 def error(problem: SampanError) -> web.Response:
     """An error in the API's form; NotModified has no body."""
     if problem.status == 304:
         return empty(304)
-    return reply({"message": problem.message}, problem.status)
+    return reply({"message": wording(problem)}, problem.status)

@@ -8,7 +8,7 @@ import msgspec
 
 from sampan.api.docker import frames, render
 from sampan.api.docker.containers import read_size
-from sampan.api.docker.context import Context, empty, reply
+from sampan.api.docker.context import Context, empty, reply, wording
 from sampan.api.docker.hijack import Hijack
 from sampan.engine.config import read_struct
 from sampan.engine.keys import read_keys
@@ -102,7 +102,7 @@ async def start(context: Context) -> web.StreamResponse:
         await engine.execs.start(request, stream)
     except SampanError as problem:
         # HTTP is over: the stream is where the client reads.
-        text = f"{problem.message}\r\n".encode()
+        text = f"{wording(problem)}\r\n".encode()
         hijack.write(frames.frame(frames.STDERR, text) if multiplex else text)
     return await hijack.response()
 

@@ -25,6 +25,8 @@ def split_version(path: str) -> tuple[Version, str]:
 
     Raises InvalidArgument for one we do not speak.
     """
+    if "//" in path:
+        path = re.sub("//+", "/", path)
     match = _PREFIX.match(path)
     if match is None:
         return MAXIMUM, path

@@ -1,0 +1,225 @@
+"""The container routes, request by request."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+
+import pytest
+
+from tests.daemon_fixture import Daemon
+
+pytestmark = pytest.mark.root
+
+
+def test_an_inspection_shows_what_was_asked_for(daemon: Daemon) -> None:
+    container = daemon.create(
+        "sleep", "1", name="shown", Env=["A=1"], Labels={"x": "y"}, WorkingDir="/usr"
+    )
+    shown = daemon.get("/containers/shown/json").json()
+    assert shown["Id"] == container
+    assert (shown["Path"], shown["Args"]) == ("sleep", ["1"])
+    assert shown["Config"]["Env"][0] == "A=1"
+    assert shown["Config"]["Labels"] == {"x": "y"}
+    assert shown["Config"]["Hostname"] == container[:12]
+    assert shown["State"]["Status"] == "created"
+    assert shown["State"]["StartedAt"] == "0001-01-01T00:00:00Z"
+    assert shown["Image"].startswith("sha256:")
+    assert shown["HostConfig"]["NetworkMode"] == "none"
+    assert shown["GraphDriver"]["Name"] == "overlay2"
+    daemon.delete("/containers/shown")
+
+
+def test_a_life_of_states(daemon: Daemon) -> None:
+    container = daemon.run("sleep", "60")
+    state = daemon.state(container)
+    assert (state["Status"], state["Running"]) == ("running", True)
+    assert state["Pid"] > 1
+    assert daemon.post(f"/containers/{container}/start").status == 304
+    assert daemon.post(f"/containers/{container}/pause").status == 204
+    assert daemon.state(container)["Status"] == "paused"
+    assert daemon.post(f"/containers/{container}/pause").status == 409
+    assert daemon.post(f"/containers/{container}/unpause").status == 204
+    assert daemon.delete(f"/containers/{container}").status == 409
+    assert daemon.post(f"/containers/{container}/kill", signal="KILL").status == 204
+    state = daemon.state(container)
+    assert (state["Status"], state["ExitCode"], state["Pid"]) == ("exited", 137, 0)
+    assert daemon.post(f"/containers/{container}/kill").status == 409
+    assert daemon.post(f"/containers/{container}/stop").status == 304
+    assert daemon.leftovers(container) == []
+    assert daemon.delete(f"/containers/{container}").status == 204
+    answer = daemon.get(f"/containers/{container}/json")
+    assert (answer.status, answer.message) == (404, f"No such container: {container}")
+
+
+def test_a_container_starts_again_with_what_it_wrote(daemon: Daemon) -> None:
+    container = daemon.create("sh", "-c", "echo x >> /kept; cat /kept")
+    for _ in range(2):
+        assert daemon.post(f"/containers/{container}/start").status == 204
+        daemon.wait(container)
+    assert daemon.logs(container) == "x\nx\nx\n"
+    daemon.delete(f"/containers/{container}")
+
+
+def test_stop_asks_first_and_kills_then(daemon: Daemon) -> None:
+    kind = daemon.run("sh", "-c", "trap 'exit 3' TERM; while :; do sleep 0.05; done")
+    assert daemon.post(f"/containers/{kind}/stop", t=10).status == 204
+    assert daemon.state(kind)["ExitCode"] == 3
+    deaf = daemon.run("sh", "-c", "trap '' TERM; while :; do sleep 0.05; done")
+    before = time.monotonic()
+    assert daemon.post(f"/containers/{deaf}/stop", t=1).status == 204
+    assert 1 <= time.monotonic() - before < 5
+    assert daemon.state(deaf)["ExitCode"] == 137
+
+
+def test_a_stop_signal_of_the_containers_own_is_used(daemon: Daemon) -> None:
+    command = "trap 'exit 4' USR1; while :; do sleep 0.05; done"
+    container = daemon.run("sh", "-c", command, StopSignal="SIGUSR1")
+    daemon.post(f"/containers/{container}/stop")
+    assert daemon.state(container)["ExitCode"] == 4
+
+
+def test_a_frozen_container_can_be_stopped_and_killed(daemon: Daemon) -> None:
+    for path in ("stop?t=1", "kill"):
+        container = daemon.run("sleep", "60")
+        daemon.post(f"/containers/{container}/pause")
+        assert daemon.post(f"/containers/{container}/{path}").status == 204
+        assert daemon.state(container)["Status"] == "exited"
+
+
+def test_wait_sends_its_header_before_the_end(daemon: Daemon) -> None:
+    container = daemon.create("true")
+    codes: list[int] = []
+
+    def wait() -> None:
+        answer = daemon.post(f"/containers/{container}/wait", condition="next-exit")
+        codes.append(answer.json()["StatusCode"])
+
+    waiting = threading.Thread(target=wait)
+    waiting.start()
+    time.sleep(0.2)
+    assert not codes
+    daemon.post(f"/containers/{container}/start")
+    waiting.join(10)
+    assert codes == [0]
+    answer = daemon.post(f"/containers/{container}/wait", condition="never")
+    assert (answer.status, answer.message) == (400, 'invalid condition: "never"')
+
+
+def test_remove_on_exit_is_told_to_who_waits_for_it(daemon: Daemon) -> None:
+    container = daemon.create("sh", "-c", "exit 5", HostConfig={"AutoRemove": True})
+    answers: list[int] = []
+
+    def wait() -> None:
+        answer = daemon.post(f"/containers/{container}/wait", condition="removed")
+        answers.append(answer.json()["StatusCode"])
+
+    waiting = threading.Thread(target=wait)
+    waiting.start()
+    time.sleep(0.1)
+    daemon.post(f"/containers/{container}/start")
+    waiting.join(10)
+    assert answers == [5]
+    assert daemon.get(f"/containers/{container}/json").status == 404
+    assert not (daemon.data_root / "containers" / container).exists()
+
+
+def test_force_removes_a_running_container(daemon: Daemon) -> None:
+    container = daemon.run("sleep", "60")
+    assert daemon.delete(f"/containers/{container}", force=1).status == 204
+    assert daemon.leftovers(container) == []
+
+
+def test_a_container_is_found_by_name_and_by_the_beginning_of_its_id(daemon: Daemon) -> None:
+    container = daemon.create("true", name="findable")
+    for reference in ("findable", "/findable", container[:12], container):
+        path = reference.replace("/", "%2F")
+        assert daemon.get(f"/containers/{path}/json").json()["Id"] == container
+    assert daemon.post("/containers/findable/rename", name="other").status == 204
+    assert daemon.get("/containers/findable/json").status == 404
+    assert daemon.get("/containers/other/json").json()["Name"] == "/other"
+    assert daemon.post("/containers/other/rename", name="-x").status == 400
+    daemon.delete("/containers/other")
+
+
+def test_lists_filter(daemon: Daemon) -> None:
+    daemon.remove_all()
+    one = daemon.create("true", name="one", Labels={"kind": "a"})
+    two = daemon.run("sh", "-c", "exit 3", name="two", Labels={"kind": "b"})
+    three = daemon.run("sleep", "60", name="three")
+    daemon.wait(two)
+
+    def names(**query: object) -> list[str]:
+        filters = query.pop("filters", None)
+        if filters:
+            query["filters"] = json.dumps(filters)
+        return [item["Names"][0][1:] for item in daemon.get("/containers/json", **query).json()]
+
+    assert names() == ["three"]
+    assert names(all=1) == ["three", "two", "one"]
+    assert names(limit=2) == ["three", "two"]
+    assert names(all=1, filters={"label": ["kind=b"]}) == ["two"]
+    assert names(all=1, filters={"label": ["kind"]}) == ["two", "one"]
+    assert names(filters={"status": ["created", "exited"]}) == ["two", "one"]
+    assert names(filters={"exited": ["3"]}) == ["two"]
+    assert names(all=1, filters={"name": {"^/o": True}}) == ["one"]
+    assert names(all=1, filters={"id": [two[:20]]}) == ["two"]
+    assert names(all=1, filters={"ancestor": ["host"]}) == ["three", "two", "one"]
+    assert names(all=1, filters={"before": [two]}) == ["one"]
+    assert names(all=1, filters={"since": ["one"]}) == ["three", "two"]
+    answer = daemon.get("/containers/json", filters='{"nonsense":["x"]}')
+    assert (answer.status, answer.message) == (400, "invalid filter 'nonsense'")
+    entry = daemon.get("/containers/json").json()[0]
+    assert entry["Id"] == three
+    assert entry["Command"] == "sleep 60"
+    assert entry["Status"].startswith("Up ")
+    assert (entry["Image"], entry["State"]) == ("host", "running")
+    assert one
+    daemon.remove_all()
+
+
+def test_top_lists_the_containers_processes(daemon: Daemon) -> None:
+    container = daemon.run("sleep", "61")
+    answer = daemon.get(f"/containers/{container}/top").json()
+    assert answer["Titles"][:3] == ["UID", "PID", "PPID"]
+    assert [row[-1] for row in answer["Processes"]] == ["sleep 61"]
+    daemon.delete(f"/containers/{container}", force=1)
+
+
+def test_a_memory_limit_ends_in_an_oom_kill_that_is_reported(daemon: Daemon) -> None:
+    container = daemon.run(
+        "sh",
+        "-c",
+        "x=x; while :; do x=$x$x$x$x; done",
+        HostConfig={"Memory": 24 << 20, "MemorySwap": 24 << 20},
+    )
+    assert daemon.wait(container) == 137
+    assert daemon.state(container)["OOMKilled"] is True
+    daemon.delete(f"/containers/{container}")
+
+
+def test_limits_land_in_the_containers_group(daemon: Daemon) -> None:
+    container = daemon.run(
+        "sleep", "60", HostConfig={"PidsLimit": 42, "CpuShares": 512, "NanoCpus": 500_000_000}
+    )
+    from sampan.kernel import cgroups
+
+    group = cgroups.detect().group(f"{daemon.cgroup}/{container}")
+    usage = group.account().to_json()
+    assert usage["pids"]["limit"] == 42  # type: ignore[index]  # JSON
+    daemon.delete(f"/containers/{container}", force=1)
+
+
+def test_two_containers_share_what_they_are_told_to(daemon: Daemon) -> None:
+    first = daemon.run("sh", "-c", "exec sleep 60", name="first")
+    done = daemon.run("ps", "-e", "-o", "comm=", HostConfig={"PidMode": "container:first"})
+    daemon.wait(done)
+    assert "sleep" in daemon.logs(done).split()
+    daemon.delete("/containers/first", force=1)
+    again = daemon.create("true", HostConfig={"PidMode": f"container:{done}"})
+    answer = daemon.post(f"/containers/{again}/start")
+    assert answer.status == 409
+    assert "not running" in answer.message
+    assert first
+    daemon.remove_all()

@@ -1,0 +1,228 @@
+"""Attach and exec: the connection taken over, bytes and half-closes intact."""
+
+from __future__ import annotations
+
+import json
+import socket
+import time
+
+import pytest
+
+from tests.daemon_fixture import DOCKER, Daemon
+
+pytestmark = pytest.mark.root
+
+UPGRADE = "Connection: Upgrade\r\nUpgrade: tcp\r\n"
+
+
+class Stream:
+    """A request by hand, and what comes back."""
+
+    def __init__(
+        self, daemon: Daemon, path: str, *, headers: str = UPGRADE, body: object = None
+    ) -> None:
+        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.sock.settimeout(10)
+        self.sock.connect(daemon.socket)
+        data = json.dumps(body).encode() if body is not None else b""
+        if data:
+            headers += f"Content-Type: application/json\r\nContent-Length: {len(data)}\r\n"
+        self.request = f"POST {path} HTTP/1.1\r\nHost: x\r\n{headers}\r\n".encode() + data
+        self.buffer = b""
+
+    def send(self, *, behind: bytes = b"") -> bytes:
+        """Send the request and what comes behind it in one piece; the answer's header."""
+        self.sock.sendall(self.request + behind)
+        while b"\r\n\r\n" not in self.buffer:
+            data = self.sock.recv(4096)
+            assert data, "closed without an answer"
+            self.buffer += data
+        head, _, self.buffer = self.buffer.partition(b"\r\n\r\n")
+        return head
+
+    def rest(self) -> bytes:
+        """Everything until the other side closes."""
+        while data := self.sock.recv(65536):
+            self.buffer += data
+        self.sock.close()
+        return self.buffer
+
+    def end_input(self) -> None:
+        self.sock.shutdown(socket.SHUT_WR)
+
+
+def frames(data: bytes) -> list[tuple[int, bytes]]:
+    found = []
+    while data:
+        length = int.from_bytes(data[4:8], "big")
+        found.append((data[0], data[8 : 8 + length]))
+        data = data[8 + length :]
+    return found
+
+
+def texts(data: bytes, stream: int) -> bytes:
+    return b"".join(text for number, text in frames(data) if number == stream)
+
+
+def test_attach_before_the_start_misses_nothing(daemon: Daemon) -> None:
+    container = daemon.create("sh", "-c", "echo out; echo err >&2")
+    stream = Stream(daemon, f"/v1.51/containers/{container}/attach?stream=1&stdout=1&stderr=1")
+    head = stream.send()
+    assert head.startswith(b"HTTP/1.1 101 UPGRADED")
+    assert b"Content-Type: application/vnd.docker.multiplexed-stream" in head
+    assert b"Api-Version: 1.51" in head
+    daemon.post(f"/containers/{container}/start")
+    data = stream.rest()
+    assert (texts(data, 1), texts(data, 2)) == (b"out\n", b"err\n")
+
+
+def test_without_an_upgrade_the_answer_is_a_200_without_an_end(daemon: Daemon) -> None:
+    container = daemon.create("echo", "x")
+    path = f"/v1.41/containers/{container}/attach?stream=1&stdout=1"
+    stream = Stream(daemon, path, headers="Content-Length: 0\r\n")
+    head = stream.send()
+    assert head.startswith(b"HTTP/1.1 200 OK")
+    assert b"application/vnd.docker.raw-stream" in head
+    daemon.post(f"/containers/{container}/start")
+    assert frames(stream.rest()) == [(1, b"x\n")]
+
+
+def test_a_half_close_ends_the_input_and_not_the_output(daemon: Daemon) -> None:
+    container = daemon.create(
+        "sh", "-c", "cat; sleep 0.2; echo end", OpenStdin=True, StdinOnce=True
+    )
+    path = f"/containers/{container}/attach?stream=1&stdin=1&stdout=1"
+    stream = Stream(daemon, path)
+    stream.send()
+    daemon.post(f"/containers/{container}/start")
+    stream.sock.sendall(b"typed\n")
+    stream.end_input()
+    assert texts(stream.rest(), 1) == b"typed\nend\n"
+
+
+def test_input_in_the_same_packet_as_the_request_is_not_lost(daemon: Daemon) -> None:
+    container = daemon.create("cat", OpenStdin=True, StdinOnce=True)
+    stream = Stream(daemon, f"/containers/{container}/attach?stream=1&stdin=1&stdout=1")
+    stream.send(behind=b"early\n")
+    daemon.post(f"/containers/{container}/start")
+    stream.sock.sendall(b"late\n")
+    stream.end_input()
+    assert texts(stream.rest(), 1) == b"early\nlate\n"
+
+
+def test_a_refused_upgrade_leaves_the_connection_to_http(daemon: Daemon) -> None:
+    stream = Stream(daemon, "/containers/nosuch/attach?stream=1&stdout=1")
+    behind = b"GET /_ping HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
+    assert stream.send(behind=behind).startswith(b"HTTP/1.1 404")
+    assert stream.rest().endswith(b"\r\n\r\nOK")
+
+
+def test_what_was_said_before_can_be_replayed(daemon: Daemon) -> None:
+    container = daemon.run("sh", "-c", "echo before; read x; echo after", OpenStdin=True)
+    daemon.wait_for(lambda: daemon.logs(container) == "before\n")
+    stream = Stream(daemon, f"/containers/{container}/attach?logs=1&stream=1&stdin=1&stdout=1")
+    stream.send()
+    stream.sock.sendall(b"go\n")
+    assert texts(stream.rest(), 1) == b"before\nafter\n"
+
+
+def test_a_client_that_goes_away_does_not_matter(daemon: Daemon) -> None:
+    container = daemon.create("sh", "-c", "for i in 1 2 3; do echo $i; sleep 0.1; done")
+    stream = Stream(daemon, f"/containers/{container}/attach?stream=1&stdout=1")
+    stream.send()
+    stream.sock.close()
+    daemon.post(f"/containers/{container}/start")
+    assert daemon.wait(container) == 0
+    assert daemon.logs(container) == "1\n2\n3\n"
+
+
+def test_removing_a_container_ends_streams_that_waited_for_its_start(daemon: Daemon) -> None:
+    container = daemon.create("true")
+    stream = Stream(daemon, f"/containers/{container}/attach?stream=1&stdout=1")
+    stream.send()
+    daemon.delete(f"/containers/{container}")
+    assert stream.rest() == b""
+
+
+def test_a_terminals_stream_is_raw_and_detach_keys_let_go(daemon: Daemon) -> None:
+    container = daemon.create("sh", "-c", "stty -echo; cat", Tty=True, OpenStdin=True)
+    path = f"/containers/{container}/attach?stream=1&stdin=1&stdout=1&detachKeys=ctrl-a,d"
+    stream = Stream(daemon, path)
+    assert b"raw-stream" in stream.send()
+    daemon.post(f"/containers/{container}/start")
+    time.sleep(0.3)
+    stream.sock.sendall(b"hello\r")
+    daemon.wait_for(lambda: b"hello" in stream.sock.recv(4096))
+    stream.sock.sendall(b"\x01d")
+    stream.rest()
+    assert daemon.state(container)["Running"]
+    assert daemon.post(f"/containers/{container}/resize", h=30, w=100).status == 200
+    daemon.delete(f"/containers/{container}", force=1)
+
+
+def _exec(daemon: Daemon, container: str, *command: str, **settings: object) -> str:
+    body = {"AttachStdout": True, "AttachStderr": True, "Cmd": list(command), **settings}
+    answer = daemon.post(f"/containers/{container}/exec", body)
+    assert answer.status == 201, answer.body
+    return str(answer.json()["Id"])
+
+
+@pytest.fixture(scope="module")
+def sleeper(daemon: Daemon) -> str:
+    return daemon.run("sleep", "600", Env=["FROM=container"])
+
+
+def test_an_exec_runs_beside_the_command(daemon: Daemon, sleeper: str) -> None:
+    instance = _exec(daemon, sleeper, "sh", "-c", "echo $FROM $OWN; id -u >&2; exit 6",
+                     Env=["OWN=1"], User="1234")  # fmt: skip
+    stream = Stream(daemon, f"/exec/{instance}/start", body={"Detach": False, "Tty": False})
+    assert stream.send().startswith(b"HTTP/1.1 101")
+    data = stream.rest()
+    assert (texts(data, 1), texts(data, 2)) == (b"container 1\n", b"1234\n")
+    shown = daemon.get(f"/exec/{instance}/json").json()
+    assert (shown["Running"], shown["ExitCode"]) == (False, 6)
+    assert shown["ProcessConfig"]["entrypoint"] == "sh"
+    again = daemon.post(f"/exec/{instance}/start", {"Detach": True})
+    assert again.status == 409
+
+
+def test_an_execs_input_may_follow_its_request_at_once(daemon: Daemon, sleeper: str) -> None:
+    instance = _exec(daemon, sleeper, "cat", AttachStdin=True)
+    stream = Stream(daemon, f"/exec/{instance}/start", body={"Detach": False})
+    stream.send(behind=b"early\n")
+    stream.end_input()
+    assert texts(stream.rest(), 1) == b"early\n"
+
+
+def test_an_exec_that_cannot_run_says_so_in_its_stream(daemon: Daemon, sleeper: str) -> None:
+    instance = _exec(daemon, sleeper, "no-such-command")
+    stream = Stream(daemon, f"/exec/{instance}/start", body={})
+    stream.send()
+    assert b"executable file not found" in stream.rest()
+    assert daemon.get(f"/exec/{instance}/json").json()["ExitCode"] == 127
+
+
+def test_a_detached_exec_is_on_its_own(daemon: Daemon, sleeper: str) -> None:
+    instance = _exec(daemon, sleeper, "sh", "-c", "exit 9")
+    assert daemon.post(f"/exec/{instance}/start", {"Detach": True}).status == 200
+    daemon.wait_for(lambda: daemon.get(f"/exec/{instance}/json").json()["ExitCode"] == 9)
+
+
+def test_execs_need_a_running_container(daemon: Daemon) -> None:
+    container = daemon.create("true")
+    answer = daemon.post(f"/containers/{container}/exec", {"Cmd": ["true"]})
+    assert (answer.status, answer.message) == (409, f"container {container} is not running")
+    assert daemon.get("/exec/nosuch/json").message == "No such exec instance: nosuch"
+
+
+@pytest.mark.peer
+@pytest.mark.skipif(not DOCKER, reason="needs the docker client")
+def test_docker_exec_by_the_real_client(daemon: Daemon, sleeper: str) -> None:
+    done = daemon.docker(
+        "exec", "-i", sleeper, "sh", "-c", "cat; echo err >&2; exit 3", stdin=b"in\n"
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (3, "in\n", "err\n")
+    done = daemon.docker("exec", sleeper, "no-such-command")
+    assert done.returncode == 127
+    done = daemon.docker("exec", "-w", "/usr", "-e", "A=b", sleeper, "sh", "-c", "pwd; echo $A")
+    assert done.stdout == "/usr\nb\n"

@@ -1,0 +1,303 @@
+"""A daemon of a test's own: its own roots, socket and cgroup parent, and nothing left of it.
+
+``Daemon`` is for tests that start, kill and restart; the fixture ``daemon`` is one per module, for
+those that only use it. Whatever a test does to it, ``close`` ends every container, the daemon,
+the zygote and the monitors, and removes mounts, cgroups and directories.
+"""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import select
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.parse
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from sampan.errors import SampanError
+from sampan.kernel import cgroups
+from sampan.kernel.mounts import mountinfo, umount
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+__all__ = ["DOCKER", "OLD_DOCKER", "Answer", "Daemon", "daemon"]
+
+DOCKER = shutil.which("docker", path="/usr/local/bin:/usr/bin") or ""
+OLD_DOCKER = "/usr/bin/docker" if os.path.exists("/usr/bin/docker") else ""
+READY_DEADLINE = 20.0
+_numbers = iter(range(1, 1_000_000))
+
+
+class Answer:
+    """An HTTP answer, read whole."""
+
+    def __init__(self, response: http.client.HTTPResponse) -> None:
+        self.status = response.status
+        self.headers = response.headers
+        self.body = response.read()
+
+    def json(self) -> Any:
+        return json.loads(self.body)
+
+    @property
+    def message(self) -> str:
+        return str(self.json()["message"])
+
+
+class _Connection(http.client.HTTPConnection):
+    def __init__(self, path: str, timeout: float) -> None:
+        super().__init__("localhost", timeout=timeout)
+        self._path = path
+
+    def connect(self) -> None:
+        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.sock.settimeout(self.timeout)
+        self.sock.connect(self._path)
+
+
+class Daemon:
+    """See the module's text. ``root`` must exist; ``options`` go to the daemon as they are."""
+
+    def __init__(self, root: Path, *options: str) -> None:
+        self.root = root
+        self.options = options
+        self.data_root = root / "data"
+        self.exec_root = root / "exec"
+        self.socket = str(root / "s")
+        self.host = f"unix://{self.socket}"
+        self.cgroup = f"/sampan-test-{os.getpid()}-{next(_numbers)}"
+        self.log = root / "log"
+        self._process: subprocess.Popen[bytes] | None = None
+
+    # -- the process ---------------------------------------------------------------------------
+
+    @property
+    def pid(self) -> int:
+        assert self._process is not None
+        return self._process.pid
+
+    def start(self) -> Daemon:
+        """Start, and wait until it says that it is ready."""
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as ready:
+            ready.bind("")
+            name = ready.getsockname()[1:].decode()
+            self.spawn(NOTIFY_SOCKET=f"@{name}")
+            pidfd = os.pidfd_open(self.pid)
+            try:
+                readable, _, _ = select.select([ready.fileno(), pidfd], [], [], READY_DEADLINE)
+            finally:
+                os.close(pidfd)
+            if ready.fileno() not in readable:
+                raise AssertionError(f"the daemon did not start:\n{self.log.read_text()}")
+        return self
+
+    def spawn(self, **environment: str) -> subprocess.Popen[bytes]:
+        with self.log.open("ab") as log:
+            self._process = subprocess.Popen(
+                [
+                    sys.executable,
+                    "-m",
+                    "sampan.daemon",
+                    "--host",
+                    self.host,
+                    "--data-root",
+                    str(self.data_root),
+                    "--exec-root",
+                    str(self.exec_root),
+                    "--cgroup-parent",
+                    self.cgroup,
+                    "--debug",
+                    *self.options,
+                ],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                env={**os.environ, **environment},
+            )
+        return self._process
+
+    def stop(self, number: int = signal.SIGTERM) -> int:
+        """Signal it and wait; its exit code."""
+        assert self._process is not None
+        self._process.send_signal(number)
+        return self._process.wait(20)
+
+    def kill(self) -> None:
+        self.stop(signal.SIGKILL)
+
+    def children(self, name: str) -> list[int]:
+        """PIDs of processes of that name below this daemon's roots or started by it."""
+        found = []
+        for path in Path("/proc").glob("[0-9]*"):
+            try:
+                if (path / "comm").read_text().strip() != name:
+                    continue
+                parent = int((path / "stat").read_text().rpartition(")")[2].split()[1])
+            except (FileNotFoundError, ProcessLookupError):
+                continue
+            if parent == self.pid:
+                found.append(int(path.name))
+        return found
+
+    def monitor_of(self, container_id: str) -> int:
+        """The PID of a running container's monitor: its init's parent."""
+        pid = self.get(f"/containers/{container_id}/json").json()["State"]["Pid"]
+        stat = Path(f"/proc/{pid}/stat").read_text()
+        return int(stat.rpartition(")")[2].split()[1])
+
+    # -- requests ------------------------------------------------------------------------------
+
+    def request(
+        self,
+        method: str,
+        path: str,
+        body: object = None,
+        *,
+        query: dict[str, object] | None = None,
+        headers: dict[str, str] | None = None,
+        timeout: float = 30,
+    ) -> Answer:
+        """One request on a connection of its own; ``body`` is JSON unless it is bytes."""
+        if query:
+            path += "?" + urllib.parse.urlencode(query, doseq=True)
+        sent = dict(headers or {})
+        data: bytes | None = None
+        if isinstance(body, bytes):
+            data = body
+        elif body is not None:
+            data = json.dumps(body).encode()
+            sent.setdefault("Content-Type", "application/json")
+        connection = _Connection(self.socket, timeout)
+        try:
+            connection.request(method, path, body=data, headers=sent)
+            return Answer(connection.getresponse())
+        finally:
+            connection.close()
+
+    def get(self, path: str, **query: object) -> Answer:
+        return self.request("GET", path, query=query)
+
+    def post(self, path: str, body: object = None, **query: object) -> Answer:
+        return self.request("POST", path, body, query=query)
+
+    def delete(self, path: str, **query: object) -> Answer:
+        return self.request("DELETE", path, query=query)
+
+    def create(self, *command: str, name: str = "", **settings: Any) -> str:
+        """Create a container of the host image without a network; its ID."""
+        host = {"NetworkMode": "none", **settings.pop("HostConfig", {})}
+        body = {"Image": "host", "Cmd": list(command), "HostConfig": host, **settings}
+        answer = self.post("/containers/create", body, **({"name": name} if name else {}))
+        assert answer.status == 201, answer.body
+        return str(answer.json()["Id"])
+
+    def run(self, *command: str, name: str = "", **settings: Any) -> str:
+        """Create and start; the ID."""
+        container = self.create(*command, name=name, **settings)
+        answer = self.post(f"/containers/{container}/start")
+        assert answer.status == 204, answer.body
+        return container
+
+    def state(self, container: str) -> dict[str, Any]:
+        answer = self.get(f"/containers/{container}/json")
+        assert answer.status == 200, answer.body
+        return dict(answer.json()["State"])
+
+    def wait(self, container: str) -> int:
+        return int(self.post(f"/containers/{container}/wait").json()["StatusCode"])
+
+    def logs(self, container: str, **query: object) -> str:
+        """The log's text, both streams, without frames."""
+        answer = self.get(f"/containers/{container}/logs", stdout=1, stderr=1, **query)
+        assert answer.status == 200, answer.body
+        text, data = b"", answer.body
+        while data:
+            length = int.from_bytes(data[4:8], "big")
+            text, data = text + data[8 : 8 + length], data[8 + length :]
+        return text.decode()
+
+    def docker(
+        self, *arguments: str, stdin: bytes | None = None, program: str = "", timeout: float = 60
+    ) -> subprocess.CompletedProcess[str]:
+        """Run the real client against this daemon."""
+        done = subprocess.run(
+            [program or DOCKER, *arguments],
+            input=stdin,
+            capture_output=True,
+            timeout=timeout,
+            check=False,
+            env={"PATH": os.environ["PATH"], "HOME": str(self.root), "DOCKER_HOST": self.host},
+        )
+        return subprocess.CompletedProcess(
+            done.args, done.returncode, done.stdout.decode(), done.stderr.decode()
+        )
+
+    # -- the end -------------------------------------------------------------------------------
+
+    def remove_all(self) -> None:
+        """Remove every container."""
+        for container in self.get("/containers/json", all=1).json():
+            self.delete(f"/containers/{container['Id']}", force=1, v=1)
+
+    def close(self) -> None:
+        """End everything, and leave nothing."""
+        if self._process is not None and self._process.poll() is None:
+            try:
+                self.remove_all()
+                self.stop()
+            except (OSError, http.client.HTTPException, subprocess.TimeoutExpired):
+                self.kill()
+        hierarchy = cgroups.detect()
+        for name in _names(self.exec_root / "containers") | _names(self.data_root / "containers"):
+            group = hierarchy.group(f"{self.cgroup}/{name}")
+            group.kill()
+            group.destroy()
+        hierarchy.group(self.cgroup).destroy()
+        for row in reversed(mountinfo()):
+            if row.mount_point.startswith(f"{self.root}/"):
+                umount(row.mount_point, 2)
+        shutil.rmtree(self.root, ignore_errors=True)
+
+    def leftovers(self, container: str) -> list[str]:
+        """What is still there of a container, anywhere on this machine."""
+        found = [row.mount_point for row in mountinfo() if container in row.mount_point]
+        for mount_point in cgroups.detect().mounts.values():
+            path = f"{mount_point}{self.cgroup}/{container}"
+            found += [path] if os.path.exists(path) else []
+        run_dir = self.exec_root / "containers" / container
+        found += [str(run_dir)] if run_dir.exists() else []
+        return found
+
+    def wait_for(self, test: Any, seconds: float = 10) -> None:
+        """Poll until ``test()`` is true: for what nobody announces to a test."""
+        deadline = time.monotonic() + seconds
+        while not test():
+            assert time.monotonic() < deadline, f"not in {seconds} s:\n{self.log.read_text()}"
+            time.sleep(0.02)
+
+
+def _names(directory: Path) -> set[str]:
+    return set(os.listdir(directory)) if directory.is_dir() else set()
+
+
+@pytest.fixture(scope="module")
+def daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
+    """One daemon per module of tests; every test removes what it makes, or leaves it to the end."""
+    one = Daemon(tmp_path_factory.mktemp("daemon"))
+    try:
+        yield one.start()
+    finally:
+        try:
+            one.close()
+        except SampanError as error:
+            pytest.fail(f"the daemon left something behind: {error}")
