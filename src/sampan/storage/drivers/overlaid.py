@@ -156,7 +156,7 @@ class OverlaidDriver(DirectoryDriver):
             raise InvalidArgument(
                 f'system directory "{directory}": overlay cannot take a path with one of : , % \\'
             )
-        if f"{self.root}/".startswith(f"{directory}/"):
+        if f"{self.root}/".startswith(f"{directory.rstrip('/')}/"):
             raise InvalidArgument(
                 f'system directory "{directory}" holds the data root {self.root}; move the data '
                 "root elsewhere"
