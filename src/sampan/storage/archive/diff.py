@@ -159,30 +159,28 @@ def _upper_steps(upper: int, lower: Merged, *, listing: bool = True) -> Iterator
                 yield _Step(b"", upper, b".", os.fstat(upper), "C")
         finally:
             os.close(root)
-    pending = [(b"", False)]  # (directory, whether nothing of the lower layers shows in it)
+    pending = [(b"", False)]  # (directory, whether it hides what the layers below have in it)
     while pending:
-        path, alone = pending.pop()
+        path, hides = pending.pop()
         directory = open_directory(upper, path)
         if directory is None:
             continue
         inner = []
+        missing = lower.names(path) if listing and hides else set()
         try:
             for name, status in scan(directory):
                 full = path + b"/" + name if path else name
+                missing.discard(name)
                 if is_whiteout(status):
                     yield _Step(full, directory, name, None, "D")
                     continue
-                below = lower.status(full) if listing and not alone else None
-                opaque = False
+                below = lower.status(full) if listing else None
+                opaque = stat.S_ISDIR(status.st_mode) and _is_opaque_upper(upper, full)
+                yield _Step(full, directory, name, status, "A" if below is None else "C", opaque)
                 if stat.S_ISDIR(status.st_mode):
-                    opaque = _is_opaque_upper(upper, full)
-                    fresh = alone or opaque or (listing and not _is_directory(below))
-                    inner.append((full, fresh))
-                yield _Step(full, directory, name, status, "C" if below else "A", opaque)
-                if listing and opaque and not alone and _is_directory(below):
-                    present = set(_names(upper, full))
-                    for missing in lower.names(full) - present:
-                        yield _Step(full + b"/" + missing, directory, missing, None, "D")
+                    inner.append((full, hides or opaque))
+            for name in missing:
+                yield _Step(path + b"/" + name, directory, name, None, "D")
         finally:
             os.close(directory)
         pending += reversed(inner)
@@ -193,20 +191,6 @@ def _nested_steps(path: bytes, upper: int) -> Iterator[_Step]:
         if not number:
             yield _Step(path, upper, b".", os.fstat(upper), "C")
         yield step._replace(path=path + b"/" + step.path)
-
-
-def _is_directory(status: os.stat_result | None) -> bool:
-    return status is not None and stat.S_ISDIR(status.st_mode)
-
-
-def _names(root: int, path: bytes) -> list[bytes]:
-    directory = open_directory(root, path)
-    if directory is None:
-        return []
-    try:
-        return [os.fsencode(name) for name in os.listdir(directory)]
-    finally:
-        os.close(directory)
 
 
 def _is_opaque_upper(upper: int, path: bytes) -> bool:
