@@ -115,7 +115,10 @@ class Child:
 
 def died(pid: int) -> SampanError:
     """The error for a child that ended without a word."""
-    found, status = os.waitpid(pid, os.WNOHANG)
+    try:
+        found, status = os.waitpid(pid, os.WNOHANG)
+    except ChildProcessError:
+        found = 0  # it is a sibling, and our parent's to reap
     if found:
         code = os.waitstatus_to_exitcode(status)
         how = f"killed by signal {-code}" if code < 0 else f"exit status {code}"
@@ -138,4 +141,4 @@ def _kill_and_reap(pid: int, pidfd: int) -> None:
     try:
         os.waitpid(pid, 0)
     except ChildProcessError:
-        pass  # SIGCHLD is ignored: the kernel reaps
+        pass  # SIGCHLD is ignored and the kernel reaps; or it is our parent's, and that does

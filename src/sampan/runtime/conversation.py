@@ -99,18 +99,21 @@ class Conversation:
         stage, pidfd = self.child.pid, self.child.pidfd
         self.child.pid, self.child.pidfd = pid, -1
         os.close(pidfd)
-        os.waitpid(stage, 0)
+        try:
+            os.waitpid(stage, 0)
+        except ChildProcessError:
+            pass  # it was a sibling: our parent reaps it
         self.child.pidfd = pidfd_open(pid)
 
     def _admit(self) -> None:
         """What must be done from outside before the child goes on."""
         pid = self.child.pid
-        self.child.start_time = start_time(pid)
         body = self._placed()
         if self.process.oom_score_adj is not None:
             # Lowering it below what it was takes CAP_SYS_RESOURCE.
             kernel.write_process_file(f"/proc/{pid}/oom_score_adj", str(self.process.oom_score_adj))
         self.child.channel.send(b"g", body)
+        self.child.start_time = start_time(pid)
 
     def _take_terminal(self, name: bytes, master: int) -> None:
         if self.console_socket is None:
@@ -164,7 +167,7 @@ class InitConversation(Conversation):
         if self.plan.user and not self.plan.time:
             self._map()
         if self.launch.group is not None and not self.was_placed:
-            self.launch.group.add(self.child.pid)
+            self.launch.group.add(self.child.pid, controllers=("unified",))
         linux = self.plan.linux
         if linux is None or not linux.net_devices:
             return b""

@@ -159,12 +159,14 @@ def execute(
     console_socket: str | None = None,
     death_signal: int = signal.SIGKILL,
     cache_dir: str | None = None,
+    sibling: bool = False,
 ) -> Child:
     """Run ``process`` in a running container; returns once its program was executed.
 
     With ``start=False`` it waits at the gate for ``Child.start``. ``stdio``: descriptors for 0, 1
     and 2 (with a terminal they are not used: its master is ``Child.console``, or goes to
-    ``console_socket``). Raises InvalidArgument, CommandNotFound (127), CommandNotExecutable (126),
+    ``console_socket``). ``sibling``: it becomes a child of the caller's parent, which reaps it.
+    Raises InvalidArgument, CommandNotFound (127), CommandNotExecutable (126),
     Conflict when the container has ended; then nothing is left of the process.
     """
     warnings = validate_process(process)
@@ -178,7 +180,7 @@ def execute(
     child.warnings = warnings
     try:
         joined = _namespaces_to_join(target.pid)
-        pid, child_pidfd = clone3()
+        pid, child_pidfd = clone3(CLONE_PARENT if sibling else 0)
         if pid == 0:
             ours.close()
             entry = Entry(

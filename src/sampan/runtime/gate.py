@@ -21,10 +21,10 @@ opened O_RDWR waits for nobody).
 
 from __future__ import annotations
 
+import _socket
 import errno
 import json
 import os
-import socket
 import stat
 from array import array
 
@@ -64,7 +64,9 @@ class Channel:
     @classmethod
     def pair(cls) -> tuple[Channel, Channel]:
         """(the parent's end, the child's end)."""
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        ours, theirs = _socket.socketpair(
+            _socket.AF_UNIX, _socket.SOCK_SEQPACKET | _socket.SOCK_CLOEXEC
+        )
         return cls(ours.detach()), cls(theirs.detach())
 
     def close(self) -> None:
@@ -81,9 +83,9 @@ class Channel:
         if descriptor < 0:
             os.write(self.fd, tag + body)
             return
-        sock = socket.socket(fileno=self.fd)
+        sock = _socket.socket(fileno=self.fd)
         try:
-            rights = (socket.SOL_SOCKET, socket.SCM_RIGHTS, array("i", [descriptor]))
+            rights = (_socket.SOL_SOCKET, _socket.SCM_RIGHTS, array("i", [descriptor]))
             sock.sendmsg([tag + body], [rights])
         finally:
             sock.detach()
@@ -95,16 +97,16 @@ class Channel:
 
     def receive_with_descriptor(self) -> tuple[bytes, bytes, int]:
         """As ``receive``, with the descriptor that came along or -1."""
-        sock = socket.socket(fileno=self.fd)
+        sock = _socket.socket(fileno=self.fd)
         try:
             message, ancillary, _, _ = sock.recvmsg(
-                MAX_MESSAGE, socket.CMSG_SPACE(4), socket.MSG_CMSG_CLOEXEC
+                MAX_MESSAGE, _socket.CMSG_SPACE(4), _socket.MSG_CMSG_CLOEXEC
             )
         finally:
             sock.detach()
         descriptor = -1
         for level, kind, data in ancillary:
-            if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
+            if level == _socket.SOL_SOCKET and kind == _socket.SCM_RIGHTS:
                 descriptor = array("i", data[:4])[0]
         return message[:1], message[1:], descriptor
 

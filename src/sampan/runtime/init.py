@@ -67,6 +67,8 @@ class _Init:
         if not plan.user or os.geteuid() == 0:
             # newuidmap(1) refuses a target that is root's, as a process that is not dumpable is.
             set_dumpable(False)
+        if launch.group is not None:
+            launch.group.enter()
         place_stdio(launch.stdio, 3 + self.entry.kept)
         os.umask(0)
         if plan.staged:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 from sampan.errors import InvalidArgument
 from sampan.kernel import seccomp
-from sampan.kernel.processes import clone3
+from sampan.kernel.processes import CLONE_PARENT, clone3
 from sampan.oci.runtime import DeviceRule
 from sampan.runtime import gate, init, rootfs
 from sampan.runtime import spec as rules
@@ -61,7 +61,8 @@ class Launch:
     ``gate_dir``: a directory for FIFOs instead of a socket, when another process will start the
     container. ``death_signal``: what init gets when the caller dies, 0 for nothing.
     ``console_socket``: where to send the terminal; else it is ``Child.console``. ``cache_dir``: for
-    compiled seccomp filters.
+    compiled seccomp filters. ``sibling``: init becomes a child of the caller's parent
+    (CLONE_PARENT), which reaps it, and whose death is meant by ``death_signal``.
     """
 
     __slots__ = (
@@ -78,6 +79,7 @@ class Launch:
         "no_pivot",
         "preserve_fds",
         "rootfs",
+        "sibling",
         "spec",
         "stdio",
     )
@@ -100,6 +102,7 @@ class Launch:
         death_signal: int | None = None,
         console_socket: str | None = None,
         cache_dir: str | None = None,
+        sibling: bool = False,
     ) -> None:
         if listen_fds and spec.process is not None:
             activated = (f"LISTEN_FDS={listen_fds}", "LISTEN_PID=1")
@@ -122,6 +125,7 @@ class Launch:
         self.death_signal = death_signal
         self.console_socket = console_socket
         self.cache_dir = cache_dir
+        self.sibling = sibling
 
 
 class Setup:
@@ -176,9 +180,8 @@ def create(launch: Launch) -> Child:
             child.group = launch.group
             child.warnings += _limit(setup, launch.group)
         born_in_group = setup.cgroup_fd >= 0 and not plan.staged
-        pid, pidfd = clone3(
-            0 if plan.staged else plan.new, cgroup_fd=setup.cgroup_fd if born_in_group else -1
-        )
+        flags = (0 if plan.staged else plan.new) | (CLONE_PARENT if launch.sibling else 0)
+        pid, pidfd = clone3(flags, cgroup_fd=setup.cgroup_fd if born_in_group else -1)
         if pid == 0:
             ours.close()
             init.main(setup)

@@ -7,8 +7,8 @@ message, one SCM_RIGHTS descriptor. A seccomp agent also gets the container proc
 
 from __future__ import annotations
 
+import _socket
 import json
-import socket
 from array import array
 from typing import TYPE_CHECKING
 
@@ -25,15 +25,17 @@ _DEADLINE = 10.0
 
 def send_descriptor(path: str, payload: bytes, descriptor: int) -> None:
     """Connect to ``path`` and send ``descriptor`` with ``payload``; raises Unavailable."""
-    rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array("i", [descriptor]))]
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as sock:
+    rights = [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, array("i", [descriptor]))]
+    sock = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM | _socket.SOCK_CLOEXEC)
+    try:
         sock.settimeout(_DEADLINE)
-        try:
-            sock.connect(path)
-            sent = sock.sendmsg([payload], rights)
-            sock.sendall(payload[sent:])
-        except OSError as error:
-            raise Unavailable(f"{path}: nobody takes the descriptor: {error}") from None
+        sock.connect(path)
+        sent = sock.sendmsg([payload], rights)
+        sock.sendall(payload[sent:])
+    except OSError as error:
+        raise Unavailable(f"{path}: nobody takes the descriptor: {error}") from None
+    finally:
+        sock.close()
 
 
 def send_listener(seccomp: Seccomp, listener: int, pid: int, state: bytes, version: str) -> None:
