@@ -8,10 +8,10 @@ short-lived callers. A file of that directory is trusted: it must be the runtime
 from __future__ import annotations
 
 import ctypes
-import hashlib
 import json
 import os
 import struct
+from _blake2 import blake2b  # hashlib would load OpenSSL: 4 MB in every monitor
 from typing import TYPE_CHECKING
 
 from sampan.errors import InvalidArgument, KernelError
@@ -73,7 +73,7 @@ def compiled(seccomp: Seccomp, cache_dir: str | None = None) -> Filter:
     # The listener and its metadata are not in the program; what is left decides it.
     profile = seccomp.replace(listener_path=None, listener_metadata=None).to_json()
     key = json.dumps([_COMPILER, machine, profile], sort_keys=True, separators=(",", ":"))
-    digest = hashlib.sha256(key.encode()).hexdigest()
+    digest = blake2b(key.encode(), digest_size=32).hexdigest()
     found = _memory.get(digest)
     if found is None:
         program = _cached(cache_dir, digest) if cache_dir else None
