@@ -11,6 +11,8 @@ import pytest
 from sampan.errors import Conflict, KernelError
 from sampan.kernel import mounts, namespaces
 from sampan.kernel.cgroups import Group, Hierarchy, detect
+from sampan.kernel.cgroups.detect import membership
+from sampan.kernel.processes import clone3
 from tests.kernel.cgroups.workers import Worker, sleep
 
 pytestmark = [pytest.mark.root, pytest.mark.v2]
@@ -124,17 +126,26 @@ def test_add_to_one_controller_only(hierarchy: Hierarchy, group: Group, work: Wo
     assert "pids" in inside[0]
 
 
-def test_clone_into_the_group(hierarchy: Hierarchy, group: Group) -> None:
-    from sampan.kernel.processes import clone3
-
+def test_a_child_is_born_in_the_group_and_enters_the_rest(
+    hierarchy: Hierarchy, group: Group
+) -> None:
     fd = group.open_fd()
-    if hierarchy.kind != "v2":
+    if hierarchy.unified is None:
         assert fd is None
         return
     assert fd is not None
     pid, pidfd = clone3(0, cgroup_fd=fd)
     if pid == 0:
-        os._exit(0 if group.path in Path("/proc/self/cgroup").read_text() else 1)
+        code = 1
+        try:
+            before = membership(Path("/proc/self/cgroup").read_text())
+            group.enter()
+            after = membership(Path("/proc/self/cgroup").read_text())
+            ours = {key for tree in hierarchy.trees for key in tree.keys} - {"unified"} | {""}
+            code = 0 if before[""] == group.path else 2
+            code |= 0 if {key for key in after if after[key] == group.path} == ours else 4
+        finally:
+            os._exit(code)
     os.close(fd)
     os.close(pidfd)
     assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
