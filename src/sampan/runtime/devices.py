@@ -80,7 +80,7 @@ def make_all(root: int, devices: list[Device], bind: bool) -> None:
                     opened = -1
                 opened = paths.make_directory_in_root(root, parent or "/", 0o755)
                 directory = parent
-            if not bind:
+            if not bind or device.type == "p":
                 try:
                     _make(opened, name, device)
                     continue

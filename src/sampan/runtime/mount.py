@@ -331,7 +331,8 @@ class Builder:
                     return
             if options.copyup:
                 if directory and existed:
-                    copyup.fill(fd, target)
+                    given = any(word.startswith(("mode=", "uid=", "gid=")) for word in options.data)
+                    copyup.fill(fd, target, keep_root=given)
                 if (options.set | options.recursive_set) & km.MOUNT_ATTR_RDONLY:
                     km.mount_setattr(fd, "", 0, km.MOUNT_ATTR_RDONLY)
             self.attach(plan, fd, target)
