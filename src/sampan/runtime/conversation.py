@@ -140,9 +140,9 @@ class Conversation:
 class InitConversation(Conversation):
     """With the init of a new container."""
 
-    __slots__ = ("launch", "plan", "was_placed")
+    __slots__ = ("launch", "plan")
 
-    def __init__(self, child: Child, launch: Launch, plan: Plan, was_placed: bool) -> None:
+    def __init__(self, child: Child, launch: Launch, plan: Plan) -> None:
         process = launch.spec.process
         assert process is not None  # validated
         super().__init__(
@@ -154,7 +154,6 @@ class InitConversation(Conversation):
         )
         self.launch = launch
         self.plan = plan
-        self.was_placed = was_placed
 
     def _state(self) -> bytes:
         return self.child.state("creating")
@@ -166,8 +165,6 @@ class InitConversation(Conversation):
     def _placed(self) -> bytes:
         if self.plan.user and not self.plan.time:
             self._map()
-        if self.launch.group is not None and not self.was_placed:
-            self.launch.group.add(self.child.pid, controllers=("unified",))
         linux = self.plan.linux
         if linux is None or not linux.net_devices:
             return b""

@@ -11,6 +11,7 @@ path of the container's (CVE-2019-5736, CVE-2024-21626). Nothing of the caller's
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import signal
@@ -75,11 +76,17 @@ class _Conversation(Conversation):
     __slots__ = ("placed", "target")
 
     def __init__(
-        self, child: Child, target: RunningContainer, process: Process, console_socket: str | None
+        self,
+        child: Child,
+        target: RunningContainer,
+        process: Process,
+        *,
+        placed: bool,
+        console_socket: str | None,
     ) -> None:
         super().__init__(child, target.spec, process, staged=False, console_socket=console_socket)
         self.target = target
-        self.placed = False
+        self.placed = placed
 
     def _state(self) -> bytes:
         target = self.target
@@ -95,14 +102,20 @@ class _Conversation(Conversation):
 class _Exec:
     """The child's view of one exec."""
 
-    __slots__ = ("channel", "entry", "joined", "pidfd", "stdio")
+    __slots__ = ("channel", "entry", "group", "joined", "pidfd", "stdio")
 
     def __init__(
-        self, entry: Entry, joined: int, pidfd: int, stdio: tuple[int, int, int] | None
+        self,
+        entry: Entry,
+        joined: int,
+        pidfd: int,
+        stdio: tuple[int, int, int] | None,
+        group: Group | None,
     ) -> None:
         self.entry = entry
         self.channel = entry.channel
         self.joined = joined
+        self.group = group
         self.pidfd = pidfd
         self.stdio = stdio
 
@@ -111,6 +124,8 @@ class _Exec:
         become_child()
         set_dumpable(False)
         place_stdio(self.stdio, 3 + entry.kept)
+        if self.group is not None:
+            self.group.enter()
         affinity = process.exec_cpu_affinity
         if affinity is not None and affinity.initial:
             _run_on(affinity.initial, "initial")
@@ -178,9 +193,11 @@ def execute(
     ours, theirs = gate.Channel.pair()
     child = Child(ours, None)
     child.warnings = warnings
+    born = -1
     try:
         joined = _namespaces_to_join(target.pid)
-        pid, child_pidfd = clone3(CLONE_PARENT if sibling else 0)
+        born = _born_in(target, process)
+        pid, child_pidfd, placed = _fork(CLONE_PARENT if sibling else 0, born)
         if pid == 0:
             ours.close()
             entry = Entry(
@@ -193,10 +210,10 @@ def execute(
                 death_signal=death_signal,
                 kept=preserve_fds,
             )
-            _main(_Exec(entry, joined, pidfd, stdio))
+            _main(_Exec(entry, joined, pidfd, stdio, target.group if placed else None))
         child.pid, child.pidfd = pid, child_pidfd
         theirs.close()
-        _Conversation(child, target, process, console_socket).serve()
+        _Conversation(child, target, process, placed=placed, console_socket=console_socket).serve()
         if start:
             child.start()
     except BaseException:
@@ -205,7 +222,31 @@ def execute(
     finally:
         theirs.close()
         os.close(pidfd)
+        if born >= 0:
+            os.close(born)
     return child
+
+
+def _born_in(target: RunningContainer, process: Process) -> int:
+    """A descriptor of the v2 cgroup to be born in, or -1: there is none, or the process is to run
+    on its initial CPUs before it joins."""
+    affinity = process.exec_cpu_affinity
+    if target.group is None or (affinity is not None and affinity.initial):
+        return -1
+    fd = target.group.open_fd()
+    return -1 if fd is None else fd
+
+
+def _fork(flags: int, born: int) -> tuple[int, int, bool]:
+    """clone3, in cgroup ``born`` where that takes processes: (pid, pidfd, whether it did)."""
+    if born >= 0:
+        try:
+            return *clone3(flags, cgroup_fd=born), True
+        except KernelError as error:
+            # Its processes have moved into groups of their own below (cgroups(7)).
+            if error.errno not in (errno.EBUSY, errno.EOPNOTSUPP):
+                raise
+    return *clone3(flags), False
 
 
 def _main(this: _Exec) -> NoReturn:

@@ -179,15 +179,14 @@ def create(launch: Launch) -> Child:
             launch.group.create()
             child.group = launch.group
             child.warnings += _limit(setup, launch.group)
-        born_in_group = setup.cgroup_fd >= 0 and not plan.staged
         flags = (0 if plan.staged else plan.new) | (CLONE_PARENT if launch.sibling else 0)
-        pid, pidfd = clone3(flags, cgroup_fd=setup.cgroup_fd if born_in_group else -1)
+        pid, pidfd = clone3(flags, cgroup_fd=setup.cgroup_fd)
         if pid == 0:
             ours.close()
             init.main(setup)
         child.pid, child.pidfd = pid, pidfd
         theirs.close()
-        InitConversation(child, launch, plan, born_in_group).serve()
+        InitConversation(child, launch, plan).serve()
     except BaseException:
         child.abort()
         raise
@@ -197,7 +196,8 @@ def create(launch: Launch) -> Child:
 
 
 def _limit(setup: Setup, group: Group) -> tuple[str, ...]:
-    """Limit the new cgroup; where it is one a child can be born in, open it."""
+    """Limit the new cgroup; open the v2 one, for the child to be born in (the child enters the
+    v1 ones by itself, which is cheaper than moving it)."""
     linux = setup.launch.spec.linux
     resources = linux.resources if linux is not None else None
     warnings = group.limit(resources) if resources is not None else []
