@@ -12,6 +12,7 @@ import os
 import socket
 from typing import TYPE_CHECKING
 
+from sampan.engine.log import log
 from sampan.errors import Conflict, InvalidArgument, KernelError
 
 if TYPE_CHECKING:
@@ -103,7 +104,10 @@ def remove_pidfile(path: str) -> None:
 
 
 def notify(state: str) -> None:
-    """Tell whoever waits in NOTIFY_SOCKET (sd_notify(3)); nothing when there is nobody."""
+    """Tell whoever waits in NOTIFY_SOCKET (sd_notify(3)), if there is anybody.
+
+    Who asked to be told may have left since: that is logged and no reason to stop.
+    """
     path = os.environ.get("NOTIFY_SOCKET", "")
     if not path:
         return
@@ -112,4 +116,4 @@ def notify(state: str) -> None:
         try:
             sock.sendto(state.encode(), address)
         except OSError as error:
-            raise KernelError("sendto", error.errno or 0, path) from error
+            log.warn("nobody hears NOTIFY_SOCKET", socket=path, error=error.strerror)

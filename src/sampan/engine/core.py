@@ -109,6 +109,7 @@ class Engine:
             if live.monitor is not None:
                 live.monitor.close()
         self.zygote.close()
+        self.volumes.close()
         self.image_store.close()
 
     def spawn_task(self, work: Coroutine[object, object, None]) -> None:
@@ -224,6 +225,7 @@ class Engine:
         for name in os.listdir(self.settings.trash):
             self._empty_trash(name)
         self.driver.collect()
+        self.volumes.collect()
 
     async def remove(self, reference: str, *, force: bool = False, volumes: bool = False) -> None:
         """Remove a container. Raises Conflict when it runs and ``force`` is not given."""

@@ -2,12 +2,14 @@
 
 Containers do not depend on it once they are made. A request that could not be handed over was
 provably not begun and goes to the next zygote; what becomes of one that was handed over is said
-on the monitor's connection, its end included.
+on the monitor's connection, its end included. One that ends as soon as it was started cannot work
+here: it is not started again before somebody needs it, so that no loop of starts runs unseen.
 """
 
 from __future__ import annotations
 
 import asyncio
+import time
 from typing import TYPE_CHECKING
 
 from sampan.engine.log import log
@@ -22,12 +24,16 @@ if TYPE_CHECKING:
 
 __all__ = ["ZygoteKeeper"]
 
+_SHORT_LIFE = 2.0
+"""Seconds; loading its modules takes a tenth of one."""
+
 
 class ZygoteKeeper:
     """Owns one zygote at a time. ``watch`` once there is an event loop, ``close`` at the end."""
 
     def __init__(self, zygote: Zygote) -> None:
         self._zygote = zygote
+        self._started = time.monotonic()
         self._loop: asyncio.AbstractEventLoop | None = None
 
     @property
@@ -40,12 +46,18 @@ class ZygoteKeeper:
         self._loop.add_reader(self._zygote.pidfd, self._ended)
 
     def _ended(self) -> None:
+        age = time.monotonic() - self._started
+        if age < _SHORT_LIFE:
+            log.error("the zygote ended at once; see what it said", pid=self._zygote.pid)
+            self._unwatch()
+            return
         log.warn("the zygote ended; starting another", pid=self._zygote.pid)
         self._replace()
 
     def _replace(self) -> None:
         self._unwatch()
         old, self._zygote = self._zygote, start_zygote()
+        self._started = time.monotonic()
         old.close()
         if self._loop is not None:
             self._loop.add_reader(self._zygote.pidfd, self._ended)

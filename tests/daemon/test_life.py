@@ -1,0 +1,271 @@
+"""The daemon's start and end, and what does not end with it: containers.
+
+Each test kills something with SIGKILL and looks at the whole machine afterwards: mounts, cgroups,
+processes, directories.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.daemon_fixture import Daemon
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+pytestmark = pytest.mark.root
+
+
+@pytest.fixture
+def own(tmp_path: Path) -> Iterator[Daemon]:
+    """A daemon of this test's own, not started."""
+    root = tmp_path / "d"
+    root.mkdir()
+    one = Daemon(root)
+    try:
+        yield one
+    finally:
+        one.close()
+
+
+def alive(pid: int) -> bool:
+    try:
+        with open(f"/proc/{pid}/stat", encoding="ascii") as file:
+            return file.read().rpartition(")")[2].split()[0] not in "ZX"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
+def test_it_is_ready_within_a_second_and_ends_when_told(own: Daemon) -> None:
+    before = time.monotonic()
+    own.start()
+    assert time.monotonic() - before < 2.5  # one second where nothing else runs
+    assert (own.exec_root / "sampan.pid").read_text() == str(own.pid)
+    assert os.stat(own.socket).st_mode & 0o777 == 0o660
+    zygotes = own.children("sampan-zygote")
+    assert len(zygotes) == 1
+    assert own.stop() == 0
+    assert not os.path.exists(own.socket)
+    assert not (own.exec_root / "sampan.pid").exists()
+    assert not alive(zygotes[0])
+
+
+def test_two_daemons_of_one_data_root_refuse_each_other_by_name(own: Daemon) -> None:
+    own.start()
+    other = Daemon(own.root)
+    other.socket = str(own.root / "other")
+    other.host = f"unix://{other.socket}"
+    assert other.spawn().wait(20) == 1
+    said = own.log.read_text()
+    assert f"data root {own.data_root} is in use by process {own.pid}" in said
+    assert own.get("/_ping").status == 200
+
+
+def test_a_socket_in_use_is_not_taken_and_a_stale_one_is(own: Daemon, tmp_path: Path) -> None:
+    own.start()
+    root = tmp_path / "e"
+    root.mkdir()
+    other = Daemon(root)
+    other.host = own.host
+    assert other.spawn().wait(20) == 1
+    assert f"another program listens on {own.socket}" in other.log.read_text()
+    other.close()
+    own.kill()
+    assert os.path.exists(own.socket)
+    own.start()
+    assert own.get("/_ping").status == 200
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (("--no-such-option",), "--no-such-option"),
+        (("-H", "tcp://127.0.0.1:0"), "--insecure-tcp"),
+        (("-H", "npipe:///x"), "npipe is not supported"),
+        (("-H", "unix://relative"), "must be absolute"),
+        (("--storage-driver", "zfs"), "zfs"),
+        (("--group", "no-such-group"), "no such group"),
+    ],
+)
+def test_bad_options_are_refused_by_name(
+    tmp_path: Path, options: tuple[str, ...], words: str
+) -> None:
+    one = Daemon(tmp_path, *options)
+    try:
+        assert one.spawn().wait(20) == 1
+        assert words in one.log.read_text()
+    finally:
+        one.close()
+
+
+def test_tcp_serves_when_it_was_asked_for_twice(tmp_path: Path) -> None:
+    import http.client
+    import socket
+
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    one = Daemon(tmp_path, "-H", f"tcp://127.0.0.1:{port}", "--insecure-tcp")
+    try:
+        one.start()
+        connection = http.client.HTTPConnection("127.0.0.1", port)
+        connection.request("GET", "/_ping")
+        assert connection.getresponse().read() == b"OK"
+        connection.close()
+    finally:
+        one.close()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_containers_live_on_without_their_daemon(own: Daemon, number: int) -> None:
+    own.start()
+    ticking = own.run("sh", "-c", "i=0; while :; do echo $((i=i+1)); sleep 0.05; done")
+    ending = own.run("sh", "-c", "sleep 0.3; echo last; exit 9")
+    frozen = own.run("sleep", "600")
+    own.post(f"/containers/{frozen}/pause")
+    gone = own.create("sh", "-c", "sleep 0.3", HostConfig={"AutoRemove": True})
+    own.post(f"/containers/{gone}/start")
+    pid = own.state(ticking)["Pid"]
+    instance = own.post(
+        f"/containers/{ticking}/exec", {"Cmd": ["sh", "-c", "sleep 1; exit 4"]}
+    ).json()["Id"]
+    own.post(f"/exec/{instance}/start", {"Detach": True})
+    own.stop(number)
+    time.sleep(0.8)
+    assert alive(pid)
+    own.start()
+    state = own.state(ticking)
+    assert (state["Status"], state["Pid"]) == ("running", pid)
+    assert len(own.logs(ticking).splitlines()) > 10
+    state = own.state(ending)
+    assert (state["Status"], state["ExitCode"], state["Error"]) == ("exited", 9, "")
+    assert own.logs(ending) == "last\n"
+    assert own.state(frozen)["Status"] == "paused"
+    assert own.post(f"/containers/{frozen}/unpause").status == 204
+    assert own.get(f"/containers/{gone}/json").status == 404
+    own.wait_for(lambda: own.get(f"/exec/{instance}/json").json()["ExitCode"] == 4)
+    assert own.post(f"/containers/{ticking}/stop", t=1).status == 204
+    assert own.delete(f"/containers/{frozen}", force=1).status == 204
+    for container in (ticking, ending, frozen, gone):
+        assert own.leftovers(container) == []
+
+
+def test_a_container_whose_monitor_died_is_ended_and_reported_so(own: Daemon) -> None:
+    own.start()
+    other = own.run("sleep", "600")
+    container = own.run("sh", "-c", "sleep 601 & sleep 602")
+    pid = own.state(container)["Pid"]
+    os.kill(own.monitor_of(container), signal.SIGKILL)
+    own.wait_for(lambda: own.state(container)["Status"] == "exited")
+    state = own.state(container)
+    assert state["ExitCode"] == 137
+    assert "monitor died" in state["Error"]
+    assert not alive(pid)
+    assert own.leftovers(container) == []
+    assert own.state(other)["Running"]
+    assert own.post(f"/containers/{container}/start").status == 204
+    own.delete(f"/containers/{container}", force=1)
+
+
+def test_a_monitor_that_died_while_nobody_watched_is_found(own: Daemon) -> None:
+    own.start()
+    container = own.run("sleep", "600")
+    monitor, pid = own.monitor_of(container), own.state(container)["Pid"]
+    own.kill()
+    os.kill(monitor, signal.SIGKILL)
+    own.start()
+    state = own.state(container)
+    assert (state["Status"], state["ExitCode"]) == ("exited", 137)
+    assert "monitor died" in state["Error"]
+    assert not alive(pid)
+    assert own.leftovers(container) == []
+
+
+def test_a_zygote_that_died_is_replaced_and_containers_do_not_notice(own: Daemon) -> None:
+    own.start()
+    container = own.run("sleep", "600")
+    (zygote,) = own.children("sampan-zygote")
+    os.kill(zygote, signal.SIGKILL)
+    second = own.run("echo", "again")
+    assert own.wait(second) == 0
+    assert own.state(container)["Running"]
+    (another,) = own.children("sampan-zygote")
+    assert another != zygote
+
+
+def test_a_daemon_killed_at_any_moment_of_a_life_leaves_nothing_half_done(own: Daemon) -> None:
+    """The moments come by chance: lives are lived while the daemon is killed again and again."""
+    own.start()
+    own.run("sleep", "600", name="bystander")
+    stop = threading.Event()
+    lives = 0
+
+    def live() -> None:
+        nonlocal lives
+        while not stop.is_set():
+            try:
+                container = own.create("true")
+                own.post(f"/containers/{container}/start")
+                own.wait(container)
+                own.delete(f"/containers/{container}", force=1)
+                lives += 1
+            except (OSError, AssertionError, ValueError, KeyError):
+                time.sleep(0.01)  # the daemon is away
+            except Exception:  # noqa: BLE001 - whatever a cut connection looks like
+                time.sleep(0.01)
+
+    clients = [threading.Thread(target=live) for _ in range(2)]
+    for client in clients:
+        client.start()
+    for pause in (0.31, 0.17, 0.23, 0.41, 0.29):
+        time.sleep(pause)
+        own.kill()
+        own.start()
+    stop.set()
+    for client in clients:
+        client.join(30)
+    own.kill()
+    own.start()
+    assert lives > 0
+    known = {item["Id"] for item in own.get("/containers/json", all=1).json()}
+    assert own.state("bystander")["Running"]
+    for item in own.get("/containers/json", all=1).json():
+        if item["Names"] != ["/bystander"]:
+            own.wait(item["Id"])
+            assert own.delete(f"/containers/{item['Id']}", force=1).status == 204
+    running = {own.get("/containers/bystander/json").json()["Id"]}
+    own.wait_for(lambda: _names(own.data_root / "containers") == running)
+    own.wait_for(lambda: _names(own.data_root / "overlay2" / "containers") <= running)
+    own.wait_for(lambda: _names(own.exec_root / "containers") == running)
+    for container in known - running:
+        assert own.leftovers(container) == []
+
+
+def _names(directory: Path) -> set[str]:
+    return set(os.listdir(directory)) if directory.is_dir() else set()
+
+
+def test_a_start_whose_zygote_dies_in_between_fails_and_leaves_nothing(own: Daemon) -> None:
+    own.start()
+    container = own.create("true")
+    (zygote,) = own.children("sampan-zygote")
+    os.kill(zygote, signal.SIGSTOP)
+    answers: list[int] = []
+    starting = threading.Thread(
+        target=lambda: answers.append(own.post(f"/containers/{container}/start").status)
+    )
+    starting.start()
+    time.sleep(0.2)
+    os.kill(zygote, signal.SIGKILL)
+    starting.join(20)
+    assert answers == [503]
+    assert own.state(container)["Status"] == "created"
+    assert own.leftovers(container) == []
+    assert own.post(f"/containers/{container}/start").status == 204
