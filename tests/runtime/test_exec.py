@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from sampan.runtime.child import Child
 
-pytestmark = [pytest.mark.root, pytest.mark.v2]
+pytestmark = pytest.mark.root
 
 
 @pytest.fixture(scope="module")
@@ -61,6 +61,7 @@ def run_in(target: RunningContainer, *args: str, **changes: Any) -> tuple[int, s
     return code, data.decode()
 
 
+@pytest.mark.v2
 def test_it_is_in_every_namespace_of_the_container(target: RunningContainer) -> None:
     names = ("cgroup", "ipc", "mnt", "net", "pid", "time", "uts")
     script = "; ".join(f"readlink /proc/self/ns/{name}" for name in names)
@@ -69,6 +70,7 @@ def test_it_is_in_every_namespace_of_the_container(target: RunningContainer) -> 
     assert output.split() == [os.readlink(f"/proc/{target.pid}/ns/{name}") for name in names]
 
 
+@pytest.mark.v2
 def test_it_is_in_the_containers_cgroup(target: RunningContainer) -> None:
     _, output = run_in(target, "cat", "/proc/self/cgroup")
     assert {line.split(":")[2] for line in output.split()} == {"/"}
@@ -110,6 +112,7 @@ def test_capabilities_limits_and_no_new_privileges(target: RunningContainer) -> 
     ]  # fmt: skip
 
 
+@pytest.mark.v2
 def test_cpu_affinity(target: RunningContainer) -> None:
     affinity = {"initial": "0", "final": "0"}
     _, output = run_in(

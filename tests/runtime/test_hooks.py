@@ -35,7 +35,6 @@ def hook(text: str, **changes: Any) -> Hook:
 
 
 @pytest.mark.root
-@pytest.mark.v2
 def test_each_kind_runs_in_its_order_and_place(bundle: Path) -> None:
     log = bundle / "rootfs/log"
     log.unlink(missing_ok=True)
@@ -73,7 +72,6 @@ def test_each_kind_runs_in_its_order_and_place(bundle: Path) -> None:
 
 
 @pytest.mark.root
-@pytest.mark.v2
 def test_the_state_is_on_standard_input(bundle: Path, tmp_path: Path) -> None:
     names = ("createRuntime", "createContainer", "poststart", "poststop")
     wanted = {kind: [script(f"cat > {tmp_path}/{kind}")] for kind in names}
@@ -100,7 +98,6 @@ def test_the_state_is_on_standard_input(bundle: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.root
-@pytest.mark.v2
 def test_a_start_hook_without_an_environment_has_the_containers(bundle: Path) -> None:
     one = {"path": "/bin/sh", "args": ["sh", "-c", "echo $NAME > /environment"]}
     process = {"env": ["PATH=/bin", "NAME=boat"]}
@@ -110,7 +107,6 @@ def test_a_start_hook_without_an_environment_has_the_containers(bundle: Path) ->
 
 
 @pytest.mark.root
-@pytest.mark.v2
 @pytest.mark.parametrize("kind", KINDS[:5])
 def test_a_failing_hook_ends_the_container_and_runs_poststop(
     bundle: Path, tmp_path: Path, kind: str

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-pytestmark = [pytest.mark.root, pytest.mark.v2]
+pytestmark = pytest.mark.root
 
 
 @pytest.fixture(scope="module")
@@ -69,6 +69,7 @@ def nothing_left() -> Iterator[None]:
     assert picture() == before
 
 
+@pytest.mark.v2
 def test_a_command_runs_and_its_status_comes_back(bundle: Path) -> None:
     assert run(bundle, "sh", "-c", "echo hello; exit 3") == (3, "hello\n")
 
@@ -351,6 +352,7 @@ def test_a_terminal_needs_a_devpts(bundle: Path) -> None:
         create(Launch("x", spec, str(bundle)))
 
 
+@pytest.mark.v2
 @pytest.mark.usefixtures("nothing_left")
 def test_abort_leaves_nothing_of_a_created_container(bundle: Path) -> None:
     group = cgroups.detect().group("/sampan-test-launch")
@@ -384,6 +386,7 @@ def test_a_failing_configuration_leaves_nothing(bundle: Path, changes: dict[str,
         Run(bundle, spec_of("true", **changes), group=group)
 
 
+@pytest.mark.v2
 def test_a_group_in_use_is_refused_and_left_alone(bundle: Path) -> None:
     group = cgroups.detect().group("/sampan-test-launch")
     first = Run(bundle, spec_of("sleep", "100"), group=group)

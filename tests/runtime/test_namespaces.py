@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from sampan.runtime.child import Child
 
-pytestmark = [pytest.mark.root, pytest.mark.v2]
+pytestmark = pytest.mark.root
 
 MAPPINGS = [{"containerID": 0, "hostID": 100000, "size": 65536}]
 
@@ -122,6 +122,7 @@ def test_mount_what_is_mounted_inside_is_not_seen_outside(bundle: Path) -> None:
     assert not (bundle / "rootfs/tmp/inside").exists()
 
 
+@pytest.mark.v2
 def test_cgroup_the_containers_is_its_root(bundle: Path) -> None:
     group = cgroups.detect().group("/sampan-test-ns")
     container = Run(bundle, spec_of("cat", "/proc/self/cgroup"), group=group)
@@ -133,6 +134,7 @@ def test_cgroup_the_containers_is_its_root(bundle: Path) -> None:
     assert {line.split(":")[2] for line in output.split()} == {"/"}
 
 
+@pytest.mark.v2
 def test_cgroup_inherited_shows_the_whole_path(bundle: Path) -> None:
     group = cgroups.detect().group("/sampan-test-ns")
     spec = spec_of("cat", "/proc/self/cgroup", linux={"namespaces": without("cgroup")})
@@ -145,6 +147,7 @@ def test_cgroup_inherited_shows_the_whole_path(bundle: Path) -> None:
     assert "/sampan-test-ns" in output
 
 
+@pytest.mark.v2
 def test_time_offsets_move_the_clocks(bundle: Path) -> None:
     days = 100 * 86400
     linux = {

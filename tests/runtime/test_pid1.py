@@ -14,7 +14,7 @@ from tests.runtime.containers import Run, make_bundle, run, shell, spec_of
 if TYPE_CHECKING:
     from pathlib import Path
 
-pytestmark = [pytest.mark.root, pytest.mark.v2]
+pytestmark = pytest.mark.root
 
 INIT = {"init_process": True}
 

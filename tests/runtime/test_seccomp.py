@@ -18,7 +18,7 @@ from tests.runtime.containers import CAPABILITIES, Run, make_bundle, process_of,
 if TYPE_CHECKING:
     from pathlib import Path
 
-pytestmark = [pytest.mark.root, pytest.mark.v2]
+pytestmark = pytest.mark.root
 
 
 @pytest.fixture(scope="module")
