@@ -34,7 +34,7 @@ class Conversation:
     ``staged``: the process that was forked is not the one that stays; it will say which is.
     """
 
-    __slots__ = ("child", "console_socket", "process", "spec", "staged")
+    __slots__ = ("child", "console_socket", "limited", "process", "spec", "staged")
 
     def __init__(
         self,
@@ -50,6 +50,7 @@ class Conversation:
         self.process = process
         self.staged = staged
         self.console_socket = console_socket
+        self.limited = False
 
     def serve(self) -> None:
         """Answer until the child waits at the gate; raises what the child reports."""
@@ -72,8 +73,13 @@ class Conversation:
             elif tag == b"S":
                 self._hand_over_listener(int(body))
                 channel.send(b"s")
-            elif tag == b"W":
+            elif tag == b"L":
                 _set_limits(self.child.pid, self.process)
+                self.limited = True
+                channel.send(b"l")
+            elif tag == b"W":
+                if not self.limited:
+                    _set_limits(self.child.pid, self.process)
                 self.child.warnings += _missing_capabilities(body)
                 return
             elif tag == b"E":

@@ -132,6 +132,10 @@ class Entry:
                 set_personality(linux.personality.domain)
             if self.is_init and (policy := linux.memory_policy) is not None:
                 set_memory_policy(policy.mode, policy.flags, policy.nodes or "")
+        if process.rlimits and identity.uid:
+            # Afterwards the parent is another user, and may not without CAP_SYS_RESOURCE.
+            self.channel.send(b"L")
+            self.channel.expect(b"l")
         _give_stdio(identity.uid)
         umask = process.user.umask
         os.umask(0o022 if umask is None else umask)
