@@ -31,7 +31,8 @@ def send_descriptor(path: str, payload: bytes, descriptor: int) -> None:
         sock.settimeout(_DEADLINE)
         sock.connect(path)
         sent = sock.sendmsg([payload], rights)
-        sock.sendall(payload[sent:])
+        if sent < len(payload):  # the receiver may have closed once it had all
+            sock.sendall(payload[sent:])
     except OSError as error:
         raise Unavailable(f"{path}: nobody takes the descriptor: {error}") from None
     finally:
