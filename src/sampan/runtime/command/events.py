@@ -79,9 +79,10 @@ def _follow(state: State, group: Group, pidfd: int, interval: float) -> None:
             ready = [fd for fd, _ in poll.poll(max(due - time.monotonic(), 0) * 1000)]
             if watch is not None and watch in ready:
                 os.read(watch, 4096)
-                if group.exists() and group.oom_count() > seen:
-                    seen = group.oom_count()
-                    _say(state, "oom", None)
+            # Also at its end: what ended it may be told after the end itself.
+            if ready and group.exists() and (count := group.oom_count()) > seen:
+                seen = count
+                _say(state, "oom", None)
             if pidfd in ready:
                 return
     finally:

@@ -1,0 +1,233 @@
+"""run: in the foreground and detached, with terminals, signals and descriptors."""
+
+from __future__ import annotations
+
+import array
+import os
+import pty
+import select
+import signal
+import socket
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.runtime.command.runtime import FOREVER, Runtime, groups_of, make_bundle
+
+pytestmark = pytest.mark.root
+
+
+@pytest.mark.v2
+def test_the_exit_status_and_output_are_the_programs(runtime: Runtime, tmp_path: Path) -> None:
+    bundle = make_bundle(tmp_path / "one", "sh", "-c", "echo out; echo err >&2; cat; exit 7")
+    done = runtime.run("run", "-b", str(bundle), "one", input="in\n")
+    assert (done.returncode, done.stdout, done.stderr) == (7, "out\nin\n", "err\n")
+    assert os.listdir(runtime.root) == []
+    assert groups_of(bundle) == []
+
+
+def test_a_signal_ends_it_as_a_shell_would_say(runtime: Runtime, tmp_path: Path) -> None:
+    bundle = make_bundle(
+        tmp_path / "one",
+        "sh",
+        "-c",
+        "kill -KILL $$; sleep 9",
+        linux={"namespaces": [{"type": "mount"}]},
+    )
+    assert runtime.run("run", "-b", str(bundle), "one").returncode == 128 + 9
+
+
+def test_keep_keeps_what_has_ended(runtime: Runtime, tmp_path: Path) -> None:
+    bundle = make_bundle(tmp_path / "one", "true")
+    runtime.ok("run", "--keep", "-b", str(bundle), "one")
+    assert runtime.status("one") == "stopped"
+    runtime.ok("delete", "one")
+
+
+def test_signals_are_passed_on(runtime: Runtime, tmp_path: Path) -> None:
+    bundle = make_bundle(
+        tmp_path / "one",
+        "sh",
+        "-c",
+        "trap 'echo got; exit 3' USR1; echo ready; while :; do sleep 0.05; done",
+    )
+    with subprocess.Popen(
+        runtime.argv("run", "-b", str(bundle), "one"), stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+        process.send_signal(signal.SIGUSR1)
+        assert process.stdout.read() == "got\n"
+        assert process.wait(10) == 3
+
+
+def test_detached_it_returns_at_once(runtime: Runtime, tmp_path: Path) -> None:
+    bundle = make_bundle(tmp_path / "one", *FOREVER)
+    pid_file = tmp_path / "pid"
+    runtime.quiet("run", "--detach", "--pid-file", str(pid_file), "-b", str(bundle), "one")
+    assert runtime.status("one") == "running"
+    assert runtime.state("one")["pid"] == int(pid_file.read_text())
+
+
+@pytest.mark.parametrize(
+    ("terminal", "words", "message"),
+    [
+        (True, ("--detach",), "needs --console-socket"),
+        (True, ("--console-socket", "/x"), "--console-socket is for a detached process"),
+        (False, ("--detach", "--console-socket", "/x"), "--console-socket is for a detached"),
+    ],
+)
+def test_the_rules_of_terminals(
+    runtime: Runtime, tmp_path: Path, terminal: bool, words: tuple[str, ...], message: str
+) -> None:
+    bundle = make_bundle(tmp_path / "one", process={"terminal": terminal})
+    assert message in runtime.fails("run", *words, "-b", str(bundle), "one")
+    assert groups_of(bundle) == []
+
+
+def read_until(fd: int, wanted: bytes, patience: float = 10) -> bytes:
+    """What a terminal says, up to ``wanted``."""
+    seen = b""
+    deadline = time.monotonic() + patience
+    while wanted not in seen:
+        ready, _, _ = select.select([fd], [], [], max(deadline - time.monotonic(), 0))
+        assert ready, seen
+        try:
+            seen += os.read(fd, 4096)
+        except OSError:
+            raise AssertionError(seen) from None
+    return seen
+
+
+def test_a_terminal_in_the_foreground(runtime: Runtime, tmp_path: Path) -> None:
+    script = "tty; stty size; read line; echo got $line; exit 6"
+    bundle = make_bundle(tmp_path / "one", "sh", "-c", script, process={"terminal": True})
+    pid, master = pty.fork()
+    if pid == 0:
+        os.execv(runtime.argv()[0], runtime.argv("run", "-b", str(bundle), "one"))
+    try:
+        import fcntl
+        import struct
+        import termios
+
+        fcntl.ioctl(master, termios.TIOCSWINSZ, struct.pack("4H", 33, 77, 0, 0))
+        seen = read_until(master, b"/dev/pts/0")
+        os.write(master, b"hello\n")
+        seen += read_until(master, b"got hello")
+        _, status = os.waitpid(pid, 0)
+        assert os.waitstatus_to_exitcode(status) == 6
+        assert b"33 77" in seen
+    finally:
+        os.close(master)
+
+
+def received(server: socket.socket) -> tuple[bytes, int]:
+    """The one message of one connection: its text and its descriptor."""
+    server.settimeout(10)
+    connection, _ = server.accept()
+    with connection:
+        text, ancillary, _, _ = connection.recvmsg(4096, socket.CMSG_SPACE(4))
+    ((_, _, data),) = ancillary
+    return text, array.array("i", data[:4])[0]
+
+
+def test_the_console_socket_gets_the_master(runtime: Runtime, tmp_path: Path) -> None:
+    script = "tty; stty size; while :; do sleep 0.05; done"
+    bundle = make_bundle(
+        tmp_path / "one",
+        "sh",
+        "-c",
+        script,
+        process={"terminal": True, "consoleSize": {"height": 12, "width": 34}},
+    )
+    path = str(tmp_path / "socket")
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(path)
+        server.listen()
+        runtime.quiet("create", "--console-socket", path, "-b", str(bundle), "one")
+        name, master = received(server)
+        try:
+            assert os.isatty(master)
+            assert name
+            runtime.ok("start", "one")
+            assert b"/dev/pts/0" in read_until(master, b"12 34")
+        finally:
+            os.close(master)
+
+
+def test_the_pidfd_socket_gets_a_pidfd(runtime: Runtime, tmp_path: Path) -> None:
+    bundle = make_bundle(tmp_path / "one")
+    path = str(tmp_path / "socket")
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(path)
+        server.listen()
+        runtime.quiet("run", "-d", "--pidfd-socket", path, "-b", str(bundle), "one")
+        _, pidfd = received(server)
+    try:
+        info = Path(f"/proc/self/fdinfo/{pidfd}").read_text()
+        assert f"Pid:\t{runtime.state('one')['pid']}" in info
+    finally:
+        os.close(pidfd)
+
+
+def test_descriptors_are_kept_only_where_asked(runtime: Runtime, tmp_path: Path) -> None:
+    bundle = make_bundle(tmp_path / "one", "sh", "-c", "echo /proc/self/fd/*; cat <&3")
+    reader, writer = os.pipe()
+    os.write(writer, b"through\n")
+    os.close(writer)
+    other = os.open("/etc/hostname", os.O_RDONLY)
+    try:
+        argv = runtime.argv("run", "--preserve-fds", "1", "-b", str(bundle), "one")
+        pid = os.fork()
+        if pid == 0:
+            os.dup2(other, 9)
+            os.dup2(reader, 3)
+            os.dup2(other, 4)
+            out = os.open(tmp_path / "out", os.O_CREAT | os.O_WRONLY)
+            os.dup2(out, 1)
+            os.execv(argv[0], argv)
+        _, status = os.waitpid(pid, 0)
+    finally:
+        os.close(reader)
+        os.close(other)
+    assert status == 0
+    listed, text = (tmp_path / "out").read_text().splitlines()
+    names = {name.rpartition("/")[2] for name in listed.split()}
+    assert names <= {"0", "1", "2", "3", "self"} | {"4"}  # 4: the shell reads the directory
+    assert text == "through"
+
+
+def test_sockets_of_activation_are_passed_through(runtime: Runtime, tmp_path: Path) -> None:
+    bundle = make_bundle(tmp_path / "one", "sh", "-c", "echo $LISTEN_FDS $LISTEN_PID; cat <&3")
+    reader, writer = os.pipe()
+    os.write(writer, b"activated\n")
+    os.close(writer)
+    argv = runtime.argv("run", "-b", str(bundle), "one")
+    pid = os.fork()
+    if pid == 0:
+        os.dup2(reader, 3)
+        out = os.open(tmp_path / "out", os.O_CREAT | os.O_WRONLY)
+        os.dup2(out, 1)
+        environment = {"LISTEN_FDS": "1", "LISTEN_PID": str(os.getpid()), "PATH": "/bin"}
+        os.execve(argv[0], argv, environment)
+    os.close(reader)
+    os.waitpid(pid, 0)
+    assert (tmp_path / "out").read_text().splitlines() == ["1 1", "activated"]
+
+
+def test_orphans_are_reaped_meanwhile(runtime: Runtime, tmp_path: Path) -> None:
+    """Without a pid namespace they become children of the subreaper."""
+    script = "(sh -c 'sleep 0.1' &) ; sleep 0.4; exit 4"
+    bundle = make_bundle(
+        tmp_path / "one", "sh", "-c", script, linux={"namespaces": [{"type": "mount"}]}
+    )
+    assert runtime.run("run", "-b", str(bundle), "one").returncode == 4
+    assert runtime.run("run", "--no-subreaper", "-b", str(bundle), "one").returncode == 4
+
+
+def test_without_pivot_root(runtime: Runtime, tmp_path: Path) -> None:
+    bundle = make_bundle(tmp_path / "one", "ls", "/")
+    out = runtime.ok("run", "--no-pivot", "-b", str(bundle), "one")
+    assert "etc" in out.split() and "boot" not in out.split()
