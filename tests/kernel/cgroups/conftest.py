@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import os
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 
@@ -23,6 +24,7 @@ def hierarchy() -> Hierarchy:
 def new_group(hierarchy: Hierarchy) -> Iterator[Callable[[], Group]]:
     """Make groups; each is killed and removed at the end."""
     made: list[Group] = []
+    before = _handed_out(hierarchy)
 
     def make() -> Group:
         group = hierarchy.group(f"/sampan-test-{os.getpid()}-{next(_numbers)}")
@@ -35,6 +37,18 @@ def new_group(hierarchy: Hierarchy) -> Iterator[Callable[[], Group]]:
         if group.exists():
             group.kill()
             group.destroy()
+    for controller in _handed_out(hierarchy) - before:
+        _root(hierarchy).write_text(f"-{controller}")
+
+
+def _root(hierarchy: Hierarchy) -> Path:
+    assert hierarchy.unified is not None
+    return Path(hierarchy.unified.mount_point) / "cgroup.subtree_control"
+
+
+def _handed_out(hierarchy: Hierarchy) -> set[str]:
+    """Controllers a hybrid's v2 root offers its groups: a limit may have added to them."""
+    return set(_root(hierarchy).read_text().split()) if hierarchy.kind == "hybrid" else set()
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import mmap
 import os
 import signal
@@ -20,14 +21,12 @@ pytestmark = [pytest.mark.root, pytest.mark.v2]
 Work = Callable[[Group | None, Callable[[], object]], Worker]
 
 
-@pytest.fixture(params=["whole", "v1 alone"])
+@pytest.fixture(params=["whole", "v1 alone"] if detect().kind == "hybrid" else ["whole"])
 def hierarchy(request: pytest.FixtureRequest) -> Hierarchy:
     """What the machine has; and, of a hybrid, its v1 part as a machine of that kind has it."""
     whole = detect()
     if request.param == "whole":
         return whole
-    if whole.kind != "hybrid":
-        pytest.skip("not a hybrid machine")
     return Hierarchy([tree for tree in whole.trees if tree.version == 1])
 
 
@@ -150,6 +149,36 @@ def test_a_frozen_group_is_not_taken_again(group: Group) -> None:
     with pytest.raises(Conflict, match="is frozen"):
         group.create()
     group.thaw()
+
+
+def test_groups_come_and_go_in_many_processes_at_once(hierarchy: Hierarchy, work: Work) -> None:
+    """Their common parent is not there either: each finds it missing, new or half made."""
+    parent = hierarchy.group(f"/sampan-test-crowd-{os.getpid()}")
+
+    def lives(number: int) -> None:
+        for turn in range(4):
+            group = hierarchy.group(f"{parent.path}/{number}/{turn}")
+            group.create()
+            worker = Worker(group, sleep)
+            assert group.processes() == [worker.pid]
+            group.kill()
+            assert worker.wait() == -signal.SIGKILL
+            group.destroy()
+
+    try:
+        crowd = [work(None, functools.partial(lives, number)) for number in range(6)]
+        assert [worker.wait() for worker in crowd] == [0] * 6
+    finally:
+        parent.kill()
+        parent.destroy()
+
+
+def test_accounts_of_a_group_that_is_gone_are_empty(group: Group) -> None:
+    group.destroy()
+    usage = group.account()
+    assert (usage.cpu.total, usage.memory.usage.usage, usage.pids.current) == (0, 0, 0)
+    assert group.oom_count() == 0
+    assert group.processes() == []
 
 
 @pytest.mark.parametrize("path", ["", "/", ".", "/..", "../x", "/a/../b", "/a\nb"])

@@ -18,6 +18,7 @@ from sampan.oci.runtime import (
     BlockIO,
     Cpu,
     HugepageLimit,
+    InterfacePriority,
     Memory,
     Network,
     Pids,
@@ -270,16 +271,20 @@ def test_what_the_kernel_refuses_is_named_with_its_value(
 @pytest.mark.parametrize(
     ("resources", "controller", "said"),
     [
-        (Resources(network=Network(class_id=1)), "net_cls", "network.classID 1"),
+        (
+            Resources(network=Network(priorities=(InterfacePriority(name="nic", priority=1),))),
+            "net_prio",
+            "network.priorities nic",
+        ),
         (Resources(rdma={"mlx5_0": Rdma(hca_handles=1)}), "rdma", "rdma mlx5_0"),
     ],
 )
 def test_a_limit_without_its_controller_is_an_error(
     group: Group, hierarchy: Hierarchy, resources: Resources, controller: str, said: str
 ) -> None:
-    if controller in hierarchy.controllers:
-        pytest.skip(f"this machine has {controller}")
-    with pytest.raises(NotSupported) as caught:
+    # Where the controller is there, its device is not.
+    expected = InvalidArgument if controller in hierarchy.controllers else NotSupported
+    with pytest.raises(expected) as caught:
         group.limit(resources)
     assert said in str(caught.value)
     assert controller in str(caught.value)
@@ -314,6 +319,27 @@ def test_unified_settings_are_written_or_the_missing_controller_named(
     else:
         with pytest.raises(NotSupported, match="controller memory is not enabled"):
             group.limit(Resources(unified={"memory.high": "1"}))
+
+
+def test_huge_pages_are_limited(group: Group, hierarchy: Hierarchy) -> None:
+    if "hugetlb" not in hierarchy.controllers or not Path("/sys/kernel/mm/hugepages").exists():
+        pytest.skip("no hugetlb controller")
+    group.limit(Resources(hugepage_limits=(HugepageLimit(page_size="2MB", limit=4 * MB),)))
+    assert group.account().hugetlb["2MB"].limit == 4 * MB
+
+
+def test_block_weights_are_written(group: Group, hierarchy: Hierarchy) -> None:
+    tree = hierarchy.controllers["blkio"]
+    directory = Path(group.paths()["blkio" if tree.version == 1 else "unified"])
+    names = ("blkio.bfq.weight", "blkio.weight", "io.bfq.weight", "io.weight")
+    present = [name for name in names if (directory / name).exists()]
+    if not present:
+        with pytest.raises(NotSupported, match=r"blockIO\.weight 500: .*weight"):
+            group.limit(Resources(block_io=BlockIO(weight=500)))
+        return
+    group.limit(Resources(block_io=BlockIO(weight=500)))
+    written = (directory / present[0]).read_text().split()[-1]
+    assert written == ("4950" if present[0] == "io.weight" else "500")
 
 
 def test_v1_only_settings_are_refused_by_name_on_v2(group: Group, hierarchy: Hierarchy) -> None:

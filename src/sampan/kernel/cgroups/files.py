@@ -85,6 +85,13 @@ class Directory:
         """Is there such a file?"""
         return os.access(f"{self.path}/{file}", os.F_OK)
 
+    def files(self) -> list[str]:
+        """The names of its files and sub-groups, sorted; none if the group is gone."""
+        try:
+            return sorted(os.listdir(self.path))
+        except FileNotFoundError:
+            return []
+
     def exists(self) -> bool:
         """Is there such a group in this hierarchy?"""
         return os.path.isdir(self.path)

@@ -52,13 +52,22 @@ def _mkdir(path: str, missing_ok: bool = False) -> bool | None:
 
 def _furnish(tree: Tree, name: str) -> None:
     if tree.version == 1 and "cpuset" in tree.controllers:
-        group = Directory(tree.mount_point + name, name)
-        parent = Directory(tree.mount_point + name.rpartition("/")[0], name.rpartition("/")[0])
         for file in ("cpuset.cpus", "cpuset.mems"):
-            if not group.read(file).strip():
-                value = parent.read(file).strip()
-                if value:
-                    group.write(file, value)
+            _inherit(tree, name, file)
+
+
+def _inherit(tree: Tree, name: str, file: str) -> str:
+    """The group's CPUs or memory nodes; where it has none, given it from above.
+
+    The one above may be as empty: another process has made it this moment, and not yet filled it.
+    """
+    group = Directory(tree.mount_point + name, name)
+    value = group.read(file).strip()
+    if not value and name:
+        value = _inherit(tree, name.rpartition("/")[0], file)
+        if value:
+            group.write(file, value)
+    return value
 
 
 def enable(tree: Tree, name: str, controllers: frozenset[str]) -> None:

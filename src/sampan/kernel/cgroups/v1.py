@@ -331,7 +331,7 @@ def device_io(number: str, values: dict[str, int]) -> DeviceIO:
 def hugetlb_usage(directory: Directory) -> dict[str, Counter]:
     """Per page size, as the files name it ("2MB")."""
     found: dict[str, Counter] = {}
-    for entry in sorted(os.listdir(directory.path)):
+    for entry in directory.files():
         if entry.startswith("hugetlb.") and entry.endswith(".usage_in_bytes"):
             size = entry.split(".")[1]
             if size not in found:

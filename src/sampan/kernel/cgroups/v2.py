@@ -6,7 +6,6 @@ io there). A field of v1 that has no counterpart is refused by name.
 
 from __future__ import annotations
 
-import os
 from typing import TYPE_CHECKING
 
 from sampan.errors import InvalidArgument, NotSupported
@@ -258,7 +257,7 @@ def block_io_usage(directory: Directory) -> tuple[DeviceIO, ...]:
 def hugetlb_usage(directory: Directory) -> dict[str, Counter]:
     """Per page size, as the files name it ("2MB")."""
     found: dict[str, Counter] = {}
-    for entry in sorted(os.listdir(directory.path)):
+    for entry in directory.files():
         size = entry[len("hugetlb.") : -len(".current")]
         if entry.startswith("hugetlb.") and entry.endswith(".current") and "." not in size:
             found[size] = Counter(
