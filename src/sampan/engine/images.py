@@ -51,7 +51,10 @@ class Images:
         image = self._known.get(name)
         if image is None:
             image = await asyncio.to_thread(self._store.resolve, name)
-            self._known[name] = image
+        elif image.system:
+            # The host image follows the machine's /etc; to look costs microseconds.
+            image = self._store.resolve(name)
+        self._known[name] = image
         return image
 
     async def find(self, name: str) -> Image | None:

@@ -110,7 +110,7 @@ class Lifecycle:
         message: dict[str, object] = {
             "id": record.id,
             "run_dir": engine.run_dir(record.id),
-            "spec": spec.to_json(),
+            "spec": specs.spec_json(spec),
             "bundle": engine.directory(record.id),
             "rootfs": [mount.to_json() for mount in engine.driver.mounts(record.id)],
             "cgroup": engine.cgroup_of(record),

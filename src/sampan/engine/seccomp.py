@@ -17,12 +17,12 @@ from sampan.errors import InvalidArgument
 from sampan.oci.runtime import Seccomp
 from sampan.runtime.profiles import default_seccomp
 
-__all__ = ["plain_profile", "profile_for"]
+__all__ = ["plain_profile", "profile_for", "profile_json"]
 
 _NATIVE = {"x86_64": "SCMP_ARCH_X86_64", "aarch64": "SCMP_ARCH_AARCH64"}
 _FAMILY = {"x86_64": {"amd64", "x86", "x32"}, "aarch64": {"arm64", "arm"}}
 
-_defaults: dict[tuple[str, ...], Seccomp] = {}
+_defaults: dict[tuple[str, ...], tuple[Seccomp, dict[str, object]]] = {}
 
 
 def profile_for(text: str | None, granted: tuple[str, ...], privileged: bool) -> Seccomp | None:
@@ -34,8 +34,9 @@ def profile_for(text: str | None, granted: tuple[str, ...], privileged: bool) ->
         return None
     if text is None:
         if granted not in _defaults:
-            _defaults[granted] = default_seccomp(granted)
-        return _defaults[granted]
+            profile = default_seccomp(granted)
+            _defaults[granted] = profile, profile.to_json()
+        return _defaults[granted][0]
     try:
         value = msgspec.json.decode(text)
     except msgspec.DecodeError as error:
@@ -45,6 +46,14 @@ def profile_for(text: str | None, granted: tuple[str, ...], privileged: bool) ->
     if isinstance(value, dict):
         value = plain_profile(value, frozenset(granted), os.uname().machine, os.uname().release)
     return Seccomp.from_json(value, "seccomp")
+
+
+def profile_json(profile: Seccomp) -> dict[str, object]:
+    """``to_json``, remembered for the default profiles: it is most of a specification."""
+    for known, value in _defaults.values():
+        if known is profile:
+            return value
+    return profile.to_json()
 
 
 def plain_profile(

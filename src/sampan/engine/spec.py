@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from sampan.engine import resources as limits
 from sampan.engine import security
 from sampan.engine.files import FILES
-from sampan.engine.seccomp import profile_for
+from sampan.engine.seccomp import profile_for, profile_json
 from sampan.errors import InvalidArgument, NotSupported
 from sampan.oci.runtime import (
     SPEC_VERSION,
@@ -33,7 +33,15 @@ if TYPE_CHECKING:
     from sampan.engine.config import HostConfig
     from sampan.engine.container import ContainerRecord
 
-__all__ = ["DEFAULT_PATH", "SHM_SIZE", "build_process", "build_spec", "check_modes", "hostname"]
+__all__ = [
+    "DEFAULT_PATH",
+    "SHM_SIZE",
+    "build_process",
+    "build_spec",
+    "check_modes",
+    "hostname",
+    "spec_json",
+]
 
 DEFAULT_PATH = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 SHM_SIZE = 64 * 1024 * 1024
@@ -272,3 +280,14 @@ def build_spec(
             rootfs_propagation=f"r{propagation}" if propagation else None,
         ),
     )
+
+
+def spec_json(spec: Spec) -> dict[str, object]:
+    """``config.json`` of a specification."""
+    linux = spec.linux
+    if linux is None or linux.seccomp is None:
+        return spec.to_json()
+    shown = spec.replace(linux=None).to_json()
+    inner = linux.replace(seccomp=None).to_json()
+    shown["linux"] = {**inner, "seccomp": profile_json(linux.seccomp)}
+    return shown
