@@ -40,7 +40,7 @@ mkdir -p /dev/pts /dev/shm /dev/mqueue
 mount -t devpts -o ptmxmode=666 devpts /dev/pts
 mount -t tmpfs shm /dev/shm
 mount -t mqueue mqueue /dev/mqueue
-mount -t tmpfs tmp /tmp
+chmod 1777 /tmp
 mount -t tmpfs run /run
 mount -t cgroup2 -o nsdelegate cgroup2 /sys/fs/cgroup
 ln -sf /proc/self/fd /dev/fd
