@@ -266,6 +266,19 @@ def test_scheduler_and_io_priority(bundle: Path) -> None:
     container.finish()
 
 
+def test_memory_policy(bundle: Path) -> None:
+    linux = {"memoryPolicy": {"mode": "MPOL_BIND", "nodes": "0"}}
+    try:
+        container = Run(bundle, spec_of("true", linux=linux))
+    except SampanError as error:
+        if "ENOSYS" in error.message:
+            pytest.skip("a kernel without NUMA")
+        raise
+    with open(f"/proc/{container.child.pid}/numa_maps", encoding="ascii") as file:
+        assert "bind:0" in file.read()
+    assert container.finish()[0] == 0
+
+
 def test_personality(bundle: Path) -> None:
     machine = shell(bundle, "uname -m", linux={"personality": {"domain": "LINUX32"}})
     assert machine in ("i686", "armv8l", "armv7l")

@@ -192,6 +192,24 @@ def test_user_and_time_together(mapped_bundle: Path) -> None:
     assert lines[2].split() == ["boottime", str(86400 * 100), "0"]
 
 
+@pytest.mark.v2
+@pytest.mark.parametrize("kinds", [("user",), ("time",), ("user", "time")])
+def test_user_and_time_with_a_cgroup(mapped_bundle: Path, kinds: tuple[str, ...]) -> None:
+    """Made by a stage or not, the process is in its group, of every hierarchy."""
+    namespaces = [{"type": name} for name in (*NAMESPACES, *kinds)]
+    linux = mapped(namespaces=namespaces) if "user" in kinds else {"namespaces": namespaces}
+    group = cgroups.detect().group("/sampan-test-ns")
+    container = Run(mapped_bundle, spec_of("cat", "/proc/self/cgroup", linux=linux), group=group)
+    try:
+        with open(f"/proc/{container.child.pid}/cgroup", encoding="ascii") as file:
+            assert {line.rstrip().split(":")[2] for line in file} == {"/sampan-test-ns"}
+        code, output = container.finish()
+    finally:
+        group.destroy()
+    assert code == 0
+    assert {line.split(":")[2] for line in output.split()} == {"/"}
+
+
 @pytest.mark.parametrize(
     ("kind", "name"),
     [("network", "net"), ("uts", "uts"), ("ipc", "ipc"), ("pid", "pid"), ("cgroup", "cgroup")],

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from sampan.errors import CommandNotExecutable
+from sampan.runtime.launch import Launch, create
 from tests.runtime.containers import Run, make_bundle, run, shell, spec_of
 
 if TYPE_CHECKING:
@@ -100,3 +101,17 @@ def test_an_unprivileged_program(bundle: Path) -> None:
 def test_without_a_pid_namespace_it_is_a_subreaper(bundle: Path) -> None:
     linux = {"namespaces": [{"type": name} for name in ("mount", "uts", "ipc", "network")]}
     assert run(bundle, "sh", "-c", "exit 6", options=INIT, linux=linux)[0] == 6
+
+
+def test_the_program_is_in_the_terminals_foreground(bundle: Path) -> None:
+    """Else reading would stop it (SIGTTIN), and ^C would reach init alone."""
+    spec = spec_of("sh", "-c", "read line; echo got $line; sleep 100", process={"terminal": True})
+    child = create(Launch("x", spec, str(bundle), init_process=True))
+    child.start()
+    os.write(child.console, b"hello\n")
+    data = b""
+    while b"got hello\r\n" not in data:
+        data += os.read(child.console, 100)
+    os.write(child.console, b"\x03")
+    assert child.wait() == 128 + signal.SIGINT
+    child.close()
