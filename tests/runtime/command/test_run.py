@@ -11,6 +11,7 @@ import socket
 import subprocess
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -231,3 +232,57 @@ def test_without_pivot_root(runtime: Runtime, tmp_path: Path) -> None:
     bundle = make_bundle(tmp_path / "one", "ls", "/")
     out = runtime.ok("run", "--no-pivot", "-b", str(bundle), "one")
     assert "etc" in out.split() and "boot" not in out.split()
+
+
+def with_machine(bundle: Path) -> None:
+    """The machine's own programs, read-only, in a bundle's container."""
+    import json
+
+    path = bundle / "config.json"
+    config = json.loads(path.read_text())
+    config["root"]["readonly"] = False
+    for name in ("usr", "lib", "lib64"):
+        if (Path("/") / name).is_symlink():
+            (bundle / "rootfs" / name).symlink_to((Path("/") / name).readlink())
+        elif (Path("/") / name).is_dir():
+            config["mounts"].append(
+                {
+                    "destination": f"/{name}",
+                    "type": "bind",
+                    "source": f"/{name}",
+                    "options": ["rbind", "ro"],
+                }
+            )
+    path.write_text(json.dumps(config))
+
+
+@pytest.mark.parametrize("how", ["run", "run --detach", "create and start"])
+def test_readiness_reaches_the_service_manager(runtime: Runtime, tmp_path: Path, how: str) -> None:
+    program = (
+        "import os, socket, time; s = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM); "
+        "s.sendto(b'STATUS=busy', os.environ['NOTIFY_SOCKET']); "
+        "s.sendto(b'READY=1\\nMAINPID=1', os.environ['NOTIFY_SOCKET']); time.sleep(0.3)"
+    )
+    bundle = make_bundle(tmp_path / "one", "/usr/bin/python3", "-ISc", program)
+    with_machine(bundle)
+    path = str(tmp_path / "manager")
+    environment = {**os.environ, "NOTIFY_SOCKET": path}
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        manager.bind(path)
+        manager.settimeout(10)
+        with open("/dev/null", "r+b") as null:
+            streams: dict[str, Any] = {"stdin": null, "stdout": null, "stderr": null}
+            given = ("--pid-file", str(tmp_path / "pid"), "-b", str(bundle), "one")
+            steps = {
+                "run": [("run", *given)],
+                "run --detach": [("run", "--detach", *given)],
+                "create and start": [("create", *given), ("start", "one")],
+            }[how]
+            for words in steps:
+                subprocess.run(
+                    runtime.argv(*words), check=True, env=environment, timeout=30, **streams
+                )
+        assert manager.recv(4096) == f"READY=1\nMAINPID={(tmp_path / 'pid').read_text()}".encode()
+    if how != "run":
+        runtime.ok("delete", "--force", "one")
+    assert [name for name in os.listdir(runtime.root) if "notify" in name] == []

@@ -53,6 +53,11 @@ class Context:
         self._hierarchy: Hierarchy | None = None
 
     @property
+    def cache(self) -> str:
+        """The directory of compiled seccomp filters; "@" is in no container's ID."""
+        return os.path.join(self.root, "@seccomp")
+
+    @property
     def store(self) -> Store:
         from sampan.runtime.state import Store
 

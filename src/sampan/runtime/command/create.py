@@ -11,6 +11,7 @@ from sampan.errors import InvalidArgument, KernelError, PermissionDenied
 from sampan.kernel.cgroups import systemd_path
 from sampan.runtime import launch, notify, spec
 from sampan.runtime.command.context import timestamp
+from sampan.runtime.command.ready import Ready, forget
 from sampan.runtime.state import State
 
 if TYPE_CHECKING:
@@ -40,18 +41,21 @@ def make(context: Context, parsed: Parsed, *, detached: bool) -> tuple[State, Ch
     bundle = os.path.abspath(parsed.text("bundle") or ".")
     config = spec.load(bundle)
     assert config.process is not None and config.root is not None
+    rootfs = os.path.normpath(os.path.join(bundle, config.root.path))
     console_socket = parsed.text("console-socket")
     check_terminal(config.process.terminal, console_socket, detached)
     preserve = parsed.number("preserve-fds") or 0
     listen = _activated()
     directory = store.reserve(container_id)
     try:
+        if (ready := Ready.wanted(context, container_id)) is not None:
+            config = ready.configure(config)
         path = _cgroup_path(context, config, container_id)
         group = _group(context, path)
         state = State(
             id=container_id,
             bundle=bundle,
-            rootfs=os.path.normpath(os.path.join(bundle, config.root.path)),
+            rootfs=rootfs,
             created=timestamp(),
             owner=_owner(),
             spec=config,
@@ -70,6 +74,7 @@ def make(context: Context, parsed: Parsed, *, detached: bool) -> tuple[State, Ch
             no_new_keyring=parsed.flag("no-new-keyring"),
             gate_dir=directory,
             console_socket=console_socket,
+            cache_dir=context.cache,
         )
         child = launch.create(request)
         try:
@@ -81,6 +86,7 @@ def make(context: Context, parsed: Parsed, *, detached: bool) -> tuple[State, Ch
             raise
     except BaseException:
         store.remove(container_id)
+        forget(context, container_id)
         raise
     for warning in child.warnings:
         context.warn(warning)

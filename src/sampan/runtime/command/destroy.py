@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from sampan.errors import Conflict, KernelError
 from sampan.kernel.processes import pidfd_open, pidfd_send_signal
 from sampan.runtime import hooks
+from sampan.runtime.command.ready import forget
 
 if TYPE_CHECKING:
     from sampan.runtime.command.context import Context
@@ -65,6 +66,7 @@ def destroy(context: Context, state: State) -> None:
         group.kill()
         group.destroy()
     context.store.remove(state.id)
+    forget(context, state.id)
     wanted = state.spec.hooks
     if wanted is not None and wanted.poststop:
         body = hooks.state_json(state.spec, state.id, state.bundle, "stopped", 0)

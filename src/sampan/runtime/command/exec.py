@@ -50,6 +50,7 @@ def run(context: Context, parsed: Parsed) -> int:
         preserve_fds=parsed.number("preserve-fds") or 0,
         console_socket=console_socket,
         death_signal=0,
+        cache_dir=context.cache,
     )
     try:
         _place(context, parsed, state, child)

@@ -25,7 +25,7 @@ def run(context: Context, parsed: Parsed) -> int:
     state, child = make(context, parsed, detached=detached)
     try:
         try:
-            release(context, state)
+            release(context, state, child.pidfd, wait=detached)
         except SampanError:
             if context.store.ids().count(state.id):
                 kill_init(context, state)

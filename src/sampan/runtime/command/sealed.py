@@ -32,6 +32,6 @@ def ensure(words: list[str]) -> None:
         package = os.path.dirname(package)
     fd = sealed_copy(interpreter, _NAME)
     # The interpreter finds its standard library by the name it is called by.
-    arguments = [interpreter, "-I", "-S", "-B", "-X", "utf8", "-c", _PROGRAM.format(path=package)]
+    arguments = [interpreter, "-I", "-S", "-X", "utf8", "-c", _PROGRAM.format(path=package)]
     sys.stdout.flush()
     os.execve(fd, [*arguments, *words], os.environ)
