@@ -19,7 +19,8 @@ from sampan.errors import Corrupt, KernelError, NotFound, Unavailable
 from sampan.kernel.memory import sealed_copy
 from sampan.kernel.processes import pidfd_open, start_time
 from sampan.runtime.supervisor import protocol
-from sampan.runtime.supervisor.server import MONITOR_FILE, SOCKET_NAME, peer_credentials
+from sampan.runtime.supervisor.files import MONITOR_FILE
+from sampan.runtime.supervisor.server import SOCKET_NAME, peer_credentials
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -121,7 +122,8 @@ def _environment(interpreter: str) -> dict[str, str]:
 def connect(run_dir: str) -> socket.socket:
     """Connect to the monitor of a container by its run directory; a blocking socket.
 
-    Who listens is checked to be the process that ``monitor.json`` names, by pid and start time.
+    That the process in ``monitor.json`` lives is checked by its start time, and who listens to be
+    of our user or root.
     Raises NotFound when no monitor lives there (it ended, or died), Corrupt for an unreadable
     record, KernelError when it cannot be reached.
     """
@@ -146,7 +148,7 @@ def connect(run_dir: str) -> socket.socket:
             sock.connect(f"/proc/self/fd/{directory}/{SOCKET_NAME}")
         finally:
             os.close(directory)
-        if peer_credentials(sock)[0] != pid:
+        if peer_credentials(sock)[1] not in (0, os.geteuid()):
             raise gone
     except OSError as error:
         sock.close()

@@ -1,30 +1,30 @@
 """Further processes in a running container: their start, their I/O, and how each one ended.
 
-A process that has ended is remembered for the daemon's questions, the last ``KEPT`` of them.
+A maker executes the process (``maker``); here is what becomes of it. A process that has ended is
+remembered for the daemon's questions, the last ``KEPT`` of them.
 """
 
 from __future__ import annotations
 
 import os
 import signal
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from sampan.errors import AlreadyExists, Conflict, InvalidArgument, NotFound
+from sampan.errors import AlreadyExists, Conflict, InvalidArgument, NotFound, SampanError
 from sampan.kernel.processes import pidfd_send_signal
-from sampan.oci.runtime import ConsoleSize
-from sampan.runtime.exec import execute
+from sampan.runtime.supervisor import maker, protocol
 from sampan.runtime.supervisor.clients import stream_socket
-from sampan.runtime.supervisor.messages import window
-from sampan.runtime.supervisor.streams import STDERR, STDOUT, Stdio, child_pipes, null_stdio
+from sampan.runtime.supervisor.loop import READ
+from sampan.runtime.supervisor.streams import STDERR, STDOUT, Stdio
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    import socket
+    from collections.abc import Callable, Mapping
 
-    from sampan.oci.runtime import Process
-    from sampan.runtime.child import Child
-    from sampan.runtime.exec import RunningContainer
     from sampan.runtime.supervisor.loop import Loop
     from sampan.runtime.supervisor.messages import Exec
+
+    Answer = Callable[[Mapping[str, object]], None]
 
 __all__ = ["Execs", "exit_code"]
 
@@ -38,11 +38,26 @@ def exit_code(status: int) -> tuple[int, int | None]:
     return os.WEXITSTATUS(status), None
 
 
-class _Entry:
-    __slots__ = ("child", "code", "stdio")
+class _Starting:
+    """An exec whose maker has not yet said what became of it."""
 
-    def __init__(self, child: Child, stdio: Stdio) -> None:
-        self.child = child
+    __slots__ = ("answer", "maker", "request", "stream")
+
+    def __init__(
+        self, request: Exec, maker: socket.socket, stream: socket.socket | None, answer: Answer
+    ) -> None:
+        self.request = request
+        self.maker = maker
+        self.stream = stream
+        self.answer = answer
+
+
+class _Entry:
+    __slots__ = ("code", "pid", "pidfd", "stdio")
+
+    def __init__(self, pid: int, pidfd: int, stdio: Stdio) -> None:
+        self.pid = pid
+        self.pidfd = pidfd
         self.stdio = stdio
         self.code: int | None = None
 
@@ -50,56 +65,84 @@ class _Entry:
 class Execs:
     """The table of a container's further processes, by the daemon's names for them."""
 
-    __slots__ = ("_entries", "_loop", "_on_exit")
+    __slots__ = ("_early", "_entries", "_loop", "_on_exit", "_starting")
 
     def __init__(self, loop: Loop, on_exit: Callable[[str, int], None]) -> None:
         """``on_exit(exec_id, code)`` is called before the clients of an ended process are."""
         self._loop = loop
         self._on_exit = on_exit
         self._entries: dict[str, _Entry] = {}
+        self._starting: dict[str, _Starting] = {}
+        # Children reaped while a maker was about to report one of them.
+        self._early: dict[int, int] = {}
 
-    def start(self, target: RunningContainer, request: Exec, fds: list[int]) -> int:
-        """Execute a process and return its host pid; its stream socket is taken out of ``fds``.
+    def start(
+        self,
+        request: Exec,
+        fds: list[int],
+        work: Callable[[bool, socket.socket], None],
+        answer: Answer,
+    ) -> None:
+        """Let a maker do ``work(with_stream, channel)``; ``answer`` gets the pid, or the error.
 
-        Raises CommandNotFound, CommandNotExecutable and what else ``execute`` says; AlreadyExists
-        for a name in use.
+        The stream socket is taken out of ``fds``. Raises AlreadyExists for a name in use.
         """
-        entry = self._entries.get(request.exec_id)
-        if entry is not None and entry.code is None:
-            raise AlreadyExists(f"exec {request.exec_id}: already running")
+        name = request.exec_id
+        entry = self._entries.get(name)
+        if name in self._starting or (entry is not None and entry.code is None):
+            raise AlreadyExists(f"exec {name}: already running")
         if len(fds) > 1:
-            raise InvalidArgument(f"exec {request.exec_id}: one stream at most, not {len(fds)}")
-        sock = stream_socket(fds.pop()) if fds else None
-        stdio = Stdio(self._loop, None, stdin_once=True)
-        theirs: tuple[int, int, int] | None = None
+            raise InvalidArgument(f"exec {name}: one stream at most, not {len(fds)}")
+        stream = stream_socket(fds.pop()) if fds else None
         try:
-            if not request.terminal:
-                if sock is None:
-                    theirs = null_stdio()
-                else:
-                    theirs, ours = child_pipes(request.stdin)
-                    stdio.use_pipes(ours)
-            child = execute(target, _process(request), theirs)
-        except BaseException:
-            stdio.finish(all_dead=True)
-            if sock is not None:
-                sock.close()
+            channel, _ = maker.fork_maker(lambda channel: work(stream is not None, channel))
+        except SampanError:
+            if stream is not None:
+                stream.close()
             raise
-        finally:
-            for fd in theirs or ():
-                os.close(fd)
-        if child.console >= 0:
-            stdio.use_terminal(child.console, request.stdin)
-        if sock is not None:
+        self._starting[name] = _Starting(request, channel, stream, answer)
+        self._loop.watch(channel.fileno(), READ, lambda _: self._on_maker(name))
+
+    def _on_maker(self, name: str) -> None:
+        starting = self._starting.pop(name)
+        self._loop.forget(starting.maker.fileno())
+        try:
+            received = protocol.receive(starting.maker)
+        except (InvalidArgument, OSError):
+            received = None
+        starting.maker.close()
+        if received is None or "made" not in received[0]:
+            if starting.stream is not None:
+                starting.stream.close()
+            word = received[0] if received is not None else maker.lost()
+            starting.answer({"error": word["failed"]})
+        else:
+            made, fds = received
+            self._add(starting, made["made"], fds)
+        if not self._starting:
+            self._early.clear()
+
+    def _add(self, starting: _Starting, made: dict[str, Any], received: list[int]) -> None:
+        request = starting.request
+        fds = dict(zip(made["fds"], received, strict=True))
+        stdio = Stdio(self._loop, None, stdin_once=True)
+        if "terminal" in fds:
+            stdio.use_terminal(fds["terminal"], request.stdin)
+        elif "stdout" in fds:
+            stdio.use_pipes((fds.get("stdin", -1), fds["stdout"], fds["stderr"]))
+        if starting.stream is not None:
             stdio.attach(
-                sock,
+                starting.stream,
                 stdin=request.stdin,
                 streams=frozenset((STDOUT, STDERR)),
                 multiplex=request.multiplex,
                 detach_keys=request.detach_keys,
             )
-        self._entries[request.exec_id] = _Entry(child, stdio)
-        return child.pid
+        pid: int = made["pid"]
+        self._entries[request.exec_id] = _Entry(pid, fds["pidfd"], stdio)
+        starting.answer({"pid": pid})
+        if pid in self._early:
+            self.reaped(pid, self._early.pop(pid))
 
     def resize(self, exec_id: str, rows: int, columns: int) -> None:
         """Set the size of a process's terminal."""
@@ -113,20 +156,22 @@ class Execs:
     def status(self) -> dict[str, object]:
         """``{exec_id: {"pid", "running", "code"}}``."""
         return {
-            name: {"pid": entry.child.pid, "running": entry.code is None, "code": entry.code}
+            name: {"pid": entry.pid, "running": entry.code is None, "code": entry.code}
             for name, entry in self._entries.items()
         }
 
     def reaped(self, pid: int, status: int, *, all_dead: bool = False) -> None:
-        """A child of the monitor was reaped; nothing happens when it is none of these."""
+        """A child of the monitor was reaped that is not init: one of these, a maker, an orphan."""
         for name, entry in self._entries.items():
-            if entry.child.pid == pid and entry.code is None:
+            if entry.pid == pid and entry.code is None:
                 entry.code = exit_code(status)[0]
-                os.close(entry.child.pidfd)
+                os.close(entry.pidfd)
                 self._on_exit(name, entry.code)
                 entry.stdio.finish(all_dead=all_dead)
                 break
         else:
+            if self._starting:
+                self._early[pid] = status
             return
         ended = [name for name, entry in self._entries.items() if entry.code is not None]
         for name in ended[:-KEPT]:
@@ -135,13 +180,16 @@ class Execs:
 
     def end(self) -> None:
         """The container ended: end, reap and report whatever still runs."""
+        for name in list(self._starting):
+            # Its maker may be about to say so, or to say that there is no container any more.
+            self._on_maker(name)
         for entry in self._entries.values():
             if entry.code is None:
-                pidfd_send_signal(entry.child.pidfd, signal.SIGKILL)
+                pidfd_send_signal(entry.pidfd, signal.SIGKILL)
         for entry in list(self._entries.values()):
             if entry.code is None:
-                _, status = os.waitpid(entry.child.pid, 0)
-                self.reaped(entry.child.pid, status, all_dead=True)
+                _, status = os.waitpid(entry.pid, 0)
+                self.reaped(entry.pid, status, all_dead=True)
             else:
                 entry.stdio.finish(all_dead=True)
 
@@ -149,11 +197,3 @@ class Execs:
     def has_clients(self) -> bool:
         """Whether a client is still taking a process's last output."""
         return any(entry.stdio.has_clients for entry in self._entries.values())
-
-
-def _process(request: Exec) -> Process:
-    process = request.process.replace(terminal=request.terminal)
-    if request.console_size is not None:
-        rows, columns = window(request.console_size)
-        process = process.replace(console_size=ConsoleSize(height=rows, width=columns))
-    return process

@@ -148,8 +148,12 @@ class JsonFile:
 
     __slots__ = ("_fd", "_max_file", "_max_size", "_path", "_size", "dropped")
 
-    def __init__(self, path: str, max_size: int | None = None, max_file: int = 1) -> None:
+    def __init__(
+        self, path: str, max_size: int | None = None, max_file: int = 1, fd: int = -1
+    ) -> None:
         """Open or make ``path``, to append; ``max_size`` in bytes, ``None`` for no limit.
+
+        ``fd``: the descriptor of an earlier opening, to be used and owned instead.
 
         Raises KernelError when it cannot be opened, InvalidArgument when it is no regular file.
         """
@@ -161,7 +165,14 @@ class JsonFile:
         self._max_size = max_size
         self._max_file = max_file
         self.dropped = 0
-        self._fd, self._size = _open(path, _FLAGS)
+        if fd >= 0:
+            self._fd, self._size = fd, os.fstat(fd).st_size
+        else:
+            self._fd, self._size = _open(path, _FLAGS)
+
+    def fileno(self) -> int:
+        """The descriptor of the file that is written now."""
+        return self._fd
 
     def write(self, entries: bytes) -> None:
         """Append whole entries, rotating between entries where the limit of size is reached."""
@@ -240,6 +251,10 @@ class Log:
     def dropped(self) -> int:
         """Entries lost so far because the disk was full."""
         return self._file.dropped
+
+    def fileno(self) -> int:
+        """The descriptor of the file that is written now."""
+        return self._file.fileno()
 
     def write(self, stream: str, data: bytes) -> None:
         """Log output as it was read from ``stream`` (``stdout`` or ``stderr``)."""

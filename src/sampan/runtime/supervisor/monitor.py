@@ -1,15 +1,15 @@
 """The monitor: parent of one container's init from its making to its end.
 
-It makes the container, owns its standard I/O and log, serves the daemon's requests, reaps, and
-records how it ended. It needs nobody: the zygote that forked it and the daemon that asked for it
-may die, and it goes on logging and records the exit all the same. If it dies itself, the kernel
-kills init (PR_SET_PDEATHSIG), and with it every process of its pid namespace.
+It has the container made (``maker``), owns its standard I/O and log, serves the daemon's requests,
+reaps, and records how it ended. It needs nobody: the zygote that forked it and the daemon that
+asked for it may die, and it goes on logging and records the exit all the same. If it dies itself,
+the kernel kills init (PR_SET_PDEATHSIG), and with it every process of its pid namespace.
 
 The life of a container, as ``state``:
 
-    creating ──► created ──► running ◄──► paused
-        │           │           │           │
-        ▼           ▼           ▼           ▼
+    (creating) ──► created ──► running ◄──► paused
+        │             │           │           │
+        ▼             ▼           ▼           ▼
       failed     failed, stopped        stopped
 
 ``failed`` undoes everything and leaves no trace but the event. ``stopped`` kills what is left in
@@ -17,108 +17,107 @@ the cgroup, passes on all output, removes the cgroup, writes ``exit.json`` and t
 in this order: who hears of the exit finds everything done. Only clients that have not yet taken the
 last output are waited for after that.
 
-Files in the run directory: ``monitor.json`` (who we are, written before anything is made, for a
-daemon that finds us dead), ``monitor.sock``, and at the end ``exit.json`` alone.
-
-Memory is what this process is shaped for: it is forked with a frozen heap, garbage collection off,
-and runs one loop; a page that is not touched stays shared with every other monitor.
+Before there is work for it a monitor is ``asleep``, and costs little.
 """
 
 from __future__ import annotations
 
-import json
+import marshal
 import os
 import signal
+import socket
 import time
-import zlib
 from typing import TYPE_CHECKING, Any
 
 from sampan.errors import Conflict, InvalidArgument, KernelError, NotSupported, SampanError
-from sampan.kernel import cgroups
-from sampan.kernel.processes import pidfd_send_signal, start_time
+from sampan.kernel.processes import pidfd_send_signal, set_child_subreaper
 from sampan.oci.runtime import Spec
 from sampan.runtime import hooks
-from sampan.runtime.exec import RunningContainer
-from sampan.runtime.launch import Launch, create
-from sampan.runtime.supervisor import messages, protocol
+from sampan.runtime.supervisor import maker, messages, protocol
 from sampan.runtime.supervisor.clients import stream_socket
 from sampan.runtime.supervisor.execs import Execs, exit_code
-from sampan.runtime.supervisor.logfile import Log, open_log
+from sampan.runtime.supervisor.files import (
+    EXIT_FILE,
+    MONITOR_FILE,
+    remove,
+    remove_directory,
+    write_json,
+)
+from sampan.runtime.supervisor.logfile import JsonFile, Log
 from sampan.runtime.supervisor.loop import READ, Loop
-from sampan.runtime.supervisor.server import MONITOR_FILE, Server
-from sampan.runtime.supervisor.streams import STDERR, STDOUT, Stdio, child_pipes
+from sampan.runtime.supervisor.server import Server
+from sampan.runtime.supervisor.streams import STDERR, STDOUT, Stdio
+from sampan.runtime.supervisor.warm import hierarchy
 
 if TYPE_CHECKING:
-    import socket
+    import _socket
     from collections.abc import Callable, Mapping
 
-    from sampan.runtime.child import Child
+    from sampan.kernel.cgroups import Group
+    from sampan.runtime.supervisor.asleep import Container
     from sampan.runtime.supervisor.messages import Message
     from sampan.runtime.supervisor.server import Connection
 
-    Operation = tuple[type[Message], Callable[[Any, list[int]], Mapping[str, object]]]
+    Reply = Callable[[Mapping[str, object]], None]
+    Operation = tuple[type[Message], Callable[[Any, list[int], Reply], Mapping[str, object] | None]]
 
-__all__ = ["EXIT_FILE", "Monitor"]
+__all__ = ["Monitor"]
 
-EXIT_FILE = "exit.json"
-
-_SHIELD = "-999"
+_PACKET = 1 << 16
 _ALIVE = ("created", "running", "paused")
 
 
-class _Init:
-    """The started init. ``Child`` would hold the whole configuration for the container's life."""
-
-    __slots__ = ("pid", "pidfd", "start_time")
-
-    def __init__(self, child: Child) -> None:
-        self.pid = child.pid
-        self.pidfd = child.pidfd
-        self.start_time = child.start_time
-
-
 class Monitor:
-    """See the module's text."""
+    """A monitor that is awake: see the module's text."""
 
-    def __init__(self, body: bytes, control: socket.socket) -> None:
-        """Read the spawn request and open what the container's life needs.
-
-        Raises SampanError, with nothing made yet but perhaps the run directory.
-        """
-        message = protocol.decode(body)
-        spec = message.get("spec")
-        # The request is kept small: exec needs the configuration again, seldom.
-        self._body = zlib.compress(body, 1)
-        message["spec"] = None if spec is None else True
-        self._request = request = messages.Spawn.from_json(message)
-        self._state = "creating"
-        self._child: Child | None = None  # until it is started
-        self._init: _Init | None = None
-        self._failure: SampanError | None = None
+    def __init__(self, container: Container) -> None:
+        made, fds = container.made, container.fds
+        self._made = made
+        self._body = container.body
+        self._maker: _socket.socket | None = None
+        self._state = "created"
+        self._failure: Mapping[str, object] | None = None
+        self._start_reply: Reply | None = None
         self._init_status: int | None = None
-        self._oom_fd = -1
         self._oom_seen = 0
-        self._unshielded: str | None = None
-        self._group = cgroups.detect().group(request.cgroup) if request.cgroup else None
-        self._log = _open_log(request.log)
-        self._has_poststop = _has_poststop(spec)
+        self._pid: int = made["pid"]
+        self._pidfd = fds["pidfd"]
+        self._directory = fds["directory"]
+        self._group: Group | None = None
+        if made["cgroup"]:
+            self._group = hierarchy().group(made["cgroup"])
+        self._log: Log | None = None
+        if "log" in fds:
+            options = made["log"]
+            size, count = options.get("max_size"), options.get("max_file", 1)
+            file = JsonFile(options["path"], size, count, fds["log"])
+            self._log = Log(file, options.get("tag_attrs", {}))
         self._loop = Loop()
-        self._stdio = Stdio(self._loop, self._log, stdin_once=request.stdin_once)
+        self._stdio = Stdio(self._loop, self._log, stdin_once=made["stdin_once"])
+        if "terminal" in fds:
+            self._stdio.use_terminal(fds["terminal"], made["stdin"])
+        else:
+            self._stdio.use_pipes((fds.get("stdin", -1), fds["stdout"], fds["stderr"]))
+        # Before the daemon's connection, and so before it in the loop's order.
+        if container.word is not None:
+            self._take_word(container.word)
+        elif container.channel is not None:
+            self._maker = container.channel
+            self._loop.watch(self._maker.fileno(), READ, self._on_maker)
         self._execs = Execs(self._loop, self._on_exec_exit)
-        self._directory, self._made_directory = _open_directory(request.run_dir)
-        identity = {"id": request.id, "pid": os.getpid(), "cgroup": request.cgroup}
-        try:
-            self._write(MONITOR_FILE, {**identity, "start_time": start_time(os.getpid())})
-            self._server = Server(self._loop, self._directory, self._on_request)
-        except SampanError:
-            self._forget_directory()
-            raise
-        self._server.adopt(control)
+        listener = socket.socket(fileno=fds["listener"])
+        self._server = Server(self._loop, listener, self._directory, self._on_request)
+        if container.control >= 0:
+            self._server.adopt(socket.socket(fileno=container.control))
+        set_child_subreaper()
         self._wakeup = _watch_children()
         self._loop.watch(self._wakeup, READ, self._on_children)
+        self._oom_fd = fds.get("oom", -1)
+        if self._oom_fd >= 0:
+            self._loop.watch(self._oom_fd, READ, self._on_oom)
         self._operations: dict[str, Operation] = {
             "status": (messages.Plain, self._status),
-            "start": (messages.Plain, self._start_asked),
+            "start": (messages.Plain, self._start),
             "kill": (messages.Kill, self._kill),
             "pause": (messages.Plain, self._pause),
             "resume": (messages.Plain, self._resume),
@@ -128,97 +127,52 @@ class Monitor:
             "usage": (messages.Plain, self._usage),
             "update": (messages.Update, self._update),
         }
-        self._create(spec)
 
     def run(self) -> None:
         """Stay with the container to its end."""
-        if self._request.start and self._failure is None:
-            self._start()
-        while self._failure is None and self._init_status is None:
+        self._on_children(0)
+        while self._failure is None and (self._init_status is None or self._maker is not None):
             self._loop.turn()
         if self._failure is not None:
             self._undo(self._failure)
         elif self._init_status is not None:
             self._end(self._init_status)
-        while self._stdio.has_clients or self._execs.has_clients or self._server.pending:
+        while self._server.pending:
             self._loop.turn()
         self._server.close()
+        while self._stdio.has_clients or self._execs.has_clients:
+            self._loop.turn()
 
-    # Making and ending
+    # Beginning and end
 
-    def _create(self, spec: object) -> None:
-        request = self._request
-        theirs: tuple[int, int, int] | None = None
-        try:
-            if not request.terminal:
-                theirs, ours = child_pipes(request.stdin)
-                self._stdio.use_pipes(ours)
-            self._child = child = create(
-                Launch(
-                    id=request.id,
-                    spec=Spec.from_json(spec, "spec"),
-                    bundle=request.bundle,
-                    group=self._group,
-                    stdio=theirs,
-                    rootfs=request.rootfs,
-                    init_process=request.init,
-                )
-            )
-            self._init = _Init(child)
-            if child.console >= 0:
-                self._stdio.use_terminal(child.console, request.stdin)
-                child.console = -1
-                if request.console_size is not None:
-                    self._stdio.resize(*messages.window(request.console_size))
-            if self._group is not None:
-                watch = self._group.oom_watch()
-                if watch is not None:
-                    self._oom_fd = watch
-                    self._loop.watch(watch, READ, self._on_oom)
-        except OSError as error:
-            self._failure = _in_tree(error)
-            return
-        except SampanError as error:
-            self._failure = error
-            return
-        finally:
-            for fd in theirs or ():
-                os.close(fd)
-        # Only now: init would have inherited it.
-        self._unshielded = _shield_from_oom()
-        self._state = "created"
-        self._server.broadcast(
-            {
-                "event": "created",
-                "pid": child.pid,
-                "start_time": child.start_time,
-                "warnings": child.warnings,
-            }
-        )
+    def _on_maker(self, _: int) -> None:
+        channel, self._maker = self._maker, None
+        assert channel is not None
+        packet = channel.recv(_PACKET)
+        self._loop.forget(channel.fileno())
+        channel.close()
+        self._take_word(marshal.loads(packet) if packet else maker.lost())
 
-    def _start(self) -> None:
-        child, self._child = self._child, None
-        assert child is not None  # the state is "created"
-        try:
-            child.start()
-        except SampanError as error:
-            self._init = None  # and undone
-            self._failure = error
-            return
-        except OSError as error:
-            self._init = None
-            self._failure = _in_tree(error)
-            return
-        self._state = "running"
-        self._server.broadcast({"event": "started", "at": time.time()})
+    def _take_word(self, word: Mapping[str, Any]) -> None:
+        """The maker's last: the container runs, or its start failed and was undone."""
+        reply, self._start_reply = self._start_reply, None
+        if "started" in word:
+            self._state = "running"
+            if reply is not None:
+                reply({"ok": True})
+        else:
+            self._failure = word["failed"]
+            if reply is not None:
+                reply({"error": word["failed"]})
 
-    def _undo(self, failure: SampanError) -> None:
-        if self._child is not None:
-            self._child.abort()
-            self._init = None
+    def _undo(self, failure: Mapping[str, object]) -> None:
+        if self._group is not None:
+            self._group.kill()
         self._release()
-        self._forget_directory()
-        self._server.broadcast({"event": "failed", "error": messages.error_fields(failure)})
+        remove(MONITOR_FILE, self._directory)
+        if self._made["directory_is_new"]:
+            remove_directory(self._made["run_dir"])
+        self._server.broadcast({"event": "failed", "error": failure})
 
     def _end(self, status: int) -> None:
         at = time.time()
@@ -232,10 +186,8 @@ class Monitor:
         self._state = "stopped"
         self._execs.end()
         warnings = self._release()
-        if self._has_poststop and (spec := self._spec()).hooks is not None:
-            request = self._request
-            state = hooks.state_json(spec, request.id, request.bundle, "stopped", 0)
-            warnings += hooks.run_poststop(spec.hooks.poststop, state)
+        if self._made["poststop"]:
+            warnings += self._run_poststop()
         record = {
             "code": code,
             "signal": number,
@@ -246,11 +198,17 @@ class Monitor:
             "warnings": warnings,
         }
         try:
-            self._write(EXIT_FILE, record)
+            write_json(EXIT_FILE, record, self._directory)
         except KernelError as error:
             warnings.append(error.message)
-        self._remove(MONITOR_FILE)
+        remove(MONITOR_FILE, self._directory)
         self._server.broadcast({"event": "exit", **record})
+
+    def _run_poststop(self) -> list[str]:
+        made = self._made
+        spec = Spec.from_json(protocol.decode(self._body)["spec"], "spec")
+        state = hooks.state_json(spec, made["id"], made["bundle"], "stopped", 0)
+        return hooks.run_poststop(spec.hooks.poststop if spec.hooks is not None else (), state)
 
     def _release(self) -> list[str]:
         """Let go of everything but the clients and the daemons; returns what went wrong.
@@ -271,8 +229,7 @@ class Monitor:
         self._stdio.finish(all_dead=True)
         if self._log is not None:
             self._log.close()
-        if self._init is not None:
-            os.close(self._init.pidfd)
+        os.close(self._pidfd)
         return warnings
 
     # What happens
@@ -289,10 +246,10 @@ class Monitor:
                 return
             if pid == 0:
                 return
-            if self._init is not None and pid == self._init.pid:
+            if pid == self._pid:
                 self._init_status = status
             else:
-                # A process of ours, or an orphan of the container's that became our child.
+                # A further process, a maker, or an orphan of the container's that came to us.
                 self._execs.reaped(pid, status)
 
     def _on_exec_exit(self, exec_id: str, code: int) -> None:
@@ -309,51 +266,63 @@ class Monitor:
 
     def _on_request(self, connection: Connection, message: dict[str, Any], fds: list[int]) -> None:
         seq = message.get("seq")
+
+        def reply(fields: Mapping[str, object]) -> None:
+            connection.send({"reply": seq, **fields})
+
         try:
             if not isinstance(seq, int):
                 raise InvalidArgument("request: seq: expected an integer")
-            operation = self._operations.get(message.get("op", ""))
+            name = message.get("op")
+            operation = self._operations.get(name) if isinstance(name, str) else None
             if operation is None:
-                raise InvalidArgument(f"request: no operation {message.get('op')!r}")
+                raise InvalidArgument(f"request: no operation {name!r}")
             kind, act = operation
-            reply = act(kind.from_json(message), fds)
-        except OSError as error:
-            connection.send({"reply": seq, "error": messages.error_fields(_in_tree(error))})
-        except SampanError as error:
-            connection.send({"reply": seq, "error": messages.error_fields(error)})
+            fields = act(kind.from_json(message), fds, reply)
+        except (SampanError, OSError) as error:
+            reply({"error": messages.error_fields(maker.in_tree(error))})
         else:
-            connection.send({"reply": seq, "ok": True, **reply})
+            if fields is not None:
+                reply({"ok": True, **fields})
         finally:
             for fd in fds:
                 os.close(fd)
 
-    # Requests
+    # Requests: each returns its reply's fields, or None when it will reply later
 
-    def _living(self, *states: str) -> _Init:
-        """The container's init, if the container is in one of the states (all that live)."""
-        if self._init is None or self._state not in (states or _ALIVE):
-            hint = "; resume it first" if self._state == "paused" else ""
-            raise Conflict(f"container {self._request.id}: is {self._state}{hint}")
-        return self._init
+    def _require(self, *states: str) -> None:
+        """Refuse a request in any other state than these (all that live)."""
+        if self._state not in (states or _ALIVE) or self._init_status is not None:
+            ended = "stopped" if self._init_status is not None else self._state
+            hint = "; resume it first" if ended == "paused" else ""
+            raise Conflict(f"container {self._made['id']}: is {ended}{hint}")
 
-    def _status(self, _: messages.Plain, fds: list[int]) -> Mapping[str, object]:
+    def _cgroup(self, what: str) -> Group:
+        if self._group is None:
+            raise Conflict(f"{what}: container {self._made['id']} has no cgroup of its own")
+        return self._group
+
+    def _status(self, _: messages.Plain, fds: list[int], reply: Reply) -> Mapping[str, object]:
         return {
             "state": self._state,
-            "pid": self._init.pid if self._init is not None else 0,
-            "start_time": self._init.start_time if self._init is not None else 0,
+            "pid": self._pid,
+            "start_time": self._made["start_time"],
             "execs": self._execs.status(),
             "log_dropped": self._log.dropped if self._log is not None else 0,
         }
 
-    def _start_asked(self, _: messages.Plain, fds: list[int]) -> Mapping[str, object]:
-        self._living("created")
-        self._start()
-        if self._failure is not None:
-            raise self._failure
-        return {}
+    def _start(self, _: messages.Plain, fds: list[int], reply: Reply) -> None:
+        self._require("created")
+        if self._maker is None or self._start_reply is not None or self._made["start"]:
+            raise Conflict(f"container {self._made['id']}: is being started already")
+        self._start_reply = reply
+        try:
+            self._maker.send(b"s")
+        except OSError:
+            return  # The maker has ended: what is left to read from it says why.
 
-    def _kill(self, request: messages.Kill, fds: list[int]) -> Mapping[str, object]:
-        init = self._living()
+    def _kill(self, request: messages.Kill, fds: list[int], reply: Reply) -> Mapping[str, object]:
+        self._require()
         if not 1 <= request.signal < signal.NSIG:
             raise InvalidArgument(f"kill: no signal {request.signal}")
         if request.all and self._group is not None:
@@ -363,39 +332,42 @@ class Monitor:
                 except ProcessLookupError:
                     continue
         else:
-            pidfd_send_signal(init.pidfd, request.signal)
+            pidfd_send_signal(self._pidfd, request.signal)
         if request.signal == signal.SIGKILL and self._state == "paused" and self._group is not None:
             self._group.thaw()  # A frozen process of cgroup v1 does not even die.
             self._state = "running"
         return {}
 
-    def _pause(self, _: messages.Plain, fds: list[int]) -> Mapping[str, object]:
-        self._living("running")
+    def _pause(self, _: messages.Plain, fds: list[int], reply: Reply) -> Mapping[str, object]:
+        self._require("running")
         self._cgroup("pause").freeze()
         self._state = "paused"
         return {}
 
-    def _resume(self, _: messages.Plain, fds: list[int]) -> Mapping[str, object]:
-        if self._state != "paused":
-            raise Conflict(f"container {self._request.id}: is {self._state}, not paused")
+    def _resume(self, _: messages.Plain, fds: list[int], reply: Reply) -> Mapping[str, object]:
+        self._require("paused")
         self._cgroup("resume").thaw()
         self._state = "running"
         return {}
 
-    def _resize(self, request: messages.Resize, fds: list[int]) -> Mapping[str, object]:
-        self._living()
+    def _resize(
+        self, request: messages.Resize, fds: list[int], reply: Reply
+    ) -> Mapping[str, object]:
+        self._require()
         if request.exec_id is None:
             self._stdio.resize(request.rows, request.cols)
         else:
             self._execs.resize(request.exec_id, request.rows, request.cols)
         return {}
 
-    def _attach(self, request: messages.Attach, fds: list[int]) -> Mapping[str, object]:
+    def _attach(
+        self, request: messages.Attach, fds: list[int], reply: Reply
+    ) -> Mapping[str, object]:
         if request.replay:
             raise NotSupported("attach: replay: the daemon reads the log itself")
         if len(fds) != 1:
             raise InvalidArgument(f"attach: expected one stream, not {len(fds)}")
-        self._living()
+        self._require()
         streams = frozenset((STDOUT,) * request.stdout + (STDERR,) * request.stderr)
         self._stdio.attach(
             stream_socket(fds.pop()),
@@ -406,98 +378,35 @@ class Monitor:
         )
         return {}
 
-    def _exec(self, request: messages.Exec, fds: list[int]) -> Mapping[str, object]:
-        init = self._living("running")
-        spec = self._spec()
-        if self._unshielded is not None and request.process.oom_score_adj is None:
-            score = spec.process.oom_score_adj if spec.process is not None else None
-            score = int(self._unshielded) if score is None else score
-            request = request.replace(process=request.process.replace(oom_score_adj=score))
-        target = RunningContainer(
-            init.pid,
-            spec,
-            self._group,
-            id=self._request.id,
-            bundle=self._request.bundle,
-            start_time=init.start_time,
-        )
-        return {"pid": self._execs.start(target, request, fds)}
+    def _exec(self, request: messages.Exec, fds: list[int], reply: Reply) -> None:
+        self._require("running")
+        init = (self._pid, self._made["start_time"])
+        oom_score: str | None = self._made["unshielded"]
 
-    def _usage(self, _: messages.Plain, fds: list[int]) -> Mapping[str, object]:
-        self._living()
+        def work(with_stream: bool, channel: socket.socket) -> None:
+            maker.make_exec(
+                channel,
+                body=self._body,
+                request=request,
+                init=init,
+                with_stream=with_stream,
+                oom_score=oom_score,
+            )
+
+        def answer(fields: Mapping[str, object]) -> None:
+            reply(fields if "error" in fields else {"ok": True, **fields})
+
+        self._execs.start(request, fds, work, answer)
+
+    def _usage(self, _: messages.Plain, fds: list[int], reply: Reply) -> Mapping[str, object]:
+        self._require()
         return {"usage": self._cgroup("usage").account().to_json()}
 
-    def _update(self, request: messages.Update, fds: list[int]) -> Mapping[str, object]:
-        self._living()
-        self._cgroup("update").update(request.resources)
-        return {}
-
-    def _spec(self) -> Spec:
-        """The container's configuration, decoded anew: it is needed seldom, and large."""
-        return Spec.from_json(protocol.decode(zlib.decompress(self._body))["spec"], "spec")
-
-    def _cgroup(self, what: str) -> cgroups.Group:
-        if self._group is None:
-            raise Conflict(f"{what}: container {self._request.id} has no cgroup of its own")
-        return self._group
-
-    # Files
-
-    def _write(self, name: str, value: Mapping[str, object]) -> None:
-        temporary = f".{name}.new"
-        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW
-        try:
-            fd = os.open(temporary, flags, 0o600, dir_fd=self._directory)
-            try:
-                os.write(fd, json.dumps(value).encode())
-            finally:
-                os.close(fd)
-            os.rename(temporary, name, src_dir_fd=self._directory, dst_dir_fd=self._directory)
-        except OSError as error:
-            target = f"{self._request.run_dir}/{name}"
-            raise KernelError("write", error.errno or 0, target) from error
-
-    def _forget_directory(self) -> None:
-        self._remove(MONITOR_FILE)
-        if self._made_directory:
-            try:
-                os.rmdir(self._request.run_dir)
-            except OSError:
-                pass  # The daemon put something there, or took it away: it is the daemon's.
-
-    def _remove(self, name: str) -> None:
-        try:
-            os.unlink(name, dir_fd=self._directory)
-        except FileNotFoundError:
-            pass
-
-
-def _has_poststop(spec: object) -> bool:
-    hooks = spec.get("hooks") if isinstance(spec, dict) else None
-    return bool(isinstance(hooks, dict) and hooks.get("poststop"))
-
-
-def _open_log(options: messages.LogOptions | None) -> Log | None:
-    if options is None:
-        return None
-    return open_log(
-        options.driver, options.path, options.max_size, options.max_file, options.tag_attrs
-    )
-
-
-def _open_directory(path: str) -> tuple[int, bool]:
-    """(descriptor, whether it was made now) of the run directory; mode 0700 when made."""
-    made = True
-    try:
-        os.mkdir(path, 0o700)
-    except FileExistsError:
-        made = False
-    except OSError as error:
-        raise KernelError("mkdir", error.errno or 0, path) from error
-    try:
-        return os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC | os.O_NOFOLLOW), made
-    except OSError as error:
-        raise KernelError("open", error.errno or 0, path) from error
+    def _update(
+        self, request: messages.Update, fds: list[int], reply: Reply
+    ) -> Mapping[str, object]:
+        self._require()
+        return {"warnings": self._cgroup("update").update(request.resources)}
 
 
 def _watch_children() -> int:
@@ -510,26 +419,3 @@ def _watch_children() -> int:
 
 def _no_handler(number: int, frame: object) -> None:
     """SIGCHLD must have a handler to be written to the wake-up descriptor."""
-
-
-def _shield_from_oom() -> str | None:
-    """Ask the kernel to kill the container first; the old value, or None where we may not."""
-    try:
-        fd = os.open("/proc/self/oom_score_adj", os.O_RDWR | os.O_CLOEXEC)
-    except OSError:
-        return None
-    try:
-        old = os.read(fd, 16).decode("ascii").strip()
-        os.write(fd, _SHIELD.encode("ascii"))
-    except OSError:
-        return None  # Lowering it takes CAP_SYS_RESOURCE.
-    finally:
-        os.close(fd)
-    return old
-
-
-def _in_tree(error: OSError) -> SampanError:
-    """An operating system's error as one of ours, so that it can be told to the daemon."""
-    if isinstance(error, SampanError):
-        return error
-    return KernelError("monitor", error.errno or 0, str(error.filename or ""))

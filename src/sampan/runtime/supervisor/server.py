@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from sampan.errors import InvalidArgument, KernelError
 from sampan.runtime.supervisor import protocol
+from sampan.runtime.supervisor.files import remove
 from sampan.runtime.supervisor.loop import ERROR, HANGUP, READ, WRITE
 from sampan.runtime.supervisor.messages import error_fields
 
@@ -26,10 +27,9 @@ if TYPE_CHECKING:
 
     Handler = Callable[["Connection", dict[str, Any], list[int]], None]
 
-__all__ = ["MONITOR_FILE", "SOCKET_NAME", "Connection", "Server", "peer_credentials"]
+__all__ = ["SOCKET_NAME", "Connection", "Server", "listen", "peer_credentials"]
 
 SOCKET_NAME = "monitor.sock"
-MONITOR_FILE = "monitor.json"
 QUEUE_LIMIT = 1024
 _BACKLOG = 8
 _CREDENTIALS = struct.Struct("iII")
@@ -40,6 +40,27 @@ def peer_credentials(sock: socket.socket) -> tuple[int, int, int]:
     data = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
     pid, uid, gid = _CREDENTIALS.unpack(data)
     return pid, uid, gid
+
+
+def listen(directory: int) -> socket.socket:
+    """Listen at ``SOCKET_NAME`` in the directory of descriptor ``directory``, mode 0600.
+
+    A socket of that name left by a monitor that died is replaced.
+    """
+    # The path through the descriptor keeps within the 108 bytes an address may have.
+    path = f"/proc/self/fd/{directory}/{SOCKET_NAME}"
+    remove(SOCKET_NAME, directory)
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_NONBLOCK)
+    mask = os.umask(0o177)
+    try:
+        listener.bind(path)
+        listener.listen(_BACKLOG)
+    except OSError as error:
+        listener.close()
+        raise KernelError("bind", error.errno or 0, SOCKET_NAME) from error
+    finally:
+        os.umask(mask)
+    return listener
 
 
 class Connection:
@@ -128,28 +149,12 @@ class Server:
 
     __slots__ = ("_connections", "_directory", "_handler", "_listener", "_loop")
 
-    def __init__(self, loop: Loop, directory: int, handler: Handler) -> None:
-        """Listen at ``SOCKET_NAME`` in the directory of descriptor ``directory``, mode 0600.
-
-        A socket of that name left by a monitor that died is replaced.
-        """
+    def __init__(self, loop: Loop, listener: socket.socket, directory: int, handler: Handler):
+        """Serve who connects to ``listener``, which is a socket of ``listen`` in ``directory``."""
         self._loop = loop
         self._handler = handler
         self._directory = directory
         self._connections: list[Connection] = []
-        # The path through the descriptor keeps within the 108 bytes an address may have.
-        path = f"/proc/self/fd/{directory}/{SOCKET_NAME}"
-        listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_NONBLOCK)
-        self.unlink()
-        mask = os.umask(0o177)
-        try:
-            listener.bind(path)
-            listener.listen(_BACKLOG)
-        except OSError as error:
-            listener.close()
-            raise KernelError("bind", error.errno or 0, SOCKET_NAME) from error
-        finally:
-            os.umask(mask)
         self._listener = listener
         loop.watch(listener.fileno(), READ, self._accept)
 
@@ -172,7 +177,7 @@ class Server:
         """Accept nobody any more, and remove the socket's name."""
         self._loop.forget(self._listener.fileno())
         self._listener.close()
-        self.unlink()
+        remove(SOCKET_NAME, self._directory)
 
     def close(self) -> None:
         """Answer what was asked already, and close every connection."""
@@ -180,13 +185,6 @@ class Server:
             while connection.serve():
                 pass
             connection.close()
-
-    def unlink(self) -> None:
-        """Remove the socket's name, if it is there."""
-        try:
-            os.unlink(SOCKET_NAME, dir_fd=self._directory)
-        except FileNotFoundError:
-            pass
 
     def _accept(self, events: int) -> None:
         try:

@@ -14,13 +14,22 @@ from sampan.oci.record import Record
 from sampan.runtime.supervisor import protocol
 from sampan.runtime.supervisor.logfile import timestamp
 
-__all__ = ["warm_up"]
+__all__ = ["hierarchy", "warm_up"]
+
+_found: list[cgroups.Hierarchy] = []
+
+
+def hierarchy() -> cgroups.Hierarchy:
+    """The machine's cgroups as they were mounted when this was first asked: by the zygote."""
+    if not _found:
+        _found.append(cgroups.detect())
+    return _found[0]
 
 
 def warm_up() -> None:
     """Resolve records, find the cgroup hierarchies, load codecs and the time zone."""
     _resolve(Record)
-    cgroups.detect()
+    hierarchy()
     timestamp(time.time_ns())
     protocol.decode(b'{"text":"\\ud83d\\udea2"}')
     "text".encode("ascii", "surrogateescape").decode("utf-8", "replace")

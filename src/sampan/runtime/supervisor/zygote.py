@@ -22,8 +22,7 @@ from typing import NoReturn
 
 from sampan.errors import InvalidArgument, KernelError, SampanError
 from sampan.kernel import processes
-from sampan.runtime.supervisor import messages, protocol
-from sampan.runtime.supervisor.monitor import Monitor
+from sampan.runtime.supervisor import asleep, messages, protocol
 from sampan.runtime.supervisor.warm import warm_up
 
 __all__ = ["SOCKET_FD", "main"]
@@ -43,7 +42,10 @@ def main() -> None:
     # reaps monitors without a wait.
     signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals() - {signal.SIGCHLD})
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+    # Orphans of a container whose monitor is asleep come to us: they are reaped without a wait too.
+    processes.set_child_subreaper()
     warm_up()
+    asleep.rehearse()
     gc.collect()
     gc.disable()
     gc.freeze()
@@ -57,10 +59,12 @@ def main() -> None:
             return
         if received is None:
             return
-        _spawn(sock, *received)
+        _spawn(*received)
 
 
-def _spawn(sock: socket.socket, body: bytes, fds: list[int]) -> None:
+def _spawn(body: bytes, fds: list[int]) -> None:
+    # The name is the fork's from its birth: to give it one there would cost each of them pages.
+    processes.set_process_name("sampan-monitor")
     try:
         pid = os.fork()
     except OSError as error:
@@ -69,36 +73,25 @@ def _spawn(sock: socket.socket, body: bytes, fds: list[int]) -> None:
                 _report(control, KernelError("fork", error.errno or 0, "monitor"))
     else:
         if pid == 0:
-            _monitor(sock, body, fds)
+            _monitor(body, fds)
+    processes.set_process_name("sampan-zygote")
     for fd in fds:
         os.close(fd)
 
 
-def _monitor(zygote: socket.socket, body: bytes, fds: list[int]) -> NoReturn:
+def _monitor(body: bytes, fds: list[int]) -> NoReturn:
     """Become the monitor of one container; only its own exit leads out."""
     code = _CRASHED
     try:
-        zygote.close()
-        os.setsid()
-        processes.set_process_name("sampan-monitor")
-        processes.set_child_subreaper()
+        os.close(SOCKET_FD)
         if len(fds) == 1:
-            _run(body, socket.socket(fileno=fds[0]))
+            asleep.run(body, fds[0])
         code = 0
     finally:
         if code:
             traceback.print_exc()
             sys.stderr.flush()
         os._exit(code)
-
-
-def _run(body: bytes, control: socket.socket) -> None:
-    try:
-        monitor = Monitor(body, control)
-    except SampanError as error:
-        _report(control, error)
-        return
-    monitor.run()
 
 
 def _report(control: socket.socket, error: SampanError) -> None:

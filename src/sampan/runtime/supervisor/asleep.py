@@ -1,0 +1,155 @@
+"""A monitor before there is work for it, and what it costs.
+
+A monitor is forked with a frozen heap and collection off, so every page it does not write to stays
+shared with all others; but to touch a Python object is to write to its reference count. So until
+something happens a monitor is little more than descriptors in a poll(2) set. It lets a maker make
+the container and tell the daemon, and sleeps; whatever comes first then, a request, output, the end
+of init, is left where it is, and the monitor becomes a ``Monitor``, which finds it there.
+
+The code here keeps to built-in functions, below the library's Python: each function called, each
+enumeration looked up, is a page or two for every container that runs.
+"""
+
+from __future__ import annotations
+
+import _signal  # type: ignore[import-not-found]  # typeshed has the library's name only
+import _socket
+import marshal
+import os
+import select
+import socket
+import struct
+from typing import TYPE_CHECKING, Any
+
+from sampan.runtime.supervisor import maker, protocol
+from sampan.runtime.supervisor.monitor import Monitor
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+__all__ = ["Container", "rehearse", "run"]
+
+_PACKET = 1 << 16
+_RIGHTS = _socket.CMSG_SPACE(protocol.MAX_FDS * 4)
+
+
+class Container:
+    """What a monitor was told of its container.
+
+    ``fds`` are named ``pidfd directory listener`` and, where there are such, ``log stdin stdout
+    stderr terminal oom``. ``control`` is -1 once the daemon has closed it, ``channel`` None once
+    the maker has spoken: then ``word`` is its last.
+    """
+
+    __slots__ = ("body", "channel", "control", "fds", "made", "word")
+
+    def __init__(self, body: bytes, control: int) -> None:
+        self.body = body
+        self.control = control
+        self.channel: _socket.socket | None = None
+        self.word: Mapping[str, Any] | None = None
+        self.made: dict[str, Any] = {}
+        self.fds: dict[str, int] = {}
+
+
+def run(body: bytes, control: int) -> None:
+    """Be the monitor of the container that a spawn request describes, to its end."""
+    os.setsid()
+    # The zygote ignores it, and a child that is not waited for leaves no status.
+    _signal.signal(_signal.SIGCHLD, _signal.SIG_DFL)
+    container = Container(body, control)
+    ours, theirs = _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_SEQPACKET)
+    child = os.fork()
+    if child == 0:
+        maker.run_first(body, control, ours.fileno(), theirs.detach())
+    theirs.close()
+    if not _hear(container, ours):
+        if not container.made:
+            _tell_lost(control)
+        return
+    if container.made["start"]:
+        _sleep(container, child)
+    Monitor(container).run()
+
+
+def rehearse() -> None:
+    """Do what ``run`` does but for its forks: code that ran before is not written to any more."""
+    for _ in range(20):
+        ours, theirs = _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_SEQPACKET)
+        made = {"fds": ["pidfd"], "start": True}
+        rights = (_socket.SOL_SOCKET, _socket.SCM_RIGHTS, struct.pack("i", ours.fileno()))
+        theirs.sendmsg([marshal.dumps(made)], [rights])
+        theirs.send(marshal.dumps({"started": 0.5}))
+        daemon, control = _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_SEQPACKET)
+        container = Container(b"", control.fileno())
+        _hear(container, ours)
+        daemon.send(b"x")
+        _sleep(container, 0)
+        os.close(container.fds["pidfd"])
+
+
+def _hear(container: Container, channel: _socket.socket) -> bool:
+    """Take in what the maker made; False when there is no container."""
+    packet, ancillary, _, _ = channel.recvmsg(_PACKET, _RIGHTS, _socket.MSG_CMSG_CLOEXEC)
+    if not packet:
+        return False
+    made = container.made = marshal.loads(packet)
+    if "told" in made:
+        return False
+    container.channel = channel
+    names = made["fds"]
+    numbers = struct.unpack(f"{len(names)}i", ancillary[0][2])
+    container.fds = dict(zip(names, numbers, strict=True))
+    return True
+
+
+def _sleep(container: Container, child: int) -> None:
+    """Return when there is work. The start, the maker's end and the daemon's are none."""
+    control, fds, channel = container.control, container.fds, container.channel
+    assert channel is not None
+    spoken = channel.fileno()
+    poll = select.poll()
+    # First, and so first in what poll returns: the daemon may ask for what it was just told of.
+    poll.register(spoken, select.POLLIN)
+    for name in ("listener", "stdout", "stderr", "terminal", "oom", "pidfd"):
+        if name in fds:
+            poll.register(fds[name], select.POLLIN)
+    poll.register(control, select.POLLIN)
+    while True:
+        for fd, _ in poll.poll():
+            if fd == spoken:
+                packet = channel.recv(_PACKET)
+                poll.unregister(spoken)
+                channel.close()
+                spoken = -1
+                container.channel = None
+                container.word = marshal.loads(packet) if packet else maker.lost()
+                if child:
+                    os.waitpid(child, 0)  # It ends with its last word.
+                if "started" not in container.word:
+                    return
+            elif fd == control and not _peek(control):
+                poll.unregister(control)
+                os.close(control)
+                container.control = control = -1
+            else:
+                return
+
+
+def _peek(control: int) -> bytes:
+    """The beginning of what the daemon said; nothing when it is gone."""
+    sock = _socket.socket(fileno=control)
+    try:
+        return sock.recv(1, _socket.MSG_PEEK | _socket.MSG_DONTWAIT)
+    except OSError:
+        return b""
+    finally:
+        sock.detach()
+
+
+def _tell_lost(control: int) -> None:
+    with socket.socket(fileno=control) as sock:
+        try:
+            protocol.send(sock, {"event": "failed", "error": maker.lost()["failed"]})
+        except OSError:
+            pass  # The daemon is gone: nobody is left to tell.

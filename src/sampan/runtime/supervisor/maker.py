@@ -1,0 +1,340 @@
+"""Makers: short-lived forks of a monitor that do what takes memory, once.
+
+To decode a configuration, compile its filter and build a container touches thousands of pages that
+a monitor would then own for the container's life, and may take as long as a hook likes. So the
+monitor forks a maker for each container and each exec, stays in its loop, and is told the result:
+the new process is the *monitor's* child (CLONE_PARENT, ``sibling`` of the maker), and every
+descriptor the monitor needs comes over their socket. The maker dies with the monitor.
+
+An exec's maker sends one message: ``{"made": …}`` with descriptors in the order of its ``fds``, or
+``{"failed": error}``. The container's maker is the monitor's first act, talks to the daemon itself
+as far as it can, and to the monitor in marshal's form, which costs least to read:
+
+    maker to monitor                                   to the daemon
+    {…, "fds": […]} and descriptors                    created
+    or {"told": true}: nothing was left behind         failed
+    {"started": unix seconds}                          started
+    or {"failed": error}: undone but for our files     (the monitor does)
+
+Unless start was asked for at once, the monitor sends a byte before the second.
+A maker that ends without a last word was killed.
+"""
+
+from __future__ import annotations
+
+import marshal
+import os
+import signal
+import socket
+import sys
+import time
+import traceback
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from sampan.errors import InvalidArgument, KernelError, SampanError
+from sampan.kernel.processes import set_parent_death_signal, start_time
+from sampan.kernel.terminals import set_window_size
+from sampan.oci.runtime import ConsoleSize, Spec
+from sampan.runtime.exec import RunningContainer, execute
+from sampan.runtime.launch import Launch, create
+from sampan.runtime.supervisor import messages, protocol
+from sampan.runtime.supervisor.files import (
+    MONITOR_FILE,
+    open_directory,
+    remove,
+    remove_directory,
+    write_json,
+)
+from sampan.runtime.supervisor.logfile import open_log
+from sampan.runtime.supervisor.server import SOCKET_NAME, listen
+from sampan.runtime.supervisor.streams import child_pipes, null_stdio
+from sampan.runtime.supervisor.warm import hierarchy
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from sampan.kernel.cgroups import Group
+    from sampan.oci.runtime import Process
+    from sampan.runtime.child import Child
+    from sampan.runtime.supervisor.messages import Exec, Spawn
+
+__all__ = ["fork_maker", "in_tree", "lost", "make_exec", "run_first"]
+
+_CRASHED = 70
+_SHIELD = b"-999"
+_STDIO = ("stdin", "stdout", "stderr")
+
+
+def fork_maker(work: Callable[[socket.socket], None]) -> tuple[socket.socket, int]:
+    """Run ``work`` with a socket in a fork of this process; returns our end, which blocks, and
+    its pid.
+
+    Raises KernelError when it cannot be forked. The fork is reaped as any child is.
+    """
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    try:
+        pid = os.fork()
+    except OSError as error:
+        ours.close()
+        theirs.close()
+        raise KernelError("fork", error.errno or 0, "maker") from error
+    if pid == 0:
+        _run(work, ours, theirs)
+    theirs.close()
+    return ours, pid
+
+
+def lost() -> dict[str, Any]:
+    """What stands for the last word of a maker that was killed before it could speak."""
+    return {"failed": messages.error_fields(SampanError("its maker was killed; all is undone"))}
+
+
+def in_tree(error: SampanError | OSError) -> SampanError:
+    """An operating system's error as one of ours, so that it can be told to the daemon."""
+    if isinstance(error, SampanError):
+        return error
+    return KernelError("monitor", error.errno or 0, str(error.filename or ""))
+
+
+def _run(
+    work: Callable[[socket.socket], None], monitor: socket.socket, channel: socket.socket
+) -> NoReturn:
+    code = _CRASHED
+    try:
+        _become_maker()
+        monitor.close()
+        try:
+            work(channel)
+        except (SampanError, OSError) as error:
+            protocol.send(channel, {"failed": messages.error_fields(in_tree(error))})
+        code = 0
+    finally:
+        _exit(code)
+
+
+def run_first(body: bytes, control: int, monitor: int, channel: int) -> NoReturn:
+    """Be the maker of a container, in the fork of its monitor; descriptors are the monitor's."""
+    code = _CRASHED
+    try:
+        _become_maker()
+        os.close(monitor)
+        daemon = _Daemon(control)
+        ours = socket.socket(fileno=channel)
+        try:
+            child, at_once = make_container(body, ours, daemon)
+        except (SampanError, OSError) as error:
+            daemon.tell({"event": "failed", "error": messages.error_fields(in_tree(error))})
+            ours.send(marshal.dumps({"told": True}))
+        else:
+            _start(child, at_once, ours, daemon)
+        code = 0
+    finally:
+        _exit(code)
+
+
+class _Daemon:
+    """The daemon's connection, as long as there is one."""
+
+    __slots__ = ("_socket",)
+
+    def __init__(self, fd: int) -> None:
+        self._socket = socket.socket(fileno=fd)
+
+    def tell(self, event: Mapping[str, object]) -> None:
+        try:
+            protocol.send(self._socket, event)
+        except OSError:
+            pass  # It is gone; another may connect to the monitor and ask.
+
+
+def _become_maker() -> None:
+    set_parent_death_signal(signal.SIGKILL)
+    signal.set_wakeup_fd(-1)
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+
+
+def _exit(code: int) -> NoReturn:
+    if code:
+        traceback.print_exc()
+        sys.stderr.flush()
+    os._exit(code)
+
+
+def _start(child: Child, at_once: bool, channel: socket.socket, daemon: _Daemon) -> None:
+    """Start the container when it is time. The monitor is told before the daemon can ask it."""
+    if not at_once and not channel.recv(1):
+        return  # The monitor ended, and takes the container with it.
+    try:
+        child.start()
+    except (SampanError, OSError) as error:
+        channel.send(marshal.dumps({"failed": messages.error_fields(in_tree(error))}))
+        return
+    at = time.time()
+    channel.send(marshal.dumps({"started": at}))
+    daemon.tell({"event": "started", "at": at})
+
+
+def make_container(body: bytes, channel: socket.socket, daemon: _Daemon) -> tuple[Child, bool]:
+    """Make the container of a spawn request, and report it to both; whether to start it now."""
+    message = protocol.decode(body)
+    spec = message.get("spec")
+    message["spec"] = None if spec is None else True
+    request = messages.Spawn.from_json(message)
+    decoded = Spec.from_json(spec, "spec")
+    if decoded.process is not None and decoded.process.terminal != request.terminal:
+        raise InvalidArgument("terminal: the request and spec.process.terminal contradict")
+    group = hierarchy().group(request.cgroup) if request.cgroup else None
+    directory, directory_is_new = open_directory(request.run_dir)
+    try:
+        fds = {"directory": directory, **_open(request, directory)}
+        theirs: tuple[int, int, int] | None = None
+        if not request.terminal:
+            theirs, ours = child_pipes(request.stdin)
+            fds |= {name: fd for name, fd in zip(_STDIO, ours, strict=True) if fd >= 0}
+        child = create(
+            Launch(
+                id=request.id,
+                spec=decoded,
+                bundle=request.bundle,
+                group=group,
+                stdio=theirs,
+                rootfs=request.rootfs,
+                init_process=request.init,
+                sibling=True,
+            )
+        )
+        try:
+            fds |= _observe(request, child, group)
+            made = {
+                "id": request.id,
+                "run_dir": request.run_dir,
+                "directory_is_new": directory_is_new,
+                "bundle": request.bundle,
+                "cgroup": request.cgroup,
+                "pid": child.pid,
+                "start_time": child.start_time,
+                "log": request.log.to_json() if request.log is not None else None,
+                "stdin": request.stdin,
+                "stdin_once": request.stdin_once,
+                "start": request.start,
+                "unshielded": _shield_monitor(),
+                "poststop": decoded.hooks is not None and bool(decoded.hooks.poststop),
+                "fds": list(fds),
+            }
+            socket.send_fds(channel, [marshal.dumps(made)], list(fds.values()))
+        except BaseException:
+            child.abort()
+            raise
+    except BaseException:
+        remove(MONITOR_FILE, directory)
+        remove(SOCKET_NAME, directory)
+        if directory_is_new:
+            remove_directory(request.run_dir)
+        raise
+    daemon.tell(
+        {
+            "event": "created",
+            "pid": child.pid,
+            "start_time": child.start_time,
+            "warnings": child.warnings,
+        }
+    )
+    return child, request.start
+
+
+def _open(request: Spawn, directory: int) -> dict[str, int]:
+    """The files and the socket that the monitor will own."""
+    monitor = os.getppid()
+    identity = {"id": request.id, "pid": monitor, "cgroup": request.cgroup}
+    write_json(MONITOR_FILE, {**identity, "start_time": start_time(monitor)}, directory)
+    fds = {"listener": listen(directory).detach()}
+    if request.log is not None:
+        options = request.log
+        log = open_log(
+            options.driver, options.path, options.max_size, options.max_file, options.tag_attrs
+        )
+        if log is not None:
+            fds["log"] = log.fileno()
+    return fds
+
+
+def _observe(request: Spawn, child: Child, group: Group | None) -> dict[str, int]:
+    fds = {"pidfd": child.pidfd}
+    if child.console >= 0:
+        fds["terminal"] = child.console
+        if request.console_size is not None:
+            set_window_size(child.console, *messages.window(request.console_size))
+    oom = group.oom_watch() if group is not None else None
+    if oom is not None:
+        fds["oom"] = oom
+    return fds
+
+
+def _shield_monitor() -> str | None:
+    """Have the kernel kill the container first, not its monitor; the monitor's old value, or None
+    where we may not. Not before init was forked, which would have inherited it."""
+    try:
+        fd = os.open(f"/proc/{os.getppid()}/oom_score_adj", os.O_RDWR | os.O_CLOEXEC)
+    except OSError:
+        return None
+    try:
+        old = os.read(fd, 16).decode("ascii").strip()
+        os.write(fd, _SHIELD)
+    except OSError:
+        return None  # Lowering it takes CAP_SYS_RESOURCE.
+    finally:
+        os.close(fd)
+    return old
+
+
+def make_exec(
+    channel: socket.socket,
+    *,
+    body: bytes,
+    request: Exec,
+    init: tuple[int, int],
+    with_stream: bool,
+    oom_score: str | None,
+) -> None:
+    """Execute a further process, and report it.
+
+    ``body``: the container's spawn request. ``init``: its pid and start time. ``oom_score``: what
+    the process gets where its configuration says nothing, or None to leave it alone.
+    """
+    message = protocol.decode(body)
+    spec = Spec.from_json(message["spec"], "spec")
+    cgroup = message.get("cgroup")
+    target = RunningContainer(
+        init[0],
+        spec,
+        hierarchy().group(cgroup) if cgroup else None,
+        id=message["id"],
+        bundle=message["bundle"],
+        start_time=init[1],
+    )
+    fds: dict[str, int] = {}
+    theirs: tuple[int, int, int] | None = None
+    if not request.terminal and with_stream:
+        theirs, ours = child_pipes(request.stdin)
+        fds |= {name: fd for name, fd in zip(_STDIO, ours, strict=True) if fd >= 0}
+    elif not request.terminal:
+        theirs = null_stdio()
+    process = _process(request, spec.process, oom_score)
+    child = execute(target, process, theirs, sibling=True)
+    fds["pidfd"] = child.pidfd
+    if child.console >= 0:
+        fds["terminal"] = child.console
+    made = {"pid": child.pid, "fds": list(fds)}
+    protocol.send(channel, {"made": made}, tuple(fds.values()))
+
+
+def _process(request: Exec, init: Process | None, oom_score: str | None) -> Process:
+    process = request.process.replace(terminal=request.terminal)
+    if request.console_size is not None:
+        rows, columns = messages.window(request.console_size)
+        process = process.replace(console_size=ConsoleSize(height=rows, width=columns))
+    if process.oom_score_adj is None and oom_score is not None:
+        # Not the monitor's own, which shields it.
+        score = init.oom_score_adj if init is not None else None
+        process = process.replace(oom_score_adj=int(oom_score) if score is None else score)
+    return process
