@@ -211,6 +211,27 @@ def test_limits_land_in_the_containers_group(daemon: Daemon) -> None:
     daemon.delete(f"/containers/{container}", force=1)
 
 
+def test_shared_memory_is_shared_with_who_may_join_and_no_longer_than_its_container(
+    daemon: Daemon,
+) -> None:
+    donor = daemon.run("sleep", "60", name="donor", HostConfig={"IpcMode": "shareable"})
+    joining = {"IpcMode": "container:donor"}
+    first = daemon.run(
+        "sh", "-c", "echo here > /dev/shm/x; ipcmk -S 1 >/dev/null", HostConfig=joining
+    )
+    daemon.wait(first)
+    second = daemon.run("sh", "-c", "cat /dev/shm/x; ipcs -s | grep -c 0x", HostConfig=joining)
+    daemon.wait(second)
+    assert daemon.logs(second) == "here\n1\n"
+    private = daemon.run("sleep", "60", name="private")
+    refused = daemon.create("true", HostConfig={"IpcMode": "container:private"})
+    answer = daemon.post(f"/containers/{refused}/start")
+    assert (answer.status, "shareable" in answer.message) == (409, True)
+    daemon.remove_all()
+    assert daemon.leftovers(donor) == []
+    assert private
+
+
 def test_two_containers_share_what_they_are_told_to(daemon: Daemon) -> None:
     first = daemon.run("sh", "-c", "exec sleep 60", name="first")
     done = daemon.run("ps", "-e", "-o", "comm=", HostConfig={"PidMode": "container:first"})

@@ -70,6 +70,13 @@ def test_a_named_volume_outlives_its_container(daemon: Daemon) -> None:
     assert point["Source"] == str(daemon.data_root / "volumes/kept/_data")
 
 
+def test_a_new_volume_is_filled_from_the_image_unless_told_not_to(daemon: Daemon) -> None:
+    _, text = run(daemon, "ls /etc/profile", HostConfig={"Binds": ["filled:/etc"]})
+    assert text == "/etc/profile\n"
+    _, text = run(daemon, "ls -A /etc/default", HostConfig={"Binds": ["bare:/etc/default:nocopy"]})
+    assert text == ""
+
+
 def test_an_anonymous_volume_goes_with_its_container_when_asked(daemon: Daemon) -> None:
     def made() -> set[str]:
         names = {path.name for path in (daemon.data_root / "volumes").iterdir()}

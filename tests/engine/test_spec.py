@@ -10,7 +10,7 @@ from sampan.engine import merge, security
 from sampan.engine.config import read_create
 from sampan.engine.container import ContainerRecord
 from sampan.engine.mounts import read_mounts
-from sampan.engine.spec import build_spec, spec_json
+from sampan.engine.spec import Other, build_spec, spec_json
 from sampan.errors import InvalidArgument, NotSupported, SampanError
 from sampan.kernel.capabilities import NAMES
 from sampan.oci.image import ImageConfig
@@ -44,7 +44,7 @@ def spec(image: ImageConfig | None = None, **fields: Any) -> Spec:
         root="/",
         cgroup=f"/sampan/{ID}",
         machine="machine",
-        process_of=lambda reference: 4242,
+        other=lambda namespace, reference: Other(4242, "/other"),
     )
 
 

@@ -84,8 +84,7 @@ class UserMount(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """A mount the user or the image asked for, resolved; ``options`` are the specification's.
 
     ``mode`` is what stood behind the second colon of ``-v``, for inspect; ``listed`` says whether
-    inspect shows it (``--tmpfs`` stands in HostConfig only); ``copy`` that a new volume is filled
-    with what the image has at the place.
+    inspect shows it (``--tmpfs`` stands in HostConfig only).
     """
 
     type: str
@@ -97,7 +96,6 @@ class UserMount(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     mode: str = ""
     writable: bool = True
     propagation: str = ""
-    copy: bool = False
     anonymous: bool = False
     listed: bool = True
 

@@ -22,11 +22,12 @@ from sampan.engine.images import Images
 from sampan.engine.lifecycle import Lifecycle
 from sampan.engine.live import Registry
 from sampan.engine.log import log
+from sampan.engine.spec import SHM, SHM_SIZE
 from sampan.engine.store import ContainerStore
 from sampan.engine.zygote import ZygoteKeeper
 from sampan.errors import Conflict, InvalidArgument
 from sampan.image.store import ImageStore
-from sampan.kernel import cgroups
+from sampan.kernel import cgroups, mounts
 from sampan.volume.store import VolumeStore
 
 if TYPE_CHECKING:
@@ -168,6 +169,25 @@ class Engine:
                 raise InvalidArgument(
                     f"error while creating mount source path '{mount.source}': {error.strerror}"
                 ) from error
+
+    def provide_shm(self, record: ContainerRecord) -> None:
+        """Mount the /dev/shm that other containers may join, until this one ends."""
+        if record.host_config.ipc_mode != "shareable":
+            return
+        place = f"{self.directory(record.id)}/{SHM}"
+        os.makedirs(place, exist_ok=True)
+        if not os.path.ismount(place):
+            flags = mounts.MS_NOSUID | mounts.MS_NODEV | mounts.MS_NOEXEC
+            size = record.host_config.shm_size or SHM_SIZE
+            mounts.mount("shm", place, "tmpfs", flags, f"mode=1777,size={size}")
+
+    def release_shm(self, record: ContainerRecord) -> None:
+        """Containers that joined it keep their own mount of it."""
+        if record.host_config.ipc_mode != "shareable":
+            return
+        place = f"{self.directory(record.id)}/{SHM}"
+        if os.path.ismount(place):
+            mounts.umount(place, mounts.MNT_DETACH)
 
     # -- changes that are one piece ------------------------------------------------------------
 

@@ -83,17 +83,22 @@ class Lifecycle:
                 root=engine.settings.mount_point,
                 cgroup=engine.cgroup_of(live.record),
                 machine=engine.machine,
-                process_of=self._process_of,
+                other=self._other,
             )
         return live.spec
 
-    def _process_of(self, reference: str) -> int:
+    def _other(self, namespace: str, reference: str) -> specs.Other:
         other = self._engine.registry.find(reference)
         if not other.record.state.running:
             raise Conflict(
                 f"cannot join the namespaces of container {reference}: it is not running"
             )
-        return other.record.state.pid
+        if namespace == "ipc" and other.record.host_config.ipc_mode != "shareable":
+            raise Conflict(
+                f"cannot join the IPC namespace of container {reference}: make it with IpcMode "
+                "shareable"
+            )
+        return specs.Other(other.record.state.pid, self._engine.directory(other.id))
 
     async def _launch(self, live: Live) -> None:
         engine, record = self._engine, live.record
@@ -105,6 +110,7 @@ class Lifecycle:
         if joined:
             live.spec = None
         engine.check_sources(record)
+        engine.provide_shm(record)
         spec = self.spec_of(live)
         rows, columns = host.console_size
         message: dict[str, object] = {
@@ -182,6 +188,7 @@ class Lifecycle:
         )
         self._engine.store.put_state(live.record)
         self._engine.clear_run_dir(live.id)
+        self._engine.release_shm(live.record)
         live.settle_ends()
         if live.record.host_config.auto_remove:
             self._engine.forget(live)
@@ -247,6 +254,7 @@ class Lifecycle:
         )
         self._engine.store.put_state(live.record)
         self._engine.clear_run_dir(live.id)
+        self._engine.release_shm(live.record)
         self._engine.execs.all_ended(live)
         self._engine.publish(live.record, "die", exitCode=str(event["code"]))
         live.settle_ends()

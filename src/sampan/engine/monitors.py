@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import socket
 from collections import deque
 from typing import TYPE_CHECKING, Any
 
@@ -18,9 +17,10 @@ from sampan.errors import SampanError, Unavailable, by_name
 from sampan.runtime.supervisor import protocol
 
 if TYPE_CHECKING:
+    import socket
     from collections.abc import Callable, Mapping, Sequence
 
-__all__ = ["Monitor", "rebuilt", "connect"]
+__all__ = ["Monitor", "rebuilt"]
 
 REQUEST_DEADLINE = 30.0
 """Seconds a monitor has for a reply. It answers in microseconds; a start may wait for the disk."""
@@ -33,26 +33,6 @@ def rebuilt(fields: Mapping[str, Any]) -> SampanError:
     if isinstance(code, int) and code != error.exit_code:
         error.exit_code = code
     return error
-
-
-def connect(run_dir: str) -> socket.socket | None:
-    """Connect to a monitor that was there before us; None when none listens.
-
-    Through a descriptor of the directory: a socket's path holds 107 bytes at most (unix(7)).
-    """
-    try:
-        directory = os.open(run_dir, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-    except (FileNotFoundError, NotADirectoryError):
-        return None
-    sock = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    try:
-        sock.connect(f"/proc/self/fd/{directory}/monitor.sock")
-    except (FileNotFoundError, ConnectionRefusedError):
-        sock.close()
-        return None
-    finally:
-        os.close(directory)
-    return sock
 
 
 class Monitor:

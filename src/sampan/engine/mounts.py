@@ -107,11 +107,11 @@ def _volume(
         type="volume",
         name=name,
         destination=destination,
-        options=_bind_options(writable, ""),
+        # The runtime's word: an empty volume is filled with what the image has there.
+        options=(*_bind_options(writable, ""), *(("copyup",) if copy else ())),
         driver="local",
         mode=mode,
         writable=writable,
-        copy=copy,
         anonymous=not name,
     )
 

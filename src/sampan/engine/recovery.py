@@ -23,10 +23,12 @@ from sampan.engine.container import now
 from sampan.engine.lifecycle import DIED
 from sampan.engine.live import Live
 from sampan.engine.log import log
-from sampan.engine.monitors import connect
-from sampan.errors import KernelError, SampanError
+from sampan.errors import KernelError, NotFound, SampanError
+from sampan.runtime.supervisor.client import connect
 
 if TYPE_CHECKING:
+    import socket
+
     from sampan.engine.core import Engine
 
 __all__ = ["recover"]
@@ -42,13 +44,16 @@ async def recover(engine: Engine) -> None:
             continue
         engine.registry.add(Live(record))
     await asyncio.gather(*(_settle(engine, live) for live in engine.registry))
+    for live in engine.registry:
+        if not live.record.state.running:
+            engine.release_shm(live.record)
     await _sweep(engine)
 
 
 async def _settle(engine: Engine, live: Live) -> None:
     """One container's row against what is there."""
     directory = engine.run_dir(live.id)
-    sock = connect(directory)
+    sock = _connect(live, directory)
     if sock is not None:
         monitor = engine.containers.connect(live, sock)
         try:
@@ -72,6 +77,16 @@ async def _settle(engine: Engine, live: Live) -> None:
             engine.containers.ended(live, {"code": 137, "at": now() / 1e9}, DIED)
     elif live.record.host_config.auto_remove and live.record.state.status == "exited":
         engine.forget(live)
+
+
+def _connect(live: Live, directory: str) -> socket.socket | None:
+    try:
+        return connect(directory)
+    except NotFound:
+        return None
+    except SampanError as error:
+        log.error("a monitor cannot be reached", container=live.id, error=error.message)
+        return None
 
 
 async def _adopt(engine: Engine, live: Live, status: dict[str, Any]) -> None:

@@ -7,7 +7,7 @@ namespaces are joined, which the caller resolves.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from sampan.engine import resources as limits
 from sampan.engine import security
@@ -35,7 +35,9 @@ if TYPE_CHECKING:
 
 __all__ = [
     "DEFAULT_PATH",
+    "SHM",
     "SHM_SIZE",
+    "Other",
     "build_process",
     "build_spec",
     "check_modes",
@@ -45,6 +47,8 @@ __all__ = [
 
 DEFAULT_PATH = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 SHM_SIZE = 64 * 1024 * 1024
+SHM = "shm"
+"""In a container's directory: the mount point of a /dev/shm that others may join."""
 
 _PROC = Mount(
     destination="/proc", type="proc", source="proc", options=("nosuid", "noexec", "nodev")
@@ -72,7 +76,7 @@ _BIND = ("rbind", "rprivate")
 # HostConfig field -> namespace, the modes that mean "its own", whether another's may be joined.
 _MODES: dict[str, tuple[str, tuple[str, ...], bool]] = {
     "network_mode": ("network", ("", "default", "bridge", "none"), True),
-    "ipc_mode": ("ipc", ("", "private", "none"), True),
+    "ipc_mode": ("ipc", ("", "private", "shareable", "none"), True),
     "pid_mode": ("pid", ("", "private"), True),
     "uts_mode": ("uts", ("", "private"), False),
     "cgroupns_mode": ("cgroup", ("", "private"), False),
@@ -86,6 +90,13 @@ _WIRE = {
 }
 
 
+class Other(NamedTuple):
+    """A running container whose namespaces are joined: its init, and its directory."""
+
+    pid: int
+    directory: str
+
+
 def check_modes(host: HostConfig) -> None:
     """Refuse namespace modes we do not know. Raises InvalidArgument, NotSupported."""
     for field, (_, own, joinable) in _MODES.items():
@@ -93,8 +104,6 @@ def check_modes(host: HostConfig) -> None:
         if mode in own or mode == "host":
             continue
         name = _WIRE[field]
-        if field == "ipc_mode" and mode == "shareable":
-            raise NotSupported(f'HostConfig.{name} "{mode}" is not supported yet: use private')
         if mode.startswith("container:"):
             if not joinable:
                 raise InvalidArgument(f'HostConfig.{name} "{mode}" is invalid: use host or private')
@@ -108,14 +117,14 @@ def check_modes(host: HostConfig) -> None:
         raise InvalidArgument(f'HostConfig.{name} "{mode}" is invalid: use host or private')
 
 
-def _namespaces(host: HostConfig, process_of: Callable[[str], int]) -> list[Namespace]:
+def _namespaces(host: HostConfig, other: Callable[[str, str], Other]) -> list[Namespace]:
     spaces = [Namespace(type="mount")]
     for field, (kind, _, _) in _MODES.items():
         mode = getattr(host, field)
         if mode == "host":
             continue
         if mode.startswith("container:"):
-            pid = process_of(mode.partition(":")[2])
+            pid = other(kind, mode.partition(":")[2]).pid
             entry = {"network": "net"}.get(kind, kind)
             spaces.append(Namespace(type=kind, path=f"/proc/{pid}/ns/{entry}"))
         else:
@@ -132,7 +141,7 @@ def hostname(record: ContainerRecord, machine: str) -> str:
     return record.id[:12]
 
 
-def _standard_mounts(record: ContainerRecord, writable_cgroups: bool) -> list[Mount]:
+def _standard_mounts(record: ContainerRecord, shm: str, writable_cgroups: bool) -> list[Mount]:
     host = record.host_config
     sysfs = ["nosuid", "noexec", "nodev"]
     cgroup = ["nosuid", "noexec", "nodev", "relatime"]
@@ -152,18 +161,22 @@ def _standard_mounts(record: ContainerRecord, writable_cgroups: bool) -> list[Mo
             mounts.append(Mount(destination=place, type="bind", source=place, options=_BIND))
         return mounts
     mounts.append(_MQUEUE)
-    if host.ipc_mode != "none":
+    if shm:
+        mounts.append(Mount(destination="/dev/shm", type="bind", source=shm, options=_BIND))
+    elif host.ipc_mode != "none":
         size = host.shm_size or SHM_SIZE
         options = ("nosuid", "noexec", "nodev", "mode=1777", f"size={size}")
         mounts.append(Mount(destination="/dev/shm", type="tmpfs", source="shm", options=options))
     return mounts
 
 
-def _mounts(record: ContainerRecord, directory: str, writable_cgroups: bool) -> tuple[Mount, ...]:
+def _mounts(
+    record: ContainerRecord, directory: str, shm: str, writable_cgroups: bool
+) -> tuple[Mount, ...]:
     own = {mount.destination for mount in record.mounts}
     mounts = [
         mount
-        for mount in _standard_mounts(record, writable_cgroups)
+        for mount in _standard_mounts(record, shm, writable_cgroups)
         if mount.destination not in own
     ]
     for name in FILES:
@@ -231,12 +244,12 @@ def build_spec(
     root: str,
     cgroup: str,
     machine: str,
-    process_of: Callable[[str], int],
+    other: Callable[[str, str], Other],
 ) -> Spec:
     """``directory`` holds the container's files, ``root`` is where its root file system will be
-    mounted, ``process_of`` gives the PID of another container's init.
+    mounted, ``other(namespace, reference)`` finds a container whose namespace is joined.
 
-    Raises InvalidArgument, NotSupported, and whatever ``process_of`` raises.
+    Raises InvalidArgument, NotSupported, and whatever ``other`` raises.
     """
     host = record.host_config
     options = security.read_security(host.security_opt or ())
@@ -253,6 +266,9 @@ def build_spec(
         masked = tuple(host.masked_paths)
     if host.readonly_paths is not None:
         readonly = tuple(host.readonly_paths)
+    shm = f"{directory}/{SHM}" if host.ipc_mode == "shareable" else ""
+    if host.ipc_mode.startswith("container:"):
+        shm = f"{other('ipc', host.ipc_mode.partition(':')[2]).directory}/{SHM}"
     own_names = host.uts_mode != "host"
     if not own_names and (record.config.hostname or record.config.domainname):
         raise InvalidArgument(
@@ -264,12 +280,12 @@ def build_spec(
         oci_version=SPEC_VERSION,
         root=Root(path=root, readonly=host.readonly_rootfs),
         process=process,
-        mounts=_mounts(record, directory, options.writable_cgroups),
+        mounts=_mounts(record, directory, shm, options.writable_cgroups),
         hostname=hostname(record, machine) if own_names else None,
         domainname=record.config.domainname or None,
         annotations=host.annotations,
         linux=Linux(
-            namespaces=tuple(_namespaces(host, process_of)),
+            namespaces=tuple(_namespaces(host, other)),
             devices=tuple(device for device, _ in given),
             resources=limits.resources(host, security.device_rules(host, given)),
             cgroups_path=cgroup,
