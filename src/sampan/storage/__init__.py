@@ -1,0 +1,1 @@
+"""Bytes at rest: blobs, layers, archives, snapshot drivers and the database."""

@@ -298,7 +298,7 @@ def test_too_long_a_component_is_a_clear_error(root: Path) -> None:
         b"6 abc\n",
         b"9 mtime=x\n",
         b"14 size=-99999\n",
-        b"20 mtime=9999999999\n",
+        b"29 mtime=9999999999999999999\n",
         b"-5 a=b\n",
         b"33 GNU.sparse.major=1\n22 GNU.sparse.minor=0\n"[3:],
     ],

@@ -26,6 +26,7 @@ from sampan.storage.archive.tree import (
     is_whiteout,
     open_directory,
     scan,
+    walk,
 )
 from sampan.storage.archive.writer import Output, Writer, Written
 from sampan.storage.failures import explain
@@ -123,27 +124,8 @@ def _write(steps: Iterator[_Step], out: Output, sparse: bool) -> Written:
 
 def _all(root: int) -> Iterator[_Step]:
     yield _Step(b"", root, b".", os.fstat(root), "A")
-    yield from _below(root, b"")
-
-
-def _below(root: int, path: bytes) -> Iterator[_Step]:
-    """All that is below a directory."""
-    pending = [path]
-    while pending:
-        path = pending.pop()
-        directory = open_directory(root, path)
-        if directory is None:
-            continue
-        inner = []
-        try:
-            for name, status in scan(directory):
-                full = path + b"/" + name if path else name
-                yield _Step(full, directory, name, status, "A")
-                if stat.S_ISDIR(status.st_mode):
-                    inner.append(full)
-        finally:
-            os.close(directory)
-        pending += reversed(inner)
+    for path, directory, base, status in walk(root):
+        yield _Step(path, directory, base, status, "A")
 
 
 # An overlay upper directory
@@ -159,31 +141,31 @@ def _upper_steps(upper: int, lower: Merged, *, listing: bool = True) -> Iterator
                 yield _Step(b"", upper, b".", os.fstat(upper), "C")
         finally:
             os.close(root)
-    pending = [(b"", False)]  # (directory, whether it hides what the layers below have in it)
-    while pending:
-        path, hides = pending.pop()
-        directory = open_directory(upper, path)
-        if directory is None:
+    hiding: set[bytes] = set()  # directories that hide what the layers below have in them
+    for path, directory, name, status in walk(upper):
+        if is_whiteout(status):
+            yield _Step(path, directory, name, None, "D")
             continue
-        inner = []
-        missing = lower.names(path) if listing and hides else set()
-        try:
-            for name, status in scan(directory):
-                full = path + b"/" + name if path else name
-                missing.discard(name)
-                if is_whiteout(status):
-                    yield _Step(full, directory, name, None, "D")
-                    continue
-                below = lower.status(full) if listing else None
-                opaque = stat.S_ISDIR(status.st_mode) and _is_opaque_upper(upper, full)
-                yield _Step(full, directory, name, status, "A" if below is None else "C", opaque)
-                if stat.S_ISDIR(status.st_mode):
-                    inner.append((full, hides or opaque))
-            for name in missing:
-                yield _Step(path + b"/" + name, directory, name, None, "D")
-        finally:
-            os.close(directory)
-        pending += reversed(inner)
+        opaque = stat.S_ISDIR(status.st_mode) and _is_opaque_upper(upper, path)
+        if not listing:
+            yield _Step(path, directory, name, status, "C", opaque)
+            continue
+        below = lower.status(path)
+        yield _Step(path, directory, name, status, "C" if below is not None else "A", opaque)
+        if stat.S_ISDIR(status.st_mode) and (opaque or path.rpartition(b"/")[0] in hiding):
+            hiding.add(path)
+            for missing in lower.names(path) - _names(upper, path):
+                yield _Step(path + b"/" + missing, directory, missing, None, "D")
+
+
+def _names(root: int, path: bytes) -> set[bytes]:
+    directory = open_directory(root, path)
+    if directory is None:
+        return set()
+    try:
+        return set(map(os.fsencode, os.listdir(directory)))
+    finally:
+        os.close(directory)
 
 
 def _nested_steps(path: bytes, upper: int) -> Iterator[_Step]:
@@ -263,15 +245,15 @@ def _compare(old: int, new: int) -> Iterator[tuple[bytes, Literal["A", "C", "D"]
                 if was is None:
                     yield full, "A"
                     if stat.S_ISDIR(status.st_mode):
-                        for step in _below(new, full):
-                            yield step.path, "A"
+                        for inner, *_ in walk(new, full):
+                            yield inner, "A"
                     continue
                 directory = stat.S_ISDIR(status.st_mode)
                 if _differ(before, after, name, was, status):
                     yield full, "C"
                     if directory and not stat.S_ISDIR(was.st_mode):
-                        for step in _below(new, full):
-                            yield step.path, "A"
+                        for inner, *_ in walk(new, full):
+                            yield inner, "A"
                         continue
                 if directory:
                     pending.append(full)

@@ -12,9 +12,11 @@ Nothing is guessed: a checksum that disagrees or a number that is none is ``Corr
 
 from __future__ import annotations
 
+import base64
 import os
 import struct
 from typing import TYPE_CHECKING, NamedTuple
+from urllib.parse import quote_from_bytes
 
 from sampan.errors import Corrupt, InvalidArgument
 
@@ -64,8 +66,8 @@ GNU_LONG_NAME = b"L"
 GNU_LONG_LINK = b"K"
 GNU_SPARSE = b"S"
 
-MAX_TIME = 1 << 62  # nanoseconds either side of 1970 that fit a 64-bit time, with room to spare
 _SECOND = 10**9
+MAX_TIME = _SECOND << 62  # in nanoseconds, either side of 1970: within what a 64-bit time_t holds
 
 # name mode uid gid size mtime checksum type linkname magic+version uname gname major minor prefix
 _LAYOUT = struct.Struct("100s8s8s8s12s12s8sc100s8s32s32s8s8s155s12x")
@@ -261,12 +263,12 @@ def encode(
             f"{printable(member.name)}: device {member.major}:{member.minor} does not fit tar"
         )
     for attribute in sorted(member.xattrs):
-        if b"=" in attribute:
-            raise InvalidArgument(
-                f"{printable(member.name)}: extended attribute {printable(attribute)}: a name"
-                ' with "=" cannot be written to tar'
-            )
-        records.append((b"SCHILY.xattr." + attribute, member.xattrs[attribute]))
+        content = member.xattrs[attribute]
+        if b"=" in attribute:  # would end the keyword; libarchive's form quotes it
+            quoted = quote_from_bytes(attribute, safe=".").encode()
+            records.append((b"LIBARCHIVE.xattr." + quoted, base64.b64encode(content)))
+        else:
+            records.append((b"SCHILY.xattr." + attribute, content))
     block = _block(
         name,
         member.kind,

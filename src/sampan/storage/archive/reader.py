@@ -131,6 +131,12 @@ class Reader:
             self._at += step
             count -= step
 
+    def _skip_padding(self) -> None:
+        """Skip what fills a member's last block; who leaves out the end marker may leave it out."""
+        if self._padding and not self._require_end and self._at_end():
+            return
+        self._skip(self._padding)
+
     def _at_end(self) -> bool:
         return self._at == len(self._piece) and not self._more()
 
@@ -151,7 +157,8 @@ class Reader:
         name = link = None
         records: list[tuple[bytes, bytes]] = []
         while True:
-            self._skip(self._left + self._padding)
+            self._skip(self._left)
+            self._skip_padding()
             self._left = self._padding = 0
             if self._at_end():
                 if self._require_end or records or name is not None or link is not None:

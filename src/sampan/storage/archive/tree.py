@@ -35,6 +35,7 @@ __all__ = [
     "is_whiteout",
     "open_directory",
     "scan",
+    "walk",
 ]
 
 OVERLAY_ATTRIBUTES = (b"trusted.overlay.", b"user.overlay.")
@@ -84,6 +85,37 @@ def scan(directory: int) -> Iterator[tuple[bytes, os.stat_result]]:
             yield name, os.stat(name, dir_fd=directory, follow_symlinks=False)
         except FileNotFoundError:
             continue
+
+
+def walk(root: int, path: bytes = b"") -> Iterator[tuple[bytes, int, bytes, os.stat_result]]:
+    """All that is below the directory ``path``: its path, a descriptor of the directory it is in
+    (good until the next step), its name there, its status.
+
+    By name, and what is in a directory right after it: GNU tar sets a directory's times when it
+    meets a member that is not below it. One directory is open at a time, however deep the tree.
+    """
+    stack: list[tuple[bytes, list[bytes] | None]] = [(path, None)]
+    while stack:
+        above, left = stack.pop()
+        directory = open_directory(root, above)
+        if directory is None:
+            continue
+        try:
+            if left is None:
+                left = sorted(map(os.fsencode, os.listdir(directory)), reverse=True)
+            while left:
+                name = left.pop()
+                try:
+                    status = os.stat(name, dir_fd=directory, follow_symlinks=False)
+                except FileNotFoundError:
+                    continue
+                full = above + b"/" + name if above else name
+                yield full, directory, name, status
+                if stat.S_ISDIR(status.st_mode):
+                    stack += ((above, left), (full, None))
+                    break
+        finally:
+            os.close(directory)
 
 
 def attributes(where: int | bytes) -> dict[bytes, bytes]:
