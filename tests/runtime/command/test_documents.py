@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import time
@@ -72,6 +73,47 @@ def test_the_template_runs(runtime: Runtime, tmp_path: Path) -> None:
     config["linux"]["cgroupsPath"] = f"/sampan-test-{bundle.parent.name}"
     (bundle / "config.json").write_text(json.dumps(config))
     assert runtime.ok("run", "-b", str(bundle), "one").split() == ["sh", "0"]
+
+
+@pytest.mark.root
+@pytest.mark.v2
+def test_the_rootless_template_runs_for_a_user_without_privileges(
+    tmp_path: Path,
+) -> None:
+    nobody = 65534
+    bundle = make_bundle(tmp_path / "one")
+    (bundle / "config.json").unlink()
+    for path in (tmp_path, *tmp_path.parents):
+        if path.stat().st_mode & 0o005 != 0o005:
+            path.chmod(0o755)
+    for directory, _, files in os.walk(tmp_path):
+        os.chown(directory, nobody, nobody)
+        for name in files:
+            os.chown(Path(directory, name), nobody, nobody, follow_symlinks=False)
+
+    def user(*words: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [*COMMAND, *words],
+            check=False,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            user=nobody,
+            group=nobody,
+            extra_groups=[],
+            env={"XDG_RUNTIME_DIR": str(tmp_path), "PATH": "/bin"},
+        )
+
+    assert user("spec", "--rootless", "-b", str(bundle)).returncode == 0
+    config = json.loads((bundle / "config.json").read_text())
+    config["process"] |= {"terminal": False, "args": ["sh", "-c", "id -u; id -g; exit 5"]}
+    config["root"]["readonly"] = False
+    del config["process"]["rlimits"]
+    (bundle / "config.json").write_text(json.dumps(config))
+    done = user("run", "-b", str(bundle), "one")
+    assert (done.returncode, done.stdout) == (5, "0\n0\n"), done.stderr
+    assert (tmp_path / "sampan-runtime").stat().st_mode & 0o7777 == 0o1700
+    assert os.listdir(tmp_path / "sampan-runtime") == []
 
 
 def test_version_and_help(runtime: Runtime) -> None:

@@ -273,12 +273,12 @@ def test_readiness_reaches_the_service_manager(runtime: Runtime, tmp_path: Path,
         with open("/dev/null", "r+b") as null:
             streams: dict[str, Any] = {"stdin": null, "stdout": null, "stderr": null}
             given = ("--pid-file", str(tmp_path / "pid"), "-b", str(bundle), "one")
-            steps = {
+            steps: dict[str, list[tuple[str, ...]]] = {
                 "run": [("run", *given)],
                 "run --detach": [("run", "--detach", *given)],
                 "create and start": [("create", *given), ("start", "one")],
-            }[how]
-            for words in steps:
+            }
+            for words in steps[how]:
                 subprocess.run(
                     runtime.argv(*words), check=True, env=environment, timeout=30, **streams
                 )

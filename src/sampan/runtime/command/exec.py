@@ -62,6 +62,8 @@ def run(context: Context, parsed: Parsed) -> int:
         child.abort()
         raise
     try:
+        if not detached:
+            foreground.pass_signals(child)
         child.start()
         for warning in child.warnings:
             context.warn(warning)

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from sampan.runtime.child import Child
 
-__all__ = ["follow"]
+__all__ = ["follow", "pass_signals"]
 
 _CHUNK = 65536
 # SIGCHLD, SIGPIPE and SIGURG are about ourselves; the job control signals stop us and not it.
@@ -39,8 +39,9 @@ _OURS = frozenset(
 )
 
 
-def follow(child: Child) -> int:
-    """Wait for ``child``; its exit status, or 128 and the signal's number."""
+def pass_signals(child: Child) -> None:
+    """From now on our signals are ``child``'s. Before it starts: one that came between would end
+    us and leave it alone."""
 
     def forward(number: int, _: FrameType | None) -> None:
         try:
@@ -51,6 +52,10 @@ def follow(child: Child) -> int:
 
     for number in signal.valid_signals() - _OURS:
         signal.signal(number, forward)
+
+
+def follow(child: Child) -> int:
+    """Wait for ``child``; its exit status, or 128 and the signal's number."""
     if child.console >= 0:
         return _with_terminal(child)
     return _reap(child.pid)

@@ -24,6 +24,8 @@ def run(context: Context, parsed: Parsed) -> int:
         set_child_subreaper()
     state, child = make(context, parsed, detached=detached)
     try:
+        if not detached:
+            foreground.pass_signals(child)
         try:
             release(context, state, child.pidfd, wait=detached)
         except SampanError:
