@@ -4,14 +4,22 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 
 from sampan.errors import InvalidArgument, KernelError, NotFound, SampanError
 from sampan.kernel import mounts
-from sampan.oci.runtime import IdMapping, Mount
-from tests.runtime.inside import DEV, OWN, PROC, PTS, USUAL, make_root, spec, within
+from sampan.kernel.paths import Procfs
+from sampan.oci.runtime import IdMapping, Mount, Namespace
+from sampan.runtime import rootfs
+from sampan.runtime.mount_options import parse
+from sampan.runtime.overlay import mount_old
+from tests.kernel.forked import private_mounts, run_forked
+from tests.runtime.inside import DEV, OWN, PROC, PTS, USUAL, Given, make_root, spec, within
+
+if TYPE_CHECKING:
+    from sampan.runtime.launch import Launch
 
 pytestmark = pytest.mark.root
 
@@ -344,3 +352,97 @@ def test_a_console_that_is_a_link_in_the_image_is_refused(tmp_path: Path) -> Non
 
     with pytest.raises(SampanError, match="/dev/console"):
         within(spec(root, PROC, pts), lambda: None, between=bind_terminal)
+
+
+def old_overlay(tmp_path: Path, count: int, length: int) -> None:
+    """Mount ``count`` layers by mount(2), as kernels before 6.7 need it."""
+    lowers = []
+    for number in range(count):
+        directory = tmp_path / f"{'x' * length}{number:03}"
+        directory.mkdir()
+        (directory / f"from-{number}").touch()
+        lowers.append(directory)
+    entry = overlay(tmp_path, lowers)
+    place = tmp_path / "place"
+    place.mkdir()
+
+    def body() -> None:
+        private_mounts()
+        before = os.getcwd()
+        mount_old(parse(entry.options, "overlay", "/"), str(place), 0)
+        assert os.getcwd() == before
+        assert {f"from-{number}" for number in range(count)} == set(os.listdir(place))
+        (place / "new").touch()
+
+    run_forked(body)
+
+
+def test_the_old_call_with_paths_relative_where_that_shortens(tmp_path: Path) -> None:
+    base = tmp_path / ("long" * 20)
+    base.mkdir()
+    old_overlay(base, 40, 60)  # absolute this is more than a page
+    assert (base / "upper/new").exists()
+
+
+def test_more_layers_than_the_old_call_takes_is_a_clear_error(tmp_path: Path) -> None:
+    directories = [tmp_path / f"{'x' * 200}{number}" for number in range(30)]
+    entry = overlay(tmp_path, directories)
+    with pytest.raises(InvalidArgument, match=r"overlay of 30 layers: .* before Linux 6\.7"):
+        mount_old(parse(entry.options, "overlay", "/"), str(tmp_path), 0)
+
+
+def test_a_joined_mount_namespace_is_entered_by_chroot(tmp_path: Path) -> None:
+    """What is there stays there: pivot_root would take the others' root away."""
+    root = make_root(tmp_path / "root")
+
+    def body() -> None:
+        private_mounts()
+        (root / "marker").touch()
+        linux = spec(root, PROC).linux
+        assert linux is not None
+        joined = (Namespace(type="mount", path="/proc/self/ns/mnt"),)
+        config = spec(root, PROC).replace(linux=linux.replace(namespaces=joined))
+        given = cast("Launch", Given(config, "/", (), None))
+        prepared = rootfs.prepare(given)
+        pid = os.fork()
+        if pid == 0:
+            try:
+                with Procfs() as procfs:
+                    built = rootfs.build(given, prepared, procfs)
+                built.enter()
+                built.finish()
+                os._exit(0 if os.path.exists("/marker") and os.path.ismount("/proc") else 1)
+            finally:
+                os._exit(2)
+        assert os.waitpid(pid, 0)[1] == 0
+        assert os.path.exists(tmp_path)  # this process still has its root
+        assert str(root / "proc") in table()
+
+    run_forked(body)
+
+
+def test_flags_the_host_locked_are_kept_and_said(tmp_path: Path) -> None:
+    def body() -> None:
+        private_mounts()
+        source = tmp_path / "source"
+        source.mkdir()
+        mounts.mount("tmpfs", str(source), "tmpfs", mounts.MS_RDONLY | mounts.MS_NOSUID)
+        root = make_root(tmp_path / "root")
+        for path in (tmp_path, *tmp_path.parents):
+            if path.stat().st_mode & 0o005 != 0o005:
+                path.chmod(0o755)
+        for directory, _, _ in os.walk(root):
+            os.chown(directory, 100000, 100000)
+        ids = (IdMapping(container_id=0, host_id=100000, size=65536),)
+
+        def flags(*options: str) -> Any:
+            bind = Mount(destination="/mnt", type="bind", source=str(source), options=options)
+            kinds = (*OWN, "user")
+            config = spec(root, PROC, bind, kinds=kinds, uid_mappings=ids, gid_mappings=ids)
+            return within(config, lambda: table()["/mnt"])
+
+        assert {"ro", "nosuid", "noexec"} <= set(flags("bind", "noexec"))
+        with pytest.raises(SampanError, match=r"/mnt: the mount's flags are locked by the host"):
+            flags("bind", "rw")
+
+    run_forked(body)

@@ -55,6 +55,9 @@ _MAGIC = {"proc": km.PROC_SUPER_MAGIC, "sysfs": km.SYSFS_MAGIC}
 # One superblock stands behind many mounts of these: "ro" may be this mount's only.
 _SHARED_SUPERBLOCK = frozenset({"proc", "sysfs", "mqueue", "devpts", "cgroup", "cgroup2", "bpf"})
 
+# The policy labels what is in these by itself.
+_UNLABELLED = frozenset({"proc", "sysfs", "mqueue", "cgroup", "cgroup2"})
+
 _STRICT = paths.RESOLVE_IN_ROOT | paths.RESOLVE_NO_MAGICLINKS | paths.RESOLVE_NO_SYMLINKS
 _VALUE_LIMIT = 255  # bytes fsconfig(2) takes as one string
 
@@ -172,7 +175,16 @@ def apply(fd: int, calls: list[Step]) -> None:
 class Builder:
     """Makes and attaches planned mounts below one root, in the container's namespaces."""
 
-    __slots__ = ("_fresh", "group", "has_userns", "own_cgroupns", "procfs", "propagation", "root")
+    __slots__ = (
+        "_fresh",
+        "group",
+        "has_userns",
+        "label",
+        "own_cgroupns",
+        "procfs",
+        "propagation",
+        "root",
+    )
 
     def __init__(
         self,
@@ -183,8 +195,10 @@ class Builder:
         has_userns: bool,
         group: Group | None,
         own_cgroupns: bool,
+        label: str | None = None,
     ) -> None:
         self.root = root
+        self.label = label  # linux.mountLabel: the SELinux context of new file systems
         self.procfs = procfs
         self.propagation = propagation
         self.has_userns = has_userns
@@ -250,6 +264,8 @@ class Builder:
                 km.fsconfig_flag(context, "ro")
             if fstype == "tmpfs" and mode is not None:
                 km.fsconfig_string(context, "mode", f"{mode:o}")
+            if self.label and fstype not in _UNLABELLED:
+                km.fsconfig_string(context, "context", self.label)
             for word in options.data:
                 key, equals, value = word.partition("=")
                 if equals:

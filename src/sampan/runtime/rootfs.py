@@ -132,6 +132,7 @@ def build(launch: Launch, prepared: Prepared, procfs: paths.Procfs) -> Root:
             propagation=prepared.start_propagation,
             has_userns=prepared.has_userns,
             group=launch.group,
+            label=linux.mount_label,
             own_cgroupns=bool(cgroupns),
         )
         root = builder.root = _root_mount(prepared, builder)
