@@ -152,6 +152,7 @@ def _fill_base(root: Path, modules: Modules) -> None:
     )
     (root / "etc/group").write_text("root:x:0:\nnogroup:x:65534:\n")
     (root / "etc/hosts").write_text("127.0.0.1 localhost\n")
+    (root / "etc/hostname").write_text("lane\n")
     python = interpreter()
     elves = [python]
     _copy(python, root)
