@@ -23,8 +23,8 @@ from sampan.storage.database import Database
 if TYPE_CHECKING:
     from pathlib import Path
 
-STATES = {"created", "running", "paused", "exited", "removing", "dead"}
-EVENTS = {"start", "fail", "pause", "resume", "exit", "remove"}
+STATES = {"created", "running", "paused", "exited"}
+EVENTS = {"start", "fail", "pause", "resume", "exit"}
 
 
 def record(status: str = "created", name: str = "n", container_id: str = "1") -> ContainerRecord:

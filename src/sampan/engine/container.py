@@ -3,7 +3,8 @@
 The record is replaced, never changed, so a listing reads it without waiting for anybody. The
 life cycle is the table ``TRANSITIONS``: a row that is not there is not possible. The kernel's
 view of the same container (created, running, stopped) is the monitor's; this one is the user's,
-in Docker's words.
+in Docker's words. Docker's ``removing`` and ``dead`` are not there: a removal is the deletion of a
+row, which happens or does not.
 """
 
 from __future__ import annotations
@@ -34,14 +35,9 @@ TRANSITIONS: dict[tuple[str, str], str] = {
     ("paused", "resume"): "running",
     ("running", "exit"): "exited",
     ("paused", "exit"): "exited",
-    ("removing", "exit"): "removing",
-    ("created", "remove"): "removing",
-    ("exited", "remove"): "removing",
-    ("dead", "remove"): "removing",
-    ("removing", "fail"): "dead",
 }
 
-_VERBS = {"start": "start", "pause": "pause", "resume": "unpause", "remove": "remove"}
+_VERBS = {"start": "start", "pause": "pause", "resume": "unpause"}
 
 
 def now() -> int:

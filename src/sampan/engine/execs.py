@@ -11,6 +11,7 @@ import secrets
 from typing import TYPE_CHECKING, Any
 
 from sampan.engine import security
+from sampan.engine import spec as specs
 from sampan.engine.container import now
 from sampan.engine.keys import read_keys
 from sampan.engine.live import Attachment, Exec, Live
@@ -120,9 +121,8 @@ class Execs:
                 stream.close()
 
     def _process(self, live: Live, request: Exec) -> Process:
-        base = self._engine.containers.spec_of(live).process
-        if base is None:
-            raise Conflict(f"container {live.id} has no process to take defaults from")
+        name = specs.hostname(live.record, self._engine.machine)
+        base = specs.build_process(live.record, name)
         names = {item.partition("=")[0] for item in request.env}
         env = [item for item in base.env if item.partition("=")[0] not in names]
         if request.tty and "TERM" not in names:

@@ -238,7 +238,7 @@ class Lifecycle:
         if live.monitor is not None:
             live.monitor.close()
             live.monitor = None
-        if not live.record.state.running and live.record.state.status != "removing":
+        if not live.record.state.running:
             # It ended between "created" and "started".
             self._resolve(live, Unavailable(error or "the container ended before it started"))
             return
@@ -404,7 +404,8 @@ class Lifecycle:
 
     async def attach(self, live: Live, attachment: Attachment) -> None:
         """Give a client's stream to the container; before its start, keep it until then."""
-        if live.monitor is not None and live.record.state.running:
+        if live.monitor is not None:
+            # It runs, or is being made: then the monitor answers as soon as it is.
             await self._pass(live.monitor, attachment)
             self._engine.publish(live.record, "attach")
             return

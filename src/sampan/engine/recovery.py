@@ -39,9 +39,6 @@ EXIT_FILE = "exit.json"
 async def recover(engine: Engine) -> None:
     """Bring memory, rows, directories and the kernel to agree."""
     for record in engine.store.load():
-        if record.state.status == "removing":
-            engine.store.remove(record.id)
-            continue
         engine.registry.add(Live(record))
     await asyncio.gather(*(_settle(engine, live) for live in engine.registry))
     for live in engine.registry:

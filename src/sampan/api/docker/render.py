@@ -46,7 +46,7 @@ def status_text(state: State, now: float) -> str:
         return text + " (Paused)" if state.status == "paused" else text
     if state.status == "exited":
         return f"Exited ({state.exit_code}) {duration(now - state.finished_at / 1e9)} ago"
-    return {"created": "Created", "removing": "Removal In Progress", "dead": "Dead"}[state.status]
+    return "Created"
 
 
 def _mount(mount: UserMount) -> dict[str, Any]:
@@ -104,7 +104,7 @@ def _state(state: State) -> dict[str, Any]:
         "Paused": state.status == "paused",
         "Restarting": False,
         "OOMKilled": state.oom_killed,
-        "Dead": state.status == "dead",
+        "Dead": False,
         "Pid": state.pid,
         "ExitCode": state.exit_code,
         "Error": state.error,
