@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import subprocess
+import time
 from pathlib import Path
 from typing import Any
 
@@ -113,7 +114,7 @@ def test_events_follow_until_the_end_and_tell_of_oom(runtime: Runtime, tmp_path:
     with container:
         assert container.stdin is not None
         while not (runtime.root / "one/state.json").exists():
-            pass
+            time.sleep(0.01)
         runtime.wait("one", "running")
         words = runtime.argv("events", "--interval", "50ms", "one")
         with subprocess.Popen(words, stdout=subprocess.PIPE, text=True) as followed:

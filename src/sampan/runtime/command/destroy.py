@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import select
 import signal
+from errno import ESRCH
 from typing import TYPE_CHECKING
 
 from sampan.errors import Conflict, KernelError
@@ -43,7 +44,7 @@ def kill_init(context: Context, state: State) -> None:
         pidfd = -1
     try:
         if pidfd >= 0:
-            pidfd_send_signal(pidfd, signal.SIGKILL)
+            _kill(pidfd)
         if group is not None:
             group.kill()
         if pidfd >= 0:
@@ -56,6 +57,14 @@ def kill_init(context: Context, state: State) -> None:
     finally:
         if pidfd >= 0:
             os.close(pidfd)
+
+
+def _kill(pidfd: int) -> None:
+    try:
+        pidfd_send_signal(pidfd, signal.SIGKILL)
+    except KernelError as error:
+        if error.errno != ESRCH:  # it ended in between
+            raise
 
 
 def destroy(context: Context, state: State) -> None:
