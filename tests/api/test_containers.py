@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import threading
 import time
+from typing import Any
 
 import pytest
 
@@ -244,3 +245,29 @@ def test_two_containers_share_what_they_are_told_to(daemon: Daemon) -> None:
     assert "not running" in answer.message
     assert first
     daemon.remove_all()
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"HostConfig": {"CpusetCpus": "77"}}, "cpuset.cpus"),
+        (
+            {"HostConfig": {"Ulimits": [{"Name": "nofile", "Soft": 1, "Hard": 2**40}]}},
+            "RLIMIT_NOFILE",
+        ),
+        ({"User": "nosuchuser"}, 'user "nosuchuser"'),
+    ],
+    ids=str,
+)
+def test_what_the_kernel_or_the_image_refuses_is_named_and_leaves_nothing(
+    daemon: Daemon, settings: dict[str, Any], words: str
+) -> None:
+    container = daemon.create("true", **settings)
+    answer = daemon.post(f"/containers/{container}/start")
+    assert answer.status in (400, 500)
+    assert words in answer.message
+    state = daemon.state(container)
+    assert (state["Status"], state["Running"]) == ("created", False)
+    assert words in state["Error"]
+    assert daemon.leftovers(container) == []
+    daemon.delete(f"/containers/{container}")

@@ -21,6 +21,7 @@ from sampan.engine.live import Live
 from sampan.engine.log import log
 from sampan.engine.mounts import read_mounts
 from sampan.errors import InvalidArgument, SampanError
+from sampan.runtime.spec import validate
 
 if TYPE_CHECKING:
     from sampan.engine.config import CreateRequest
@@ -57,8 +58,7 @@ class Creation:
             name = names.random_name(engine.registry.names)
         record = self._record(request, image, name)
         live = Live(record)
-        self._check(live)
-        warnings = self._warnings(record)
+        warnings = [*self._check(live), *self._warnings(record)]
         self._make(live, image)
         engine.publish(live.record, "create")
         return live.id, warnings
@@ -87,8 +87,8 @@ class Creation:
                 record = msgspec.structs.replace(record, config=config)
         return record
 
-    def _check(self, live: Live) -> None:
-        """Everything that can be known to be wrong before anything is made."""
+    def _check(self, live: Live) -> tuple[str, ...]:
+        """Everything that can be known to be wrong before anything is made; the warnings."""
         record = live.record
         host = record.host_config
         spec.check_modes(host)
@@ -102,11 +102,13 @@ class Creation:
         ]
         for mode in joined:
             self._engine.registry.find(mode.partition(":")[2])
-        if not joined:
-            self._engine.containers.spec_of(live)
-            # The volumes' places are not known yet: it is built again with them.
-            if record.mounts:
-                live.spec = None
+        if joined:
+            return ()
+        built = self._engine.containers.spec_of(live)
+        # The volumes' places are not known yet: it is built again with them.
+        if record.mounts:
+            live.spec = None
+        return validate(built, self._engine.settings.mount_point)
 
     def _warnings(self, record: ContainerRecord) -> list[str]:
         if record.host_config.network_mode in ("", "default", "bridge"):
