@@ -65,7 +65,11 @@ def resolve(root_fd: int, name: str) -> Identity:
 
 def home_of(root_fd: int, uid: int) -> str | None:
     """The home directory of ``uid`` in the root's passwd file, or None."""
-    for fields in _lines(root_fd, "etc/passwd", 7):
+    try:
+        rows = _lines(root_fd, "etc/passwd", 7)
+    except InvalidArgument:
+        return None  # unreadable (a user namespace that does not map its owner): no one named it
+    for fields in rows:
         if _number(fields[2]) == uid:
             return fields[5] or None
     return None
