@@ -27,45 +27,66 @@ from sampan.runtime.supervisor.monitor import Monitor
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["Container", "rehearse", "run"]
+__all__ = ["PACKET", "RIGHTS", "Container", "rehearse", "run"]
 
-_PACKET = 1 << 16
-_RIGHTS = _socket.CMSG_SPACE(protocol.MAX_FDS * 4)
+# One byte more than a message may have: what is larger shows as cut off.
+PACKET = protocol.INLINE_LIMIT + 1
+RIGHTS = _socket.CMSG_SPACE(protocol.MAX_FDS * 4)
 
 
 class Container:
     """What a monitor was told of its container.
 
-    ``fds`` are named ``pidfd directory listener`` and, where there are such, ``log stdin stdout
-    stderr terminal oom``. ``control`` is -1 once the daemon has closed it, ``channel`` None once
-    the maker has spoken: then ``word`` is its last.
+    ``packet``, ``flags`` and ``request_fds`` are the spawn request as it came, the daemon's
+    connection last, a body in memory first. ``fds`` are named ``pidfd directory listener`` and,
+    where there are such, ``log stdin stdout stderr terminal oom``. ``control`` is -1 once the
+    daemon has closed it, ``channel`` None once the maker has spoken: then ``word`` is its last.
     """
 
-    __slots__ = ("body", "channel", "control", "fds", "made", "word")
+    __slots__ = (
+        "channel",
+        "control",
+        "fds",
+        "flags",
+        "made",
+        "packet",
+        "request_fds",
+        "word",
+    )
 
-    def __init__(self, body: bytes, control: int) -> None:
-        self.body = body
-        self.control = control
+    def __init__(self, packet: bytes, flags: int, request_fds: tuple[int, ...]) -> None:
+        self.packet = packet
+        self.flags = flags
+        self.request_fds = request_fds
+        self.control = request_fds[-1]
         self.channel: _socket.socket | None = None
         self.word: Mapping[str, Any] | None = None
         self.made: dict[str, Any] = {}
         self.fds: dict[str, int] = {}
 
+    def request(self) -> dict[str, Any]:
+        """The spawn request, decoded anew each time: it is large, and seldom needed."""
+        return protocol.decode(protocol.body_of(self.packet, self.flags, self.request_fds[:-1]))
 
-def run(body: bytes, control: int) -> None:
-    """Be the monitor of the container that a spawn request describes, to its end."""
+
+def run(packet: bytes, flags: int, fds: tuple[int, ...]) -> None:
+    """Be the monitor of the container that a spawn request describes, to its end.
+
+    The request is as recvmsg(2) gave it; its maker reads it.
+    """
     os.setsid()
+    _take_name()
     # The zygote ignores it, and a child that is not waited for leaves no status.
     _signal.signal(_signal.SIGCHLD, _signal.SIG_DFL)
-    container = Container(body, control)
+    container = Container(packet, flags, fds)
     ours, theirs = _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_SEQPACKET)
     child = os.fork()
     if child == 0:
-        maker.run_first(body, control, ours.fileno(), theirs.detach())
+        maker.run_first(container, ours.fileno(), theirs.detach())
     theirs.close()
     if not _hear(container, ours):
         if not container.made:
-            _tell_lost(control)
+            _tell_lost(container.control)
         return
     if container.made["start"]:
         _sleep(container, child)
@@ -81,16 +102,24 @@ def rehearse() -> None:
         theirs.sendmsg([marshal.dumps(made)], [rights])
         theirs.send(marshal.dumps({"started": 0.5}))
         daemon, control = _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_SEQPACKET)
-        container = Container(b"", control.fileno())
+        container = Container(b"", 0, (control.fileno(),))
+        _take_name()
         _hear(container, ours)
         daemon.send(b"x")
         _sleep(container, 0)
         os.close(container.fds["pidfd"])
 
 
+def _take_name() -> None:
+    """Set the process's name as prctl(PR_SET_NAME) would, with less."""
+    fd = os.open("/proc/self/comm", os.O_WRONLY | os.O_CLOEXEC)
+    os.write(fd, b"sampan-monitor")
+    os.close(fd)
+
+
 def _hear(container: Container, channel: _socket.socket) -> bool:
     """Take in what the maker made; False when there is no container."""
-    packet, ancillary, _, _ = channel.recvmsg(_PACKET, _RIGHTS, _socket.MSG_CMSG_CLOEXEC)
+    packet, ancillary, _, _ = channel.recvmsg(PACKET, RIGHTS, _socket.MSG_CMSG_CLOEXEC)
     if not packet:
         return False
     made = container.made = marshal.loads(packet)
@@ -118,7 +147,7 @@ def _sleep(container: Container, child: int) -> None:
     while True:
         for fd, _ in poll.poll():
             if fd == spoken:
-                packet = channel.recv(_PACKET)
+                packet = channel.recv(PACKET)
                 poll.unregister(spoken)
                 channel.close()
                 spoken = -1

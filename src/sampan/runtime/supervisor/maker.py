@@ -28,7 +28,6 @@ import signal
 import socket
 import sys
 import time
-import traceback
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from sampan.errors import InvalidArgument, KernelError, SampanError
@@ -56,6 +55,7 @@ if TYPE_CHECKING:
     from sampan.kernel.cgroups import Group
     from sampan.oci.runtime import Process
     from sampan.runtime.child import Child
+    from sampan.runtime.supervisor.asleep import Container
     from sampan.runtime.supervisor.messages import Exec, Spawn
 
 __all__ = ["fork_maker", "in_tree", "lost", "make_exec", "run_first"]
@@ -112,16 +112,16 @@ def _run(
         _exit(code)
 
 
-def run_first(body: bytes, control: int, monitor: int, channel: int) -> NoReturn:
+def run_first(container: Container, monitor: int, channel: int) -> NoReturn:
     """Be the maker of a container, in the fork of its monitor; descriptors are the monitor's."""
     code = _CRASHED
     try:
         _become_maker()
         os.close(monitor)
-        daemon = _Daemon(control)
+        daemon = _Daemon(container.control)
         ours = socket.socket(fileno=channel)
         try:
-            child, at_once = make_container(body, ours, daemon)
+            child, at_once = make_container(container, ours, daemon)
         except (SampanError, OSError) as error:
             daemon.tell({"event": "failed", "error": messages.error_fields(in_tree(error))})
             ours.send(marshal.dumps({"told": True}))
@@ -155,7 +155,7 @@ def _become_maker() -> None:
 
 def _exit(code: int) -> NoReturn:
     if code:
-        traceback.print_exc()
+        sys.excepthook(*sys.exc_info())
         sys.stderr.flush()
     os._exit(code)
 
@@ -174,9 +174,11 @@ def _start(child: Child, at_once: bool, channel: socket.socket, daemon: _Daemon)
     daemon.tell({"event": "started", "at": at})
 
 
-def make_container(body: bytes, channel: socket.socket, daemon: _Daemon) -> tuple[Child, bool]:
+def make_container(
+    container: Container, channel: socket.socket, daemon: _Daemon
+) -> tuple[Child, bool]:
     """Make the container of a spawn request, and report it to both; whether to start it now."""
-    message = protocol.decode(body)
+    message = container.request()
     spec = message.get("spec")
     message["spec"] = None if spec is None else True
     request = messages.Spawn.from_json(message)
@@ -290,7 +292,7 @@ def _shield_monitor() -> str | None:
 def make_exec(
     channel: socket.socket,
     *,
-    body: bytes,
+    container: Container,
     request: Exec,
     init: tuple[int, int],
     with_stream: bool,
@@ -298,10 +300,10 @@ def make_exec(
 ) -> None:
     """Execute a further process, and report it.
 
-    ``body``: the container's spawn request. ``init``: its pid and start time. ``oom_score``: what
+    ``init``: the container's pid and start time. ``oom_score``: what
     the process gets where its configuration says nothing, or None to leave it alone.
     """
-    message = protocol.decode(body)
+    message = container.request()
     spec = Spec.from_json(message["spec"], "spec")
     cgroup = message.get("cgroup")
     target = RunningContainer(

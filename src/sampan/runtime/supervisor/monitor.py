@@ -33,7 +33,7 @@ from sampan.errors import Conflict, InvalidArgument, KernelError, NotSupported, 
 from sampan.kernel.processes import pidfd_send_signal, set_child_subreaper
 from sampan.oci.runtime import Spec
 from sampan.runtime import hooks
-from sampan.runtime.supervisor import maker, messages, protocol
+from sampan.runtime.supervisor import maker, messages
 from sampan.runtime.supervisor.clients import stream_socket
 from sampan.runtime.supervisor.execs import Execs, exit_code
 from sampan.runtime.supervisor.files import (
@@ -73,7 +73,7 @@ class Monitor:
     def __init__(self, container: Container) -> None:
         made, fds = container.made, container.fds
         self._made = made
-        self._body = container.body
+        self._container = container
         self._maker: _socket.socket | None = None
         self._state = "created"
         self._failure: Mapping[str, object] | None = None
@@ -206,7 +206,7 @@ class Monitor:
 
     def _run_poststop(self) -> list[str]:
         made = self._made
-        spec = Spec.from_json(protocol.decode(self._body)["spec"], "spec")
+        spec = Spec.from_json(self._container.request()["spec"], "spec")
         state = hooks.state_json(spec, made["id"], made["bundle"], "stopped", 0)
         return hooks.run_poststop(spec.hooks.poststop if spec.hooks is not None else (), state)
 
@@ -386,7 +386,7 @@ class Monitor:
         def work(with_stream: bool, channel: socket.socket) -> None:
             maker.make_exec(
                 channel,
-                body=self._body,
+                container=self._container,
                 request=request,
                 init=init,
                 with_stream=with_stream,

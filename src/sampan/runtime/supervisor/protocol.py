@@ -28,7 +28,16 @@ from sampan.kernel.memory import sealed_bytes
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-__all__ = ["BODY_LIMIT", "INLINE_LIMIT", "MAX_FDS", "decode", "receive", "receive_body", "send"]
+__all__ = [
+    "BODY_LIMIT",
+    "INLINE_LIMIT",
+    "MAX_FDS",
+    "body_of",
+    "decode",
+    "receive",
+    "rights",
+    "send",
+]
 
 INLINE_LIMIT = 64 * 1024
 BODY_LIMIT = 16 * 1024 * 1024
@@ -67,48 +76,50 @@ def _send(sock: socket.socket, packet: bytes, fds: Sequence[int]) -> None:
 
 def receive(sock: socket.socket) -> tuple[dict[str, Any], list[int]] | None:
     """Receive one message and its descriptors; ``None`` at the end of the connection."""
-    packet = receive_body(sock)
-    if packet is None:
-        return None
-    body, fds = packet
-    try:
-        return decode(body), fds
-    except InvalidArgument:
-        _close(fds)
-        raise
-
-
-def receive_body(sock: socket.socket) -> tuple[bytes, list[int]] | None:
-    """Like ``receive``, with the JSON text undecoded (the zygote passes it on as it is)."""
     try:
         packet, ancillary, flags, _ = _recvmsg(sock)
     except ConnectionResetError:
         # The peer closed without reading all of ours. That is said once, before what it had sent.
         packet, ancillary, flags, _ = _recvmsg(sock)
+    fds = rights(ancillary)
+    if not packet:
+        _close(fds)
+        return None
+    try:
+        message = decode(body_of(packet, flags, fds))
+    except InvalidArgument:
+        _close(fds)
+        raise
+    if packet == _IN_MEMORY:
+        os.close(fds.pop(0))
+    return message, fds
+
+
+def rights(ancillary: list[tuple[int, int, bytes]]) -> list[int]:
+    """The descriptors that came with a packet."""
     fds: list[int] = []
     for level, kind, data in ancillary:
         if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
             received = array.array("i")
             received.frombytes(data[: len(data) - len(data) % received.itemsize])
             fds.extend(received)
-    if not packet:
-        _close(fds)
-        return None
-    try:
-        if flags & (socket.MSG_TRUNC | socket.MSG_CTRUNC):
-            raise InvalidArgument(
-                f"message: larger than {INLINE_LIMIT} bytes or with more than {MAX_FDS} descriptors"
-            )
-        if packet != _IN_MEMORY:
-            return packet, fds
-        if not fds:
-            raise InvalidArgument("message: its body was announced in a memfd, and none came")
-        body = _read_sealed(fds[0])
-    except InvalidArgument:
-        _close(fds)
-        raise
-    os.close(fds.pop(0))
-    return body, fds
+    return fds
+
+
+def body_of(packet: bytes, flags: int, fds: Sequence[int]) -> bytes:
+    """The JSON text of a packet with its recvmsg(2) flags and descriptors, which stay open.
+
+    Raises InvalidArgument for what is cut off, and for a body in a memfd that is not as it must be.
+    """
+    if flags & (socket.MSG_TRUNC | socket.MSG_CTRUNC):
+        raise InvalidArgument(
+            f"message: larger than {INLINE_LIMIT} bytes or with more than {MAX_FDS} descriptors"
+        )
+    if packet != _IN_MEMORY:
+        return packet
+    if not fds:
+        raise InvalidArgument("message: its body was announced in a memfd, and none came")
+    return _read_sealed(fds[0])
 
 
 def _recvmsg(sock: socket.socket) -> tuple[bytes, list[tuple[int, int, bytes]], int, object]:

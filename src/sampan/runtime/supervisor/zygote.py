@@ -12,18 +12,22 @@ shares its pages until it writes to them.
 
 from __future__ import annotations
 
+import _socket
 import gc
 import os
 import signal
 import socket
+import struct
 import sys
-import traceback
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
-from sampan.errors import InvalidArgument, KernelError, SampanError
+from sampan.errors import KernelError, SampanError
 from sampan.kernel import processes
 from sampan.runtime.supervisor import asleep, messages, protocol
 from sampan.runtime.supervisor.warm import warm_up
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 __all__ = ["SOCKET_FD", "main"]
 
@@ -46,56 +50,72 @@ def main() -> None:
     processes.set_child_subreaper()
     warm_up()
     asleep.rehearse()
+    _rehearse()
+    sock = _socket.socket(fileno=SOCKET_FD)
     gc.collect()
     gc.disable()
     gc.freeze()
-    sock = socket.socket(fileno=SOCKET_FD)
-    while True:
-        try:
-            received = protocol.receive_body(sock)
-        except InvalidArgument:
-            continue  # Its descriptors are closed: the sender sees the end of its connection.
-        except OSError:
-            return
-        if received is None:
-            return
-        _spawn(*received)
+    while _serve(sock, _monitor):
+        pass
 
 
-def _spawn(body: bytes, fds: list[int]) -> None:
-    # The name is the fork's from its birth: to give it one there would cost each of them pages.
-    processes.set_process_name("sampan-monitor")
+def _rehearse() -> None:
+    """Serve requests for nothing: code that ran before does not change any more."""
+    ours, theirs = _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_SEQPACKET)
+    for _ in range(10):
+        with open(os.devnull, "rb") as null:
+            fds = struct.pack("i", null.fileno())
+            theirs.sendmsg([b"{}"], [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, fds)])
+        _serve(ours, lambda *_: os._exit(0))
+
+
+def _serve(sock: _socket.socket, become: Callable[[bytes, int, tuple[int, ...]], NoReturn]) -> bool:
+    """Serve one request; False when the daemon is gone.
+
+    Little is done and few objects are touched from here to the fork and back: a page that is
+    written to here leaves its old self to the monitors forked before.
+    """
     try:
-        pid = os.fork()
+        packet, ancillary, flags, _ = sock.recvmsg(
+            asleep.PACKET, asleep.RIGHTS, _socket.MSG_CMSG_CLOEXEC
+        )
+    except OSError:
+        return False
+    if not packet:
+        return False
+    fds = struct.unpack(f"{len(ancillary[0][2]) // 4}i", ancillary[0][2]) if ancillary else ()
+    try:
+        child = os.fork()
     except OSError as error:
-        if fds:
-            with socket.socket(fileno=fds.pop(0)) as control:
-                _report(control, KernelError("fork", error.errno or 0, "monitor"))
+        _refuse(fds, KernelError("fork", error.errno or 0, "monitor"))
     else:
-        if pid == 0:
-            _monitor(body, fds)
-    processes.set_process_name("sampan-zygote")
+        if child == 0:
+            become(packet, flags, fds)
     for fd in fds:
         os.close(fd)
+    return True
 
 
-def _monitor(body: bytes, fds: list[int]) -> NoReturn:
+def _monitor(packet: bytes, flags: int, fds: tuple[int, ...]) -> NoReturn:
     """Become the monitor of one container; only its own exit leads out."""
     code = _CRASHED
     try:
         os.close(SOCKET_FD)
-        if len(fds) == 1:
-            asleep.run(body, fds[0])
+        if fds:
+            asleep.run(packet, flags, fds)
         code = 0
     finally:
         if code:
-            traceback.print_exc()
+            sys.excepthook(*sys.exc_info())
             sys.stderr.flush()
         os._exit(code)
 
 
-def _report(control: socket.socket, error: SampanError) -> None:
-    try:
-        protocol.send(control, {"event": "failed", "error": messages.error_fields(error)})
-    except OSError:
-        pass  # The daemon is gone; nobody is left to tell.
+def _refuse(fds: tuple[int, ...], error: SampanError) -> None:
+    if not fds:
+        return
+    with socket.socket(fileno=os.dup(fds[-1])) as control:
+        try:
+            protocol.send(control, {"event": "failed", "error": messages.error_fields(error)})
+        except OSError:
+            pass  # The daemon is gone; nobody is left to tell.
