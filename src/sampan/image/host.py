@@ -325,6 +325,8 @@ class HostImage:
                 if self._image is not None:
                     self._layers.release(self._image.chain)
                 self._image, self._signature = image, signature
+                # Skeletons of what the machine was before, but for those containers stand on.
+                self._layers.collect(adopted=True)
             return self._image
 
     def _make(self) -> Image:

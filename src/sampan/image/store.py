@@ -71,7 +71,7 @@ class ImageStore:
         self.layers.collect()
 
     def close(self) -> None:
-        """Make durable what is not, stop background work, and give up the data root."""
+        """Stop background work and give up the data root."""
         self.layers.close()
         self.driver.close()
         self.database.close()

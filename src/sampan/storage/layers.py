@@ -26,10 +26,11 @@ from collections import Counter
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from sampan.errors import Conflict, NotFound, SampanError
+from sampan.errors import Conflict, Corrupt, NotFound, SampanError
 from sampan.kernel.syscalls import syscall
 from sampan.oci import digest as digests
 from sampan.storage.archive.apply import apply_layer
+from sampan.storage.archive.compression import Unpacker
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -115,7 +116,7 @@ class LayerStore:
         self._recover()
 
     def close(self) -> None:
-        """Finish making layers durable."""
+        """Stop making layers durable."""
         self._sync.close()
 
     def hold(self) -> Hold:
@@ -148,7 +149,9 @@ class LayerStore:
         parent: str | None = None
         for chain_id, diff_id, blob in zip(chain, diff_ids, blobs, strict=True):
             hold.pin(chain_id)
-            if not self._driver.has_layer(chain_id):
+            if self._driver.has_layer(chain_id):
+                self._verify(diff_id, blob)
+            else:
                 with self._exclusively(chain_id):
                     if not self._driver.has_layer(chain_id):
                         self._unpack(chain_id, diff_id, parent, blob)
@@ -241,6 +244,21 @@ class LayerStore:
             raise
         self._commit(staging, diff_id, blob, result)
 
+    def _verify(self, diff_id: str, blob: str) -> None:
+        """Hold a blob against a layer that is unpacked already, perhaps from another blob."""
+        known = self._database.row("SELECT digest FROM layer_blobs WHERE diff_id = ?", (diff_id,))
+        if blob == diff_id or known == (blob,):
+            return
+        fd = self._blobs.open(blob)
+        try:
+            with Unpacker(fd) as pieces:
+                for _ in pieces:
+                    pass
+                if pieces.digest != diff_id:
+                    raise Corrupt(f"expected a layer with diff ID {diff_id}, found {pieces.digest}")
+        finally:
+            os.close(fd)
+
     def _apply(self, staging: Staging, blob: str, diff_id: str | None = None) -> Applied:
         fd = self._blobs.open(blob)
         try:
@@ -293,8 +311,12 @@ class LayerStore:
 
     # Removing
 
-    def collect(self) -> list[str]:
-        """Remove layers and blobs nothing uses; the chain IDs removed, the topmost first."""
+    def collect(self, *, adopted: bool = False) -> list[str]:
+        """Remove layers and blobs nothing uses; the chain IDs removed, the topmost first.
+
+        Layers that were not unpacked from a blob go with ``adopted`` only: whoever makes them
+        says when it knows which it still wants.
+        """
         with self.mutex:
             rows: dict[str, str | None] = dict(
                 self._database.rows(
@@ -302,6 +324,13 @@ class LayerStore:
                 )
             )
             wanted = {row[0] for row in self._database.rows("SELECT chain_id FROM image_layers")}
+            if not adopted:
+                without_blob = self._database.rows(
+                    "SELECT chain_id FROM layers WHERE driver = ?"
+                    " AND diff_id NOT IN (SELECT diff_id FROM layer_blobs)",
+                    (self._driver.name,),
+                )
+                wanted.update(row[0] for row in without_blob)
             wanted.update(self._driver.containers().values(), self._pins)
             used: set[str] = set()
             for chain_id in wanted:
@@ -381,51 +410,63 @@ class _Synchroniser:
     def __init__(self, database: Database, driver: str, directory: str) -> None:
         self._database = database
         self._driver = driver
-        self._fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        self._directory = directory
         self._wanted = threading.Event()
-        self._closing = False
+        self._closing = threading.Event()
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
 
     def wake(self) -> None:
-        self._wanted.set()
         with self._lock:
-            if self._thread is None and not self._closing:
+            self._wanted.set()
+            if self._thread is None and not self._closing.is_set():
                 self._thread = threading.Thread(
                     target=self._work, name="sampan-syncfs", daemon=True
                 )
                 self._thread.start()
 
     def close(self) -> None:
+        """Let go at once: what is not durable keeps its boot ID, and waits for the next opening.
+
+        A syncfs(2) under way may take seconds on a busy disk; its thread ends by itself.
+        """
         with self._lock:
-            self._closing = True
-            thread = self._thread
-        self._wanted.set()
-        if thread is not None:
-            thread.join()
-        os.close(self._fd)
+            self._closing.set()
+            self._wanted.set()
 
     def _work(self) -> None:
-        while True:
-            self._wanted.wait()
-            self._wanted.clear()
-            try:
-                self._synchronise()
-            except SampanError as error:
-                # The rows keep their boot ID: after a crash these layers are unpacked again.
-                log.warning("layers could not be made durable: %s", error)
-            if self._closing:
-                return
+        fd = os.open(self._directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            while True:
+                self._wanted.wait()
+                self._wanted.clear()
+                try:
+                    self._synchronise(fd)
+                except SampanError as error:
+                    # The rows keep their boot ID: after a crash these layers are unpacked again.
+                    log.warning("layers could not be made durable: %s", error)
+                if self._closing.is_set():
+                    return
+        finally:
+            os.close(fd)
 
-    def _synchronise(self) -> None:
-        waiting = self._database.rows(
-            "SELECT chain_id FROM layers WHERE driver = ? AND boot_id IS NOT NULL", (self._driver,)
-        )
+    def _synchronise(self, fd: int) -> None:
+        with self._lock:
+            if self._closing.is_set():
+                return
+            waiting = self._database.rows(
+                "SELECT chain_id FROM layers WHERE driver = ? AND boot_id IS NOT NULL",
+                (self._driver,),
+            )
         if not waiting:
             return
-        syscall("syncfs", self._fd, target="the data root")
-        with self._database.transaction() as connection:
-            connection.executemany(
-                "UPDATE layers SET boot_id = NULL WHERE driver = ? AND chain_id = ?",
-                [(self._driver, row[0]) for row in waiting],
-            )
+        syscall("syncfs", fd, target=self._directory)
+        # Under the lock: the database is closed only after close() was.
+        with self._lock:
+            if self._closing.is_set():
+                return
+            with self._database.transaction() as connection:
+                connection.executemany(
+                    "UPDATE layers SET boot_id = NULL WHERE driver = ? AND chain_id = ?",
+                    [(self._driver, row[0]) for row in waiting],
+                )
