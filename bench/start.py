@@ -136,7 +136,8 @@ def _bare(place: Path, root: Path) -> dict[str, Measure]:
         found["podman run"] = _spawn(
             *("podman", f"--root={place}/podman", f"--runroot={place}/podman-run"),
             *("--storage-driver=vfs", "--cgroup-manager=cgroupfs", "run", "--rm"),
-            *("--network=none", "--ulimit=nofile=1024:4096", "--rootfs", str(root), "/bin/true"),
+            *("--network=none", "--ulimit=nofile=1024:4096"),
+            *("--ulimit=nproc=1000:1000", "--rootfs", str(root), "/bin/true"),
         )
     return found
 

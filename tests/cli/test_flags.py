@@ -6,6 +6,7 @@ import pytest
 
 from sampan.cli.container_flags import RUN, create_body
 from sampan.cli.flags import Flag, Values, parse
+from sampan.cli.streams import DetachKeys
 from sampan.errors import InvalidArgument
 
 
@@ -142,3 +143,13 @@ def test_mounts() -> None:
 def test_a_wrong_value_is_named(argv: list[str], message: str) -> None:
     with pytest.raises(InvalidArgument, match=message):
         body(*argv, "img")
+
+
+def test_detach_keys_are_seen_across_reads() -> None:
+    keys = DetachKeys("")
+    keys.feed(b"abc\x10")
+    seen = [keys.pressed]
+    keys.feed(b"\x10\x11")
+    assert [*seen, keys.pressed] == [False, True]
+    with pytest.raises(InvalidArgument, match="ctrl-7"):
+        DetachKeys("ctrl-7")

@@ -12,12 +12,15 @@ import socket
 import sys
 from typing import TYPE_CHECKING
 
+from sampan.errors import InvalidArgument
+
 if TYPE_CHECKING:
     from typing import IO
 
-__all__ = ["Frames", "copy_frames", "pump"]
+__all__ = ["DetachKeys", "Frames", "copy_frames", "pump"]
 
 _CHUNK = 1 << 16
+_DEFAULT_KEYS = "ctrl-p,ctrl-q"
 
 
 class Frames:
@@ -44,6 +47,42 @@ class Frames:
         self._buffer = data[position:]
 
 
+class DetachKeys:
+    """Sees the keys that leave a terminal go by; the monitor, who gets them too, acts on them.
+
+    The client must know, because an ended stream alone does not tell a detached container from
+    one that has ended.
+    """
+
+    def __init__(self, keys: str) -> None:
+        self._sequence = b"".join(map(_key, (keys or _DEFAULT_KEYS).split(",")))
+        self._matched = 0
+        self.pressed = False
+
+    def feed(self, data: bytes) -> None:
+        """Look at what is being sent."""
+        for byte in data:
+            if byte != self._sequence[self._matched]:
+                self._matched = 0
+            if byte == self._sequence[self._matched]:
+                self._matched += 1
+            if self._matched == len(self._sequence):
+                self.pressed = True
+                self._matched = 0
+
+
+def _key(name: str) -> bytes:
+    name = name.strip()
+    if len(name) == 1:
+        return name.encode()
+    letter = name.removeprefix("ctrl-").upper()
+    if name.startswith("ctrl-") and len(letter) == 1 and "@" <= letter <= "_":
+        return bytes([ord(letter) - 64])
+    raise InvalidArgument(
+        f"--detach-keys: {name}: expected a character or ctrl-<a-z, @, [, ], ^, _>"
+    )
+
+
 def copy_frames(source: IO[bytes], raw: bool) -> None:
     """Copy a response's body to standard output and error until it ends."""
     frames = Frames(raw)
@@ -52,7 +91,9 @@ def copy_frames(source: IO[bytes], raw: bool) -> None:
         frames.feed(data)
 
 
-def pump(sock: socket.socket, *, stdin: bool, raw: bool) -> None:
+def pump(
+    sock: socket.socket, *, stdin: bool, raw: bool, detach_keys: DetachKeys | None = None
+) -> None:
     """Copy standard input to the socket and its frames to standard output, until it ends.
 
     The end of standard input closes only our half: what the container still says arrives.
@@ -84,6 +125,8 @@ def pump(sock: socket.socket, *, stdin: bool, raw: bool) -> None:
                     poller.unregister(0)
                     _half_close(sock)
                     continue
+                if detach_keys is not None:
+                    detach_keys.feed(data)
                 pending = data[_send(sock, data) :]
                 if pending:
                     # The container reads slower than we do: wait for it, not for the keyboard.

@@ -9,7 +9,7 @@ from sampan.cli.client import ApiError, Client
 from sampan.cli.commands.common import read
 from sampan.cli.commands.run import Nothing, follow_size
 from sampan.cli.flags import Flag
-from sampan.cli.streams import pump
+from sampan.cli.streams import DetachKeys, pump
 from sampan.errors import Conflict
 
 __all__ = ["attach", "attach_to"]
@@ -60,6 +60,7 @@ def attach_to(
         "stderr": True,
         "detachKeys": detach_keys,
     }
+    keys = DetachKeys(detach_keys) if tty else None
     sock = client.hijack(f"/containers/{identity}/attach", query)
     waiting = client.request("POST", f"/containers/{identity}/wait", {"condition": "next-exit"})
     state = details["State"]
@@ -78,7 +79,7 @@ def attach_to(
     with terminal.RawTerminal() if tty and stdin else Nothing():
         if tty:
             follow_size(client, f"/containers/{identity}/resize")
-        pump(sock, stdin=stdin, raw=tty)
-    if client.call("GET", f"/containers/{identity}/json")["State"]["Running"]:
-        return 0  # detached by its keys
+        pump(sock, stdin=stdin, raw=tty, detach_keys=keys)
+    if keys is not None and keys.pressed:
+        return 0
     return int(json.loads(waiting.read())["StatusCode"])

@@ -9,7 +9,7 @@ from sampan.cli import terminal
 from sampan.cli.commands.common import read
 from sampan.cli.commands.run import Nothing, follow_size
 from sampan.cli.flags import Flag
-from sampan.cli.streams import pump
+from sampan.cli.streams import DetachKeys, pump
 from sampan.errors import InvalidArgument
 
 if TYPE_CHECKING:
@@ -69,9 +69,12 @@ def execute(client: Client, argv: list[str]) -> int:
     if detached:
         client.call("POST", f"/exec/{identity}/start", None, start)
         return 0
+    keys = DetachKeys(flags.text("detach-keys")) if tty else None
     sock = client.hijack(f"/exec/{identity}/start", None, start)
     with terminal.RawTerminal() if tty and stdin else Nothing():
         if tty:
             follow_size(client, f"/exec/{identity}/resize")
-        pump(sock, stdin=stdin, raw=tty)
+        pump(sock, stdin=stdin, raw=tty, detach_keys=keys)
+    if keys is not None and keys.pressed:
+        return 0
     return int(client.call("GET", f"/exec/{identity}/json")["ExitCode"] or 0)

@@ -14,7 +14,7 @@ from sampan.cli import autostart, terminal
 from sampan.cli.client import ApiError, Client
 from sampan.cli.commands.common import read
 from sampan.cli.container_flags import CREATE, RUN, create_body, warn
-from sampan.cli.streams import pump
+from sampan.cli.streams import DetachKeys, pump
 from sampan.errors import InvalidArgument, NotFound, SampanError
 
 if TYPE_CHECKING:
@@ -111,6 +111,7 @@ def _attached(client: Client, identity: str, flags: Values) -> int:
         "stderr": not attached or "stderr" in attached,
         "detachKeys": flags.text("detach-keys"),
     }
+    keys = DetachKeys(flags.text("detach-keys")) if tty else None
     sock = client.hijack(f"/containers/{identity}/attach", query)
     condition = "removed" if flags.flag("rm") else "next-exit"
     waiting = client.request("POST", f"/containers/{identity}/wait", {"condition": condition})
@@ -120,9 +121,9 @@ def _attached(client: Client, identity: str, flags: Values) -> int:
     with terminal.RawTerminal() if tty and stdin else Nothing():
         if tty:
             follow_size(client, f"/containers/{identity}/resize")
-        pump(sock, stdin=bool(query["stdin"]), raw=tty)
-    if tty and _still_running(client, identity):
-        return 0  # the user left with the detach keys
+        pump(sock, stdin=bool(query["stdin"]), raw=tty, detach_keys=keys)
+    if keys is not None and keys.pressed:
+        return 0
     import json
 
     answer: dict[str, Any] = json.loads(waiting.read())
@@ -143,14 +144,6 @@ def _start(client: Client, identity: str, flags: Values) -> None:
         elif any(words in text for words in _NOT_EXECUTABLE):
             failure.exit_code = 126
         raise failure from error
-
-
-def _still_running(client: Client, identity: str) -> bool:
-    try:
-        state = client.call("GET", f"/containers/{identity}/json")["State"]
-    except ApiError:
-        return False  # --rm: gone already
-    return bool(state["Running"])
 
 
 def _signal(client: Client, identity: str, name: str) -> None:
