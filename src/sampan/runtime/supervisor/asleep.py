@@ -19,13 +19,10 @@ import os
 import select
 import socket
 import struct
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from sampan.runtime.supervisor import maker, protocol
 from sampan.runtime.supervisor.monitor import Monitor
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
 
 __all__ = ["PACKET", "RIGHTS", "Container", "rehearse", "run"]
 
@@ -35,21 +32,21 @@ RIGHTS = _socket.CMSG_SPACE(protocol.MAX_FDS * 4)
 
 
 class Container:
-    """What a monitor was told of its container.
+    """What a monitor has of its container, as it came.
 
-    ``packet``, ``flags`` and ``request_fds`` are the spawn request as it came, the daemon's
-    connection last, a body in memory first. ``fds`` are named ``pidfd directory listener`` and,
-    where there are such, ``log stdin stdout stderr terminal oom``. ``control`` is -1 once the
-    daemon has closed it, ``channel`` None once the maker has spoken: then ``word`` is its last.
+    ``packet``, ``flags`` and ``request_fds`` are the spawn request, the daemon's connection last, a
+    body in memory first. ``report`` and ``report_fds`` are the maker's (``made``). ``control`` is
+    -1 once the daemon has closed it, ``channel`` None once the maker has spoken: then ``word`` is
+    its last (``last_word``).
     """
 
     __slots__ = (
         "channel",
         "control",
-        "fds",
         "flags",
-        "made",
         "packet",
+        "report",
+        "report_fds",
         "request_fds",
         "word",
     )
@@ -60,13 +57,25 @@ class Container:
         self.request_fds = request_fds
         self.control = request_fds[-1]
         self.channel: _socket.socket | None = None
-        self.word: Mapping[str, Any] | None = None
-        self.made: dict[str, Any] = {}
-        self.fds: dict[str, int] = {}
+        self.report = b""
+        self.report_fds: tuple[int, ...] = ()
+        self.word = b""
 
     def request(self) -> dict[str, Any]:
         """The spawn request, decoded anew each time: it is large, and seldom needed."""
         return protocol.decode(protocol.body_of(self.packet, self.flags, self.request_fds[:-1]))
+
+    def made(self) -> tuple[dict[str, Any], dict[str, int]]:
+        """The maker's report, and its descriptors by name (``maker``)."""
+        made: dict[str, Any] = marshal.loads(self.report[2:])
+        return made, dict(zip(made["fds"], self.report_fds, strict=True))
+
+    def last_word(self) -> dict[str, Any] | None:
+        """What the maker ended with, or None as long as it has not."""
+        if self.channel is not None:
+            return None
+        word: dict[str, Any] = marshal.loads(self.word[1:]) if self.word else maker.lost()
+        return word
 
 
 def run(packet: bytes, flags: int, fds: tuple[int, ...]) -> None:
@@ -85,10 +94,10 @@ def run(packet: bytes, flags: int, fds: tuple[int, ...]) -> None:
         maker.run_first(container, ours.fileno(), theirs.detach())
     theirs.close()
     if not _hear(container, ours):
-        if not container.made:
+        if not container.report:
             _tell_lost(container.control)
         return
-    if container.made["start"]:
+    if container.report[1]:
         _sleep(container, child)
     Monitor(container).run()
 
@@ -97,17 +106,16 @@ def rehearse() -> None:
     """Do what ``run`` does but for its forks: code that ran before is not written to any more."""
     for _ in range(20):
         ours, theirs = _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_SEQPACKET)
-        made = {"fds": ["pidfd"], "start": True}
         rights = (_socket.SOL_SOCKET, _socket.SCM_RIGHTS, struct.pack("i", ours.fileno()))
-        theirs.sendmsg([marshal.dumps(made)], [rights])
-        theirs.send(marshal.dumps({"started": 0.5}))
+        theirs.sendmsg([b"\1\1"], [rights])
+        theirs.send(b"s")
         daemon, control = _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_SEQPACKET)
         container = Container(b"", 0, (control.fileno(),))
         _take_name()
         _hear(container, ours)
         daemon.send(b"x")
         _sleep(container, 0)
-        os.close(container.fds["pidfd"])
+        os.close(container.report_fds[0])
 
 
 def _take_name() -> None:
@@ -120,42 +128,37 @@ def _take_name() -> None:
 def _hear(container: Container, channel: _socket.socket) -> bool:
     """Take in what the maker made; False when there is no container."""
     packet, ancillary, _, _ = channel.recvmsg(PACKET, RIGHTS, _socket.MSG_CMSG_CLOEXEC)
-    if not packet:
+    container.report = packet
+    if not ancillary:
         return False
-    made = container.made = marshal.loads(packet)
-    if "told" in made:
-        return False
+    rights = ancillary[0][2]
+    container.report_fds = struct.unpack(f"{len(rights) // 4}i", rights)
     container.channel = channel
-    names = made["fds"]
-    numbers = struct.unpack(f"{len(names)}i", ancillary[0][2])
-    container.fds = dict(zip(names, numbers, strict=True))
     return True
 
 
 def _sleep(container: Container, child: int) -> None:
     """Return when there is work. The start, the maker's end and the daemon's are none."""
-    control, fds, channel = container.control, container.fds, container.channel
+    control, channel = container.control, container.channel
     assert channel is not None
     spoken = channel.fileno()
     poll = select.poll()
     # First, and so first in what poll returns: the daemon may ask for what it was just told of.
     poll.register(spoken, select.POLLIN)
-    for name in ("listener", "stdout", "stderr", "terminal", "oom", "pidfd"):
-        if name in fds:
-            poll.register(fds[name], select.POLLIN)
+    for fd in container.report_fds[: container.report[0]]:
+        poll.register(fd, select.POLLIN)
     poll.register(control, select.POLLIN)
     while True:
         for fd, _ in poll.poll():
             if fd == spoken:
-                packet = channel.recv(PACKET)
+                container.word = channel.recv(PACKET)
                 poll.unregister(spoken)
                 channel.close()
                 spoken = -1
                 container.channel = None
-                container.word = marshal.loads(packet) if packet else maker.lost()
                 if child:
                     os.waitpid(child, 0)  # It ends with its last word.
-                if "started" not in container.word:
+                if not container.word.startswith(b"s"):
                     return
             elif fd == control and not _peek(control):
                 poll.unregister(control)

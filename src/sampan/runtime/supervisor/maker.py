@@ -8,13 +8,16 @@ descriptor the monitor needs comes over their socket. The maker dies with the mo
 
 An exec's maker sends one message: ``{"made": …}`` with descriptors in the order of its ``fds``, or
 ``{"failed": error}``. The container's maker is the monitor's first act, talks to the daemon itself
-as far as it can, and to the monitor in marshal's form, which costs least to read:
+as far as it can, and to the monitor in a form that costs nothing to read in its sleep:
 
     maker to monitor                                   to the daemon
-    {…, "fds": […]} and descriptors                    created
-    or {"told": true}: nothing was left behind         failed
-    {"started": unix seconds}                          started
-    or {"failed": error}: undone but for our files     (the monitor does)
+    N, start, {…, "fds": […]} and descriptors          created
+    or t: nothing was left behind                      failed
+    s{"started": unix seconds}                         started
+    or f{"failed": error}: undone but for our files    (the monitor does)
+
+N is a byte, how many of the descriptors, which come first, are to be watched; start one that says
+whether the container is started at once; then marshal's form, for when the monitor is awake.
 
 Unless start was asked for at once, the monitor sends a byte before the second.
 A maker that ends without a last word was killed.
@@ -63,6 +66,7 @@ __all__ = ["fork_maker", "in_tree", "lost", "make_exec", "run_first"]
 _CRASHED = 70
 _SHIELD = b"-999"
 _STDIO = ("stdin", "stdout", "stderr")
+_WATCHED = ("pidfd", "listener", "stdout", "stderr", "terminal", "oom")
 
 
 def fork_maker(work: Callable[[socket.socket], None]) -> tuple[socket.socket, int]:
@@ -124,7 +128,7 @@ def run_first(container: Container, monitor: int, channel: int) -> NoReturn:
             child, at_once = make_container(container, ours, daemon)
         except (SampanError, OSError) as error:
             daemon.tell({"event": "failed", "error": messages.error_fields(in_tree(error))})
-            ours.send(marshal.dumps({"told": True}))
+            ours.send(b"t")
         else:
             _start(child, at_once, ours, daemon)
         code = 0
@@ -167,10 +171,10 @@ def _start(child: Child, at_once: bool, channel: socket.socket, daemon: _Daemon)
     try:
         child.start()
     except (SampanError, OSError) as error:
-        channel.send(marshal.dumps({"failed": messages.error_fields(in_tree(error))}))
+        channel.send(b"f" + marshal.dumps({"failed": messages.error_fields(in_tree(error))}))
         return
     at = time.time()
-    channel.send(marshal.dumps({"started": at}))
+    channel.send(b"s" + marshal.dumps({"started": at}))
     daemon.tell({"event": "started", "at": at})
 
 
@@ -221,9 +225,8 @@ def make_container(
                 "start": request.start,
                 "unshielded": _shield_monitor(),
                 "poststop": decoded.hooks is not None and bool(decoded.hooks.poststop),
-                "fds": list(fds),
             }
-            socket.send_fds(channel, [marshal.dumps(made)], list(fds.values()))
+            _report(channel, made, fds)
         except BaseException:
             child.abort()
             raise
@@ -242,6 +245,13 @@ def make_container(
         }
     )
     return child, request.start
+
+
+def _report(channel: socket.socket, made: dict[str, object], fds: dict[str, int]) -> None:
+    names = sorted(fds, key=lambda name: name not in _WATCHED)
+    watched = sum(name in _WATCHED for name in names)
+    packet = bytes((watched, bool(made["start"]))) + marshal.dumps({**made, "fds": names})
+    socket.send_fds(channel, [packet], [fds[name] for name in names])
 
 
 def _open(request: Spawn, directory: int) -> dict[str, int]:

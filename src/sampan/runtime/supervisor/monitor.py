@@ -71,7 +71,7 @@ class Monitor:
     """A monitor that is awake: see the module's text."""
 
     def __init__(self, container: Container) -> None:
-        made, fds = container.made, container.fds
+        made, fds = container.made()
         self._made = made
         self._container = container
         self._maker: _socket.socket | None = None
@@ -99,8 +99,9 @@ class Monitor:
         else:
             self._stdio.use_pipes((fds.get("stdin", -1), fds["stdout"], fds["stderr"]))
         # Before the daemon's connection, and so before it in the loop's order.
-        if container.word is not None:
-            self._take_word(container.word)
+        word = container.last_word()
+        if word is not None:
+            self._take_word(word)
         elif container.channel is not None:
             self._maker = container.channel
             self._loop.watch(self._maker.fileno(), READ, self._on_maker)
@@ -151,7 +152,7 @@ class Monitor:
         packet = channel.recv(_PACKET)
         self._loop.forget(channel.fileno())
         channel.close()
-        self._take_word(marshal.loads(packet) if packet else maker.lost())
+        self._take_word(marshal.loads(packet[1:]) if packet else maker.lost())
 
     def _take_word(self, word: Mapping[str, Any]) -> None:
         """The maker's last: the container runs, or its start failed and was undone."""
