@@ -23,9 +23,9 @@ SHARES = range(2, 262145)
 def cpu_weight(shares: int) -> int:
     """cpu.shares (2 to 262144, default 1024) as cpu.weight (1 to 10000, default 100).
 
-    In proportion, 1024 to 100: both defaults meet, and two groups share a processor as their shares
-    say. What lies beyond cpu.weight's ends is cut: under 10 shares, over 102400. Other runtimes bend
-    the line to reach both ends, and pay with ratios: 2:1 becomes 1.7:1.
+    In proportion, 1024 to 100: both defaults meet, and two groups share a processor as their
+    shares say. What lies beyond cpu.weight's ends is cut: under 10 shares, over 102400. Other
+    runtimes bend the line to reach both ends, and pay with ratios: 2:1 becomes 1.7:1.
     """
     if shares not in SHARES:
         raise InvalidArgument(f"cpu.shares {shares}: expected {SHARES[0]} to {SHARES[-1]}")
