@@ -37,7 +37,10 @@ if TYPE_CHECKING:
     from sampan.engine.live import Live
     from sampan.runtime.supervisor.client import Zygote
 
-__all__ = ["Engine", "Settings"]
+__all__ = ["Engine", "Settings", "parse_size"]
+
+TRASH_DELAY = 0.5
+"""Seconds from a removal to the deletion of its bytes."""
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
@@ -93,6 +96,7 @@ class Engine:
         self.execs = Execs(self)
         self.images = Images(self)
         self._tasks: set[asyncio.Task[None]] = set()
+        self._emptying = False
 
     async def start(self) -> None:
         """Take up what is there: running containers, and what an earlier daemon left half-done."""
@@ -235,15 +239,23 @@ class Engine:
         self.publish(record, "destroy")
         live.settle_ends()
         live.settle_removals()
-        self.spawn_task(asyncio.to_thread(self._empty_trash, record.id))
+        if not self._emptying:
+            self._emptying = True
+            self.spawn_task(self._empty_later())
 
-    def _empty_trash(self, name: str) -> None:
-        shutil.rmtree(f"{self.settings.trash}/{name}", ignore_errors=True)
+    async def _empty_later(self) -> None:
+        """Not at once: whoever removes one container is about to make or remove another."""
+        await asyncio.sleep(TRASH_DELAY)
+        self._emptying = False
+        await asyncio.to_thread(self._empty_trash)
+
+    def _empty_trash(self) -> None:
+        for name in os.listdir(self.settings.trash):
+            shutil.rmtree(f"{self.settings.trash}/{name}", ignore_errors=True)
 
     def collect(self) -> None:
         """Delete what was renamed away, by an earlier daemon too. Blocks."""
-        for name in os.listdir(self.settings.trash):
-            self._empty_trash(name)
+        self._empty_trash()
         self.driver.collect()
         self.volumes.collect()
 

@@ -45,7 +45,6 @@ KNOWN = (
     ("POST", "/images/prune", "ImagePrune"),
     ("POST", "/auth", "SystemAuth"),
     ("POST", "/commit", "ImageCommit"),
-    ("GET", "/events", "SystemEvents"),
     ("GET", "/system/df", "SystemDataUsage"),
     ("GET", "/volumes", "VolumeList"),
     ("POST", "/volumes/create", "VolumeCreate"),

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from aiohttp import web
 
-from sampan.api.docker import containers, execs, images, system, versions
+from sampan.api.docker import containers, events, execs, images, system, versions
 from sampan.api.docker.context import HEADERS, Context, error
 from sampan.api.docker.routing import Router
 from sampan.engine.log import log
@@ -86,7 +86,7 @@ class ApiServer(web.Server):
         super().__init__(self._dispatch, **self._options)
         self._engine = engine
         self._router = Router()
-        for part in (system, containers, execs, images):
+        for part in (system, events, containers, execs, images):
             self._router.add(part.ROUTES)
 
     def __call__(self) -> ApiProtocol:
