@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import stat
+import subprocess
+import sys
 import tempfile
 from typing import TYPE_CHECKING
 
@@ -204,3 +206,31 @@ def test_a_data_root_overlay_cannot_take_is_refused(tmp_path: Path) -> None:
         open_driver("overlay2", str(tmp_path / "a:b"))
     with pytest.raises(InvalidArgument, match="is not one of"):
         open_driver("zfs", str(tmp_path))
+
+
+ON_OVERLAY = """
+import sys
+from sampan.errors import NotSupported
+from sampan.storage.drivers import open_driver
+try:
+    open_driver(sys.argv[1], sys.argv[2] + "/merged/data")
+except NotSupported as error:
+    print(error)
+"""
+
+
+@pytest.mark.parametrize("name", OVERLAID)
+def test_a_file_system_overlay_cannot_write_on_is_named(tmp_path: Path, name: str) -> None:
+    script = (
+        'cd "$1"; mkdir lower upper work merged; '
+        "mount -t overlay -o lowerdir=lower,upperdir=upper,workdir=work overlay merged; "
+        'exec "$2" -c "$3" "$4" "$1"'
+    )
+    own = ("unshare", "-m", "--propagation", "private")
+    done = subprocess.run(
+        [*own, "sh", "-ec", script, "sh", str(tmp_path), sys.executable, ON_OVERLAY, name],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout.startswith("overlay cannot write on the file system of ")

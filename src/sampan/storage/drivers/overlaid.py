@@ -19,9 +19,11 @@ from __future__ import annotations
 import os
 import stat
 from contextlib import ExitStack
+from errno import EINVAL, ENODEV, EPERM
 from typing import TYPE_CHECKING
 
-from sampan.errors import InvalidArgument
+from sampan.errors import InvalidArgument, KernelError, NotSupported
+from sampan.kernel.mounts import fsconfig_create, fsconfig_string, fsopen
 from sampan.oci.runtime import Mount
 from sampan.storage.archive.diff import Change, changes_in_upper, write_upper
 from sampan.storage.drivers.directory import DirectoryDriver
@@ -34,6 +36,7 @@ if TYPE_CHECKING:
 __all__ = ["OverlaidDriver", "copy_root_attributes"]
 
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_VALUE_LIMIT = 255  # bytes of a value of fsconfig(2)
 _OPTIONS = ("index=off", "redirect_dir=off", "metacopy=off")
 
 
@@ -64,6 +67,51 @@ def copy_root_attributes(below: os.stat_result, name: str, dir_fd: int) -> None:
 
 class OverlaidDriver(DirectoryDriver):
     """Base of ``overlay2`` and ``overlay``, which differ in what lies below."""
+
+    def __init__(self, data_root: str) -> None:
+        super().__init__(data_root)
+        try:
+            self._probe()
+        except BaseException:
+            self.close()
+            raise
+
+    def _probe(self) -> None:
+        """Have the kernel set up an overlay on this file system, mounted nowhere.
+
+        NotSupported names what is in the way now, not at the first container's start.
+        """
+        name = f"probe.{next(self._serial)}"
+        place = f"{self.root}/staging/{name}"
+        if len(os.fsencode(place)) > _VALUE_LIMIT - len("/lower"):
+            return  # fsconfig(2) could not be told; the runtime has other ways to mount it
+        os.mkdir(place, 0o700)
+        try:
+            for part in ("lower", "upper", "work"):
+                os.mkdir(f"{place}/{part}", 0o700)
+            context = fsopen("overlay")
+            try:
+                for part in ("lower", "upper", "work"):
+                    fsconfig_string(context, f"{part}dir", f"{place}/{part}")
+                fsconfig_create(context)
+            finally:
+                os.close(context)
+        except KernelError as error:
+            if error.errno == ENODEV:
+                raise NotSupported(
+                    "this kernel has no overlay file system: load its module, or use the storage "
+                    "driver vfs"
+                ) from error
+            if error.errno == EINVAL:
+                raise NotSupported(
+                    f"overlay cannot write on the file system of {self.root}: move the data root, "
+                    f"or use the storage driver vfs ({error})"
+                ) from error
+            if error.errno != EPERM:
+                raise
+            # Who may not mount may still look at what there is.
+        finally:
+            self._trash.put(self._staging_fd, name)
 
     def create_container(self, name: str, chain: Sequence[str], system: Sequence[str] = ()) -> None:
         fd, top = self._begin_container(name, chain)
