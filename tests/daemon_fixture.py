@@ -135,19 +135,9 @@ class Daemon:
     def kill(self) -> None:
         self.stop(signal.SIGKILL)
 
-    def children(self, name: str) -> list[int]:
-        """PIDs of processes of that name below this daemon's roots or started by it."""
-        found = []
-        for path in Path("/proc").glob("[0-9]*"):
-            try:
-                if (path / "comm").read_text().strip() != name:
-                    continue
-                parent = int((path / "stat").read_text().rpartition(")")[2].split()[1])
-            except (FileNotFoundError, ProcessLookupError):
-                continue
-            if parent == self.pid:
-                found.append(int(path.name))
-        return found
+    def zygotes(self) -> list[int]:
+        """PIDs of the daemon's children: its zygote is the only one."""
+        return [int(pid) for pid in _children(self.pid)]
 
     def monitor_of(self, container_id: str) -> int:
         """The PID of a running container's monitor: its init's parent."""
@@ -284,6 +274,11 @@ class Daemon:
         while not test():
             assert time.monotonic() < deadline, f"not in {seconds} s:\n{self.log.read_text()}"
             time.sleep(0.02)
+
+
+def _children(pid: int) -> list[str]:
+    tasks = Path(f"/proc/{pid}/task")
+    return [child for task in tasks.iterdir() for child in (task / "children").read_text().split()]
 
 
 def _names(directory: Path) -> set[str]:

@@ -144,6 +144,15 @@ def test_the_real_client_imports_saves_loads_tags_and_removes(daemon: Daemon) ->
     assert daemon.docker("rmi", "-f", "client:1", "client:2").returncode == 0
 
 
+def test_what_an_image_asks_for_and_does_not_get_is_a_warning(daemon: Daemon) -> None:
+    make(daemon, "warns:1", changes=['HEALTHCHECK CMD ["true"]'])
+    body = {"Image": "warns:1", "Cmd": ["cat"], "HostConfig": {"NetworkMode": "none"}}
+    warnings = daemon.post("/containers/create", body).json()["Warnings"]
+    assert warnings == ["the image's health check is not run: this version has none"]
+    daemon.remove_all()
+    daemon.delete("/images/warns:1")
+
+
 def test_an_image_changed_under_a_name_is_seen_at_once(daemon: Daemon) -> None:
     first = make(daemon, "moves:1", "first\n")
     container = daemon.post("/containers/create", {"Image": "moves:1", "Cmd": ["cat"]}).json()["Id"]

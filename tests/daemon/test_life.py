@@ -49,7 +49,7 @@ def test_it_is_ready_within_a_second_and_ends_when_told(own: Daemon) -> None:
     assert time.monotonic() - before < 2.5  # one second where nothing else runs
     assert (own.exec_root / "sampan.pid").read_text() == str(own.pid)
     assert os.stat(own.socket).st_mode & 0o777 == 0o660
-    zygotes = own.children("sampan-zygote")
+    zygotes = own.zygotes()
     assert len(zygotes) == 1
     assert own.stop() == 0
     assert not os.path.exists(own.socket)
@@ -191,12 +191,12 @@ def test_a_monitor_that_died_while_nobody_watched_is_found(own: Daemon) -> None:
 def test_a_zygote_that_died_is_replaced_and_containers_do_not_notice(own: Daemon) -> None:
     own.start()
     container = own.run("sleep", "600")
-    (zygote,) = own.children("sampan-zygote")
+    (zygote,) = own.zygotes()
     os.kill(zygote, signal.SIGKILL)
     second = own.run("echo", "again")
     assert own.wait(second) == 0
     assert own.state(container)["Running"]
-    (another,) = own.children("sampan-zygote")
+    (another,) = own.zygotes()
     assert another != zygote
 
 
@@ -255,7 +255,7 @@ def _names(directory: Path) -> set[str]:
 def test_a_start_whose_zygote_dies_in_between_fails_and_leaves_nothing(own: Daemon) -> None:
     own.start()
     container = own.create("true")
-    (zygote,) = own.children("sampan-zygote")
+    (zygote,) = own.zygotes()
     os.kill(zygote, signal.SIGSTOP)
     answers: list[int] = []
     starting = threading.Thread(

@@ -21,6 +21,7 @@ from sampan.engine.live import Live
 from sampan.engine.log import log
 from sampan.engine.mounts import read_mounts
 from sampan.errors import InvalidArgument, SampanError
+from sampan.oci import platform as platforms
 from sampan.runtime.spec import validate
 
 if TYPE_CHECKING:
@@ -58,7 +59,7 @@ class Creation:
             name = names.random_name(engine.registry.names)
         record = self._record(request, image, name)
         live = Live(record)
-        warnings = [*self._check(live), *self._warnings(record)]
+        warnings = [*self._check(live), *self._warnings(record, image)]
         self._make(live, image)
         engine.publish(live.record, "create")
         return live.id, warnings
@@ -110,10 +111,20 @@ class Creation:
             live.spec = None
         return validate(built, self._engine.settings.mount_point)
 
-    def _warnings(self, record: ContainerRecord) -> list[str]:
+    def _warnings(self, record: ContainerRecord, image: Image) -> list[str]:
+        warnings = []
         if record.host_config.network_mode in ("", "default", "bridge"):
-            return [NO_NETWORK.format(name=record.name)]
-        return []
+            warnings.append(NO_NETWORK.format(name=record.name))
+        health = image.config.healthcheck
+        if health is not None and health.test and record.config.healthcheck is None:
+            warnings.append("the image's health check is not run: this version has none")
+        own, wanted = platforms.machine().architecture, image.document.architecture
+        if wanted != own:
+            warnings.append(
+                f"The requested image's platform ({image.document.os}/{wanted}) does not match "
+                f"the detected host platform (linux/{own}) and no specific platform was requested"
+            )
+        return warnings
 
     def _make(self, live: Live, image: Image) -> None:
         engine, record = self._engine, live.record

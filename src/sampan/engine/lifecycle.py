@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import select
+import sqlite3
 from typing import TYPE_CHECKING, Any
 
 from sampan.engine import spec as specs
@@ -28,6 +29,7 @@ from sampan.kernel.processes import parse_signal
 if TYPE_CHECKING:
     import socket
 
+    from sampan.engine.container import ContainerRecord
     from sampan.engine.core import Engine
     from sampan.engine.live import Attachment, Live, WaitResult
     from sampan.oci.runtime import Spec
@@ -221,9 +223,18 @@ class Lifecycle:
             error="",
             oom_killed=False,
         )
-        self._engine.store.put_state(live.record)
+        self._save(live.record)
         self._engine.publish(live.record, "start")
         self._resolve(live, None)
+
+    def _save(self, record: ContainerRecord) -> bool:
+        """Write what a monitor reported. It has happened, so a full disk does not undo it."""
+        try:
+            self._engine.store.put_state(record)
+        except sqlite3.Error as error:
+            log.error("a state cannot be written", container=record.id, error=error)
+            return False
+        return True
 
     def _resolve(self, live: Live, error: SampanError | None) -> None:
         if live.begun is None or live.begun.done():
@@ -252,8 +263,9 @@ class Lifecycle:
             finished_at=int(event["at"] * 1e9),
             error=error,
         )
-        self._engine.store.put_state(live.record)
-        self._engine.clear_run_dir(live.id)
+        # A row that cannot be written now is made up for at the next start, from exit.json.
+        if self._save(live.record):
+            self._engine.clear_run_dir(live.id)
         self._engine.release_shm(live.record)
         self._engine.execs.all_ended(live)
         self._engine.publish(live.record, "die", exitCode=str(event["code"]))

@@ -10,12 +10,13 @@ from __future__ import annotations
 
 import asyncio
 import re
+import sqlite3
 from typing import TYPE_CHECKING, Any
 
 from aiohttp import web
 
 from sampan.api.docker import containers, events, execs, images, system, versions
-from sampan.api.docker.context import HEADERS, Context, error
+from sampan.api.docker.context import HEADERS, Context, error, reply
 from sampan.api.docker.routing import Router
 from sampan.engine.log import log
 from sampan.errors import SampanError
@@ -105,6 +106,12 @@ class ApiServer(web.Server):
                 "request refused", method=request.method, path=request.path, error=problem.message
             )
             response = error(problem)
+        except ConnectionError:
+            raise
+        except (OSError, sqlite3.Error) as problem:
+            # A full disk, a limit of this process: the client's answer has the usual form.
+            log.error("request failed", method=request.method, path=request.path, error=problem)
+            response = reply({"message": f"{request.method} {request.path}: {problem}"}, 500)
         if not response.prepared:
             response.headers.update(HEADERS)
             protocol.refuse_upgrade()
