@@ -25,7 +25,7 @@ from sampan.engine.log import log
 from sampan.engine.spec import SHM, SHM_SIZE
 from sampan.engine.store import ContainerStore
 from sampan.engine.zygote import ZygoteKeeper
-from sampan.errors import Conflict, InvalidArgument
+from sampan.errors import Conflict, InvalidArgument, KernelError
 from sampan.image.store import ImageStore
 from sampan.kernel import cgroups, mounts
 from sampan.volume.store import VolumeStore
@@ -208,6 +208,19 @@ class Engine:
                 **attributes,
             },
         )
+
+    async def kill_group(self, container_id: str, cgroup: str) -> None:
+        """Kill what is in a container's cgroup, and remove the group."""
+        group = self.hierarchy.group(cgroup)
+
+        def work() -> None:
+            group.kill()
+            group.destroy()
+
+        try:
+            await asyncio.to_thread(work)
+        except KernelError as error:
+            log.error("cannot remove a cgroup", container=container_id, error=error.message)
 
     def clear_run_dir(self, container_id: str) -> None:
         """Remove what a container's life left below the exec root."""

@@ -19,7 +19,6 @@ from sampan.engine.monitors import Monitor, rebuilt
 from sampan.errors import (
     Conflict,
     InvalidArgument,
-    KernelError,
     NotModified,
     SampanError,
     Unavailable,
@@ -289,17 +288,8 @@ class Lifecycle:
             self.ended(live, {"code": 137, "at": now() / 1e9}, DIED)
 
     async def _destroy(self, live: Live) -> None:
-        """Kill what is in the container's cgroup, and remove the group."""
-        group = self._engine.hierarchy.group(self._engine.cgroup_of(live.record))
-
-        def kill() -> None:
-            group.kill()
-            group.destroy()
-
-        try:
-            await asyncio.to_thread(kill)
-        except KernelError as error:
-            log.error("cannot remove a cgroup", container=live.id, error=error.message)
+        """Kill what is in the container's cgroup; nothing of its life is left."""
+        await self._engine.kill_group(live.id, self._engine.cgroup_of(live.record))
         self._engine.clear_run_dir(live.id)
 
     # -- requests ------------------------------------------------------------------------------

@@ -23,7 +23,7 @@ from sampan.engine.container import now
 from sampan.engine.lifecycle import DIED
 from sampan.engine.live import Live
 from sampan.engine.log import log
-from sampan.errors import KernelError, NotFound, SampanError
+from sampan.errors import NotFound, SampanError
 from sampan.runtime.supervisor.client import connect
 
 if TYPE_CHECKING:
@@ -68,7 +68,7 @@ async def _settle(engine: Engine, live: Live) -> None:
         _was_running(engine, live)
         engine.containers.ended(live, event)
     elif os.path.isdir(directory) or live.record.state.running:
-        await _kill(engine, live.id, engine.cgroup_of(live.record))
+        await engine.kill_group(live.id, engine.cgroup_of(live.record))
         engine.clear_run_dir(live.id)
         if live.record.state.running:
             engine.containers.ended(live, {"code": 137, "at": now() / 1e9}, DIED)
@@ -93,7 +93,7 @@ async def _adopt(engine: Engine, live: Live, status: dict[str, Any]) -> None:
         if live.monitor is not None:
             live.monitor.close()
             live.monitor = None
-        await _kill(engine, live.id, engine.cgroup_of(live.record))
+        await engine.kill_group(live.id, engine.cgroup_of(live.record))
         engine.clear_run_dir(live.id)
         return
     _was_running(engine, live)
@@ -125,26 +125,13 @@ def _read_exit(directory: str) -> dict[str, Any] | None:
     return event if isinstance(event, dict) else None
 
 
-async def _kill(engine: Engine, container_id: str, cgroup: str) -> None:
-    group = engine.hierarchy.group(cgroup)
-
-    def work() -> None:
-        group.kill()
-        group.destroy()
-
-    try:
-        await asyncio.to_thread(work)
-    except KernelError as error:
-        log.error("cannot remove a cgroup", container=container_id, error=error.message)
-
-
 async def _sweep(engine: Engine) -> None:
     """Remove what has no row."""
     settings, registry = engine.settings, engine.registry
     for name in os.listdir(settings.run_dirs):
         if name not in registry:
             log.warn("removing a container that has no row", container=name)
-            await _kill(engine, name, f"{settings.cgroup_parent.rstrip('/')}/{name}")
+            await engine.kill_group(name, f"{settings.cgroup_parent.rstrip('/')}/{name}")
             engine.clear_run_dir(name)
     for name in os.listdir(settings.containers):
         if name not in registry:
