@@ -43,21 +43,42 @@ def root(tmp_path: Path) -> Iterator[int]:
 @pytest.mark.parametrize(
     ("name", "expected"),
     [
-        ("ada", (1000, 1001, (10, 20), "/home/ada")),
-        ("1000", (1000, 1001, (10, 20), "/home/ada")),
-        ("ada:wheel", (1000, 10, (), "/home/ada")),
-        ("ada:10", (1000, 10, (), "/home/ada")),
-        ("ada:777", (1000, 777, (), "/home/ada")),
-        ("4242", (4242, 0, (), None)),
-        ("4242:4343", (4242, 4343, (), None)),
-        (":wheel", (0, 10, (), "/root")),
-        ("", (0, 0, (10,), "/root")),
-        ("7", (70, 71, (), "/home/seven")),
+        ("ada", (1000, 1001, (1001, 10, 20), "/home/ada")),
+        ("1000", (1000, 1001, (1001, 10, 20), "/home/ada")),
+        ("ada:wheel", (1000, 10, (10,), "/home/ada")),
+        ("ada:10", (1000, 10, (10,), "/home/ada")),
+        ("ada:777", (1000, 777, (777,), "/home/ada")),
+        ("4242", (4242, 0, (0,), None)),
+        ("4242:4343", (4242, 4343, (4343,), None)),
+        (":wheel", (0, 10, (10,), "/root")),
+        ("", (0, 0, (0, 10), "/root")),
     ],
 )
 def test_resolution(root: int, name: str, expected: tuple[object, ...]) -> None:
     found = users.resolve(root, name)
     assert (found.uid, found.gid, found.gids, found.home) == expected
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("7", (7, 0, None)),
+        ("7:8", (7, 8, None)),
+        ("70", (70, 71, "/home/seven")),
+        ("ada:8", (1000, 8, "/home/ada")),
+    ],
+)
+def test_a_number_is_never_somebodys_name_cve_2016_3697(
+    root: int, tmp_path: Path, name: str, expected: tuple[object, ...]
+) -> None:
+    with open(tmp_path / "etc/group", "a", encoding="ascii") as file:
+        file.write("8:x:0:ada\n")
+    found = users.resolve(root, name)
+    assert (found.uid, found.gid, found.home) == expected
+
+
+def test_the_group_itself_is_among_the_groups_cve_2022_36109(root: int) -> None:
+    assert 1001 in users.resolve(root, "ada").gids
 
 
 @pytest.mark.parametrize("name", ["nobody", "ada:nogroup", "big", "minus", "-1", "4294967296", "٣"])

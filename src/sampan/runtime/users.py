@@ -2,7 +2,9 @@
 
 The files belong to the image, so they are hostile: they are opened below the root by descriptor
 (openat2(2), RESOLVE_IN_ROOT: CVE-2019-14271's class), must be regular files, and are read up to a
-bound. A line of the wrong form is skipped, as the C library does.
+bound. A line of the wrong form is skipped, as the C library does. A number is always an ID, never
+the name of a line: an image whose passwd calls a user "1000" and gives it uid 0 would else have the
+user asked for run as root (CVE-2016-3697).
 """
 
 from __future__ import annotations
@@ -38,7 +40,9 @@ def resolve(root_fd: int, name: str) -> Identity:
     """Resolve ``name|uid[:group|gid]`` below ``root_fd``.
 
     A number that has no line is taken as it is (group 0, no home); a name that has none raises
-    InvalidArgument. Supplementary groups are those that list the user, unless a group was named.
+    InvalidArgument. Supplementary groups are the group itself (without it a setgid program sheds
+    its membership, and with it what a file denies that group: CVE-2022-36109) and those that list
+    the user, unless a group was named.
     """
     user, _, group = name.partition(":")
     user = user or "0"
@@ -48,14 +52,15 @@ def resolve(root_fd: int, name: str) -> Identity:
         line_uid, line_gid = _number(fields[2]), _number(fields[3])
         if line_uid is None or line_gid is None:
             continue
-        if fields[0] == user or line_uid == number:
+        if line_uid == number if number is not None else fields[0] == user:
             login, uid, gid, home = fields[0], line_uid, line_gid, fields[5] or None
             break
     if uid is None:
         raise InvalidArgument(f'user "{user}": no such user in the container\'s /etc/passwd')
     if group:
-        return Identity(uid, _group(root_fd, group), (), home)
-    gids = []
+        gid = _group(root_fd, group)
+        return Identity(uid, gid, (gid,), home)
+    gids = [gid]
     for fields in _lines(root_fd, "etc/group", 4):
         line_gid = _number(fields[2])
         if line_gid is not None and login in fields[3].split(","):
@@ -77,13 +82,13 @@ def home_of(root_fd: int, uid: int) -> str | None:
 
 def _group(root_fd: int, group: str) -> int:
     number = _number(group)
+    if number is not None:
+        return number
     for fields in _lines(root_fd, "etc/group", 4):
         gid = _number(fields[2])
-        if gid is not None and (fields[0] == group or gid == number):
+        if gid is not None and fields[0] == group:
             return gid
-    if number is None:
-        raise InvalidArgument(f'group "{group}": no such group in the container\'s /etc/group')
-    return number
+    raise InvalidArgument(f'group "{group}": no such group in the container\'s /etc/group')
 
 
 def _number(text: str) -> int | None:
