@@ -120,7 +120,6 @@ def volume(source: Path, *options: str) -> Mount:
     )
 
 
-@pytest.mark.v2
 def test_an_empty_volume_takes_what_the_image_has(tmp_path: Path) -> None:
     root, source = make_root(tmp_path / "root"), tmp_path / "volume"
     source.mkdir()
@@ -179,4 +178,50 @@ def test_a_link_in_the_image_is_copied_and_never_followed(tmp_path: Path) -> Non
         within(spec(root, PROC, volume(source)), lambda: None)
     except SampanError:
         pass
+    assert os.listdir(source) == []
+
+
+@pytest.mark.parametrize("leads_to", ["/sys", "/sys/kernel", "/dev", "/other"])
+def test_what_is_mounted_is_no_content_of_the_image_cve_2022_23648(
+    tmp_path: Path, leads_to: str
+) -> None:
+    """A link at the volume's place to what is masked later, or to another volume: no copy."""
+    root, source = make_root(tmp_path / "root"), tmp_path / "volume"
+    other = tmp_path / "other"
+    source.mkdir()
+    other.mkdir()
+    (other / "file").touch()
+    (root / "other").mkdir()
+    (root / "data").symlink_to(leads_to)
+    elsewhere = Mount(destination="/other", type="bind", source=str(other), options=("bind",))
+    # /dev itself is covered by the volume, where the default devices are made afterwards.
+    within(spec(root, *USUAL, elsewhere, volume(source)), lambda: None)
+    kinds = {stat.S_IFMT(path.lstat().st_mode) for path in source.rglob("*")}
+    assert not kinds & {stat.S_IFREG, stat.S_IFDIR}
+
+
+def test_below_a_link_to_the_root_mounts_are_left_out_cve_2022_23648(tmp_path: Path) -> None:
+    root = make_root(tmp_path / "root")
+    source = tmp_path / "volume"
+    source.mkdir()
+    (root / "etc/plain").write_text("of the image")
+    (root / "etc/covered").write_text("of the image")
+    (root / "data").symlink_to("etc/..")
+    covered = tmp_path / "secret"
+    covered.write_text("of the host")
+    bind = Mount(destination="/etc/covered", type="bind", source=str(covered), options=("bind",))
+    with pytest.raises(SampanError, match="leads to the root"):
+        within(spec(root, *USUAL, bind, volume(source)), lambda: None)
+    assert not (source / "proc/1").exists()
+    assert not (source / "sys/kernel").exists()
+    assert (source / "etc/plain").read_text() == "of the image"
+    assert not (source / "etc/covered").exists()
+
+
+def test_a_link_into_proc_copies_nothing_and_is_refused_cve_2019_16884(tmp_path: Path) -> None:
+    root, source = make_root(tmp_path / "root"), tmp_path / "volume"
+    source.mkdir()
+    (root / "data").symlink_to("/proc/sys/kernel")
+    with pytest.raises(SampanError, match="only procfs"):
+        within(spec(root, *USUAL, volume(source)), lambda: None)
     assert os.listdir(source) == []

@@ -3,13 +3,17 @@
 The ``tmpcopyup`` of a tmpfs and Docker's rule for new named volumes. Both sides are walked by
 descriptor, never by path: the volume may be visible to another container meanwhile, and the image
 is not ours. Owners, modes, times, extended attributes, holes and hard links are kept.
+
+What is mounted below the source is not the image's, and is left out: an image whose mount point is
+a link to ``/`` would else have the kernel's files copied, before they are masked (the class of
+CVE-2022-23648). The caller sees to it that the source itself is the image's.
 """
 
 from __future__ import annotations
 
 import os
 import stat
-from errno import ENODATA, ENOTSUP, ENXIO
+from errno import ENODATA, ENOTSUP, ENXIO, EXDEV
 
 from sampan.errors import KernelError
 from sampan.kernel import paths
@@ -18,6 +22,7 @@ __all__ = ["copy_tree", "fill"]
 
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _CHUNK = 1 << 30
+_OWN = paths.RESOLVE_BENEATH | paths.RESOLVE_NO_SYMLINKS | paths.RESOLVE_NO_XDEV
 
 # One directory being copied: source, destination, the names yet to do, its path below the top.
 _Level = tuple[int, int, list[str], str]
@@ -64,7 +69,9 @@ def copy_tree(source: int, destination: int, keep_root: bool = False) -> None:
             status = os.lstat(name, dir_fd=here)
             below = f"{path}/{name}" if path else name
             if stat.S_ISDIR(status.st_mode):
-                levels.append(_enter(here, there, name, below))
+                level = _enter(here, there, name, below)
+                if level is not None:
+                    levels.append(level)
                 continue
             identity = (status.st_dev, status.st_ino)
             if status.st_nlink > 1 and identity in links:
@@ -82,10 +89,24 @@ def copy_tree(source: int, destination: int, keep_root: bool = False) -> None:
                 os.close(there)
 
 
-def _enter(here: int, there: int, name: str, below: str) -> _Level:
-    os.mkdir(name, 0o700, dir_fd=there)
-    source = os.open(name, _DIRECTORY, dir_fd=here)
+def _open_own(here: int, name: str, flags: int) -> int:
+    """Open ``name`` for reading; -1 if something is mounted on it."""
     try:
+        return paths.openat2(here, name, os.O_RDONLY | os.O_NOFOLLOW | flags, resolve=_OWN)
+    except KernelError as error:
+        if error.errno == EXDEV:
+            return -1
+        raise
+
+
+def _enter(here: int, there: int, name: str, below: str) -> _Level | None:
+    """Go down into directory ``name``; None for a mount point, whose copy stays empty."""
+    source = _open_own(here, name, os.O_DIRECTORY)
+    if source < 0:
+        os.mkdir(name, 0o755, dir_fd=there)
+        return None
+    try:
+        os.mkdir(name, 0o700, dir_fd=there)
         return (source, os.open(name, _DIRECTORY, dir_fd=there), os.listdir(source), below)
     except BaseException:
         os.close(source)
@@ -103,7 +124,9 @@ def _link(top: int, first: str, there: int, name: str) -> None:
 
 
 def _copy_file(here: int, there: int, name: str) -> None:
-    source = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=here)
+    source = _open_own(here, name, os.O_NONBLOCK)
+    if source < 0:
+        return
     try:
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
         copy = os.open(name, flags, 0o600, dir_fd=there)

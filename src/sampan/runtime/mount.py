@@ -179,6 +179,7 @@ class Builder:
         "_fresh",
         "group",
         "has_userns",
+        "image",
         "label",
         "own_cgroupns",
         "procfs",
@@ -203,6 +204,7 @@ class Builder:
         self.propagation = propagation
         self.has_userns = has_userns
         self.group = group
+        self.image: frozenset[int] = frozenset()  # the mounts that hold the image's files
         self._fresh: dict[str, int] = {}  # empty tmpfs of ours by destination
         self.own_cgroupns = own_cgroupns
 
@@ -282,7 +284,10 @@ class Builder:
         return fd
 
     def attach(self, plan: Plan, fd: int, target: int) -> None:
-        """Put the detached mount ``fd`` on ``target`` after the rules for /proc and /sys."""
+        """Put the detached mount ``fd`` on ``target`` after the rules for /, /proc and /sys."""
+        if os.path.samestat(os.fstat(target), os.fstat(self.root)):
+            # What hides the root is hidden from init, which is below already, and not from exec.
+            raise InvalidArgument(f"mount {plan.destination}: it leads to the root directory")
         self._check_proc(plan, fd, target)
         try:
             km.attach(fd, target)
@@ -327,6 +332,13 @@ class Builder:
             return paths.make_directory_in_root(self.root, plan.destination, 0o755), False
         return paths.make_file_in_root(self.root, plan.destination, 0o644), False
 
+    def mount_id(self, fd: int) -> int:
+        """Which mount ``fd`` is on (proc_pid_fdinfo(5))."""
+        for line in self.procfs.read(f"thread-self/fdinfo/{fd}").splitlines():
+            if line.startswith(b"mnt_id:"):
+                return int(line[7:])
+        raise KernelError("read", ENOENT, f"mnt_id of fd {fd}")
+
     def _new(self, plan: Plan) -> None:
         options = plan.options
         if options.bind:
@@ -346,7 +358,7 @@ class Builder:
                     self._mount_old(plan, target)
                     return
             if options.copyup:
-                if directory and existed:
+                if directory and existed and self.mount_id(target) in self.image:
                     given = any(word.startswith(("mode=", "uid=", "gid=")) for word in options.data)
                     copyup.fill(fd, target, keep_root=given)
                 if (options.set | options.recursive_set) & km.MOUNT_ATTR_RDONLY:

@@ -137,7 +137,11 @@ def build(launch: Launch, prepared: Prepared, procfs: paths.Procfs) -> Root:
         )
         root = builder.root = _root_mount(prepared, builder)
         try:
-            for plan in (*prepared.layers[1:], *prepared.plans):
+            for plan in prepared.layers[1:]:
+                builder.mount(plan)
+            if any(plan.options.copyup for plan in prepared.plans):
+                builder.image = _mount_ids(root, prepared, builder)
+            for plan in prepared.plans:
                 builder.mount(plan)
             if not any(plan.options.bind and plan.destination == "/dev" for plan in prepared.plans):
                 devices.make_all(root, prepared.devices, bind=prepared.has_userns)
@@ -284,6 +288,18 @@ def _root_mount(prepared: Prepared, builder: Builder) -> int:
         return fd
     finally:
         os.close(place)
+
+
+def _mount_ids(root: int, prepared: Prepared, builder: Builder) -> frozenset[int]:
+    """The mounts the image is in, before anything else is mounted."""
+    found = {builder.mount_id(root)}
+    for plan in prepared.layers[1:]:
+        fd = paths.open_in_root(root, plan.destination, os.O_PATH)
+        try:
+            found.add(builder.mount_id(fd))
+        finally:
+            os.close(fd)
+    return frozenset(found)
 
 
 def _move_to_root(fd: int) -> None:
