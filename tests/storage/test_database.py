@@ -42,6 +42,19 @@ def test_a_new_file_has_the_schema_and_the_journal_asked_for(database: Database)
     assert database.row("PRAGMA synchronous") == (1,)
 
 
+def test_nobody_else_can_read_it_cve_2021_41091(tmp_path: Path) -> None:
+    """Containers' environments are in it."""
+    path = tmp_path / "sampan.db"
+    path.touch(0o644)
+    opened = Database(str(path))
+    try:
+        add(opened, "one")
+        for file in tmp_path.iterdir():
+            assert file.stat().st_mode & 0o777 == 0o600, file
+    finally:
+        opened.close()
+
+
 def test_a_transaction_is_all_or_nothing(database: Database) -> None:
     add(database, "before")
     with pytest.raises(RuntimeError), database.transaction() as connection:

@@ -78,6 +78,7 @@ class Engine:
         self.machine = os.uname().nodename
         self.hierarchy = cgroups.detect()
         for directory in (
+            settings.data_root,
             settings.containers,
             settings.trash,
             settings.run_dirs,

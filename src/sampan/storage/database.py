@@ -15,6 +15,7 @@ The schema is the table ``_MIGRATIONS``: entry *n* takes a file from version *n*
 
 from __future__ import annotations
 
+import os
 import sqlite3
 import threading
 from contextlib import contextmanager
@@ -97,6 +98,13 @@ class Database:
         self.path = path
         self._lock = threading.RLock()
         self._depth = 0
+        try:
+            # Environments are in it, and passwords in those (class of CVE-2021-41091). SQLite makes
+            # the journal's files with the mode of this one.
+            os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+            os.chmod(path, 0o600)
+        except OSError as error:
+            raise Unavailable(f"database {path}: {error.strerror}") from error
         try:
             # isolation_level=None: no implicit BEGIN; transaction() is the only one who begins.
             self._connection = sqlite3.connect(
