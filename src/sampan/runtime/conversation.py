@@ -11,7 +11,7 @@ import json
 import os
 from typing import TYPE_CHECKING
 
-from sampan.errors import InvalidArgument, KernelError
+from sampan.errors import Conflict, InvalidArgument, KernelError
 from sampan.kernel import capabilities, netlink
 from sampan.kernel import namespaces as kernel
 from sampan.kernel.processes import get_rlimit, pidfd_getfd, pidfd_open, set_rlimit, start_time
@@ -32,9 +32,12 @@ class Conversation:
     """What exec's child and init's have in common.
 
     ``staged``: the process that was forked is not the one that stays; it will say which is.
+    ``forks``: it will say so some time. Nobody else's word is taken for who the child is: what that
+    process is given, and an error's SIGKILL, would reach any process of the host if a container
+    with CAP_SYS_PTRACE could speak for its init (the class of CVE-2016-9962).
     """
 
-    __slots__ = ("child", "console_socket", "limited", "process", "spec", "staged")
+    __slots__ = ("child", "console_socket", "forks", "limited", "process", "spec", "staged")
 
     def __init__(
         self,
@@ -43,9 +46,11 @@ class Conversation:
         process: Process,
         *,
         staged: bool,
+        forks: bool,
         console_socket: str | None,
     ) -> None:
         self.child = child
+        self.forks = forks
         self.spec = spec
         self.process = process
         self.staged = staged
@@ -62,7 +67,8 @@ class Conversation:
             if tag == b"M":
                 self._map()
                 channel.send(b"m")
-            elif tag == b"P":
+            elif tag == b"P" and self.forks:
+                self.forks = False
                 self._adopt(int(body))
                 self._admit()
             elif tag == b"H":
@@ -84,6 +90,8 @@ class Conversation:
                 return
             elif tag == b"E":
                 raise gate.decode_error(body)
+            elif tag:
+                raise Conflict(f"the container's init may not say {tag!r} now")
             else:
                 raise died(self.child.pid)
 
@@ -156,6 +164,7 @@ class InitConversation(Conversation):
             launch.spec,
             process,
             staged=plan.staged,
+            forks=plan.staged,
             console_socket=launch.console_socket,
         )
         self.launch = launch

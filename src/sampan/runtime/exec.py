@@ -82,9 +82,12 @@ class _Conversation(Conversation):
         process: Process,
         *,
         placed: bool,
+        forks: bool,
         console_socket: str | None,
     ) -> None:
-        super().__init__(child, target.spec, process, staged=False, console_socket=console_socket)
+        super().__init__(
+            child, target.spec, process, staged=False, forks=forks, console_socket=console_socket
+        )
         self.target = target
         self.placed = placed
 
@@ -213,7 +216,14 @@ def execute(
             _main(_Exec(entry, joined, pidfd, stdio, target.group if placed else None))
         child.pid, child.pidfd = pid, child_pidfd
         theirs.close()
-        _Conversation(child, target, process, placed=placed, console_socket=console_socket).serve()
+        _Conversation(
+            child,
+            target,
+            process,
+            placed=placed,
+            forks=bool(joined & kernel.CLONE_NEWPID),
+            console_socket=console_socket,
+        ).serve()
         if start:
             child.start()
     except BaseException:
