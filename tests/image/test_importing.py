@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import io
+import tarfile
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -69,6 +70,51 @@ def test_a_bad_import_leaves_nothing(
     with pytest.raises(kind, match=sentence):
         store.import_archive(io.BytesIO(data), reference, changes)
     assert is_empty(store)
+
+
+def archive(name: str, kind: bytes = tarfile.REGTYPE, link: str = "") -> bytes:
+    """BASE and one member more, whose name is written as it is."""
+    whole = io.BytesIO()
+    with tarfile.open(fileobj=whole, mode="w") as tar:
+        if kind == tarfile.LNKTYPE:
+            tar.addfile(tarfile.TarInfo("first"))
+        member = tarfile.TarInfo("x")
+        member.name, member.type, member.linkname = name, kind, link
+        member.devmajor, member.devminor = 1, 3
+        tar.addfile(member)
+        if kind == tarfile.CHRTYPE:
+            tar.addfile(tarfile.TarInfo(f"{name}/below"))
+    return whole.getvalue()
+
+
+@pytest.mark.root
+@pytest.mark.parametrize(
+    ("data", "sentences"),
+    [
+        (archive("/etc/cron.d/x"), ("/etc/cron.d/x", "absolute")),
+        (archive("//etc/x"), ("//etc/x", "absolute")),
+        (archive("../x"), ("../x", "..")),
+        (archive("a/../../x"), ("a/../../x", "..")),
+        (archive("hard", tarfile.LNKTYPE, "/first"), ("hard", "/first", "absolute")),
+        (archive("hard", tarfile.LNKTYPE, "../../etc/passwd"), ("hard", "../../etc/passwd")),
+        (archive("hard", tarfile.LNKTYPE, "etc/shadow"), ("hard", "etc/shadow", "not in")),
+        (archive("dev", tarfile.CHRTYPE), ("dev/below", "dev is not a directory")),
+    ],
+)
+def test_a_member_that_is_not_of_the_root_file_system_is_named(
+    store: ImageStore, data: bytes, sentences: tuple[str, ...]
+) -> None:
+    with pytest.raises(InvalidArgument) as caught:
+        store.import_archive(io.BytesIO(data), "x")
+    for sentence in sentences:
+        assert sentence in caught.value.message
+    assert is_empty(store)
+
+
+@pytest.mark.root
+def test_a_link_may_say_anything_and_leads_nowhere_outside(store: ImageStore) -> None:
+    store.import_archive(io.BytesIO(archive("way", tarfile.SYMTYPE, "/../../etc")), "x")
+    assert store.resolve("x").references == ("x:latest",)
 
 
 @pytest.mark.parametrize(

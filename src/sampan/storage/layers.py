@@ -194,11 +194,15 @@ class LayerStore:
                 log.warning("container %s cannot be started: %s", name, error)
 
     def import_base(self, blob: str, hold: Hold) -> str:
-        """Unpack a blob that is to be the lowest layer of a new image; its diff ID."""
+        """Unpack a user's root file system, the one layer of a new image; its diff ID.
+
+        Unlike in a builder's layer, no name in it may be absolute: such an archive was not made
+        from inside the root file system, and its author meant other places.
+        """
         # The layer's name is known when its bytes have been read: a name of our own until then.
         staging = self._driver.prepare_layer(digests.of(os.urandom(32)), None)
         try:
-            result = self._apply(staging, blob)
+            result = self._apply(staging, blob, relative_names=True)
         except BaseException:
             self._driver.discard_layer(staging)
             raise
@@ -259,7 +263,14 @@ class LayerStore:
         finally:
             os.close(fd)
 
-    def _apply(self, staging: Staging, blob: str, diff_id: str | None = None) -> Applied:
+    def _apply(
+        self,
+        staging: Staging,
+        blob: str,
+        diff_id: str | None = None,
+        *,
+        relative_names: bool = False,
+    ) -> Applied:
         fd = self._blobs.open(blob)
         try:
             applied = apply_layer(
@@ -270,6 +281,7 @@ class LayerStore:
                 lower=staging.lower,
                 # With a diff ID the bytes are known to be all there, end marker or not.
                 require_end=diff_id is None,
+                relative_names=relative_names,
             )
         finally:
             os.close(fd)

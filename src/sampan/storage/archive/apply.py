@@ -4,7 +4,8 @@ After the OCI image specification, layer.md ("Applying Changesets"): owners by n
 bits, times to the nanosecond, extended attributes and file capabilities, hard links, device nodes,
 holes. A layer is what a stranger wrote, so nothing in it can name anything outside the directory:
 
-* names with ".." are refused, absolute names are taken from the root of the tree;
+* names with ".." are refused; absolute names, which builders of images do write, are taken from the
+  root of the tree, or refused too (``relative_names``) where a user gives a root file system;
 * the parent of a name is opened with openat2(2) as a process chrooted into the tree would see it,
   so writing through a symbolic link, whatever it says, stays in the tree (CVE-2018-15664,
   CVE-2019-14271), and the last component is never followed, neither to write, nor to remove what a
@@ -64,6 +65,7 @@ def apply_layer(
     lower: Sequence[int] = (),
     limits: Limits | None = None,
     require_end: bool = True,
+    relative_names: bool = False,
     cancelled: Callable[[], bool] | None = None,
 ) -> Applied:
     """Unpack a layer, compressed or not, into the directory ``target``.
@@ -73,13 +75,17 @@ def apply_layer(
     so far for "direct". ``lower``: descriptors of the lower layers' directories, the nearest first,
     each with overlayfs whiteouts: from them "overlay" takes owner, mode and times of directories
     the layer goes through without listing them (else root, 0755 and now). ``diff_id``: what the
-    layer must hash to. ``cancelled`` is asked before each member.
+    layer must hash to. ``relative_names``: absolute names are refused. ``cancelled`` is asked
+    before each member.
 
     Errors: ``Corrupt`` (compression, tar, digest), ``InvalidArgument`` (a member that may not be,
     by its name), ``NotSupported``, ``KernelError``, a plain ``SampanError`` for a full disk.
     """
     limits = Limits() if limits is None else limits
-    with Unpacker(stream, ratio=limits.ratio) as pieces, Target(target, style, lower) as tree:
+    with (
+        Unpacker(stream, ratio=limits.ratio) as pieces,
+        Target(target, style, lower, relative=relative_names) as tree,
+    ):
         reader = Reader(pieces, limits=limits, require_end=require_end)
         name = b""
         try:

@@ -16,17 +16,25 @@ AUFS_PREFIX = b".wh..wh."
 OPAQUE = b".wh..wh..opq"
 
 
-def place(name: bytes, of: bytes | None = None) -> tuple[bytes | None, bytes, bytes]:
+def place(
+    name: bytes, of: bytes | None = None, *, relative: bool = False
+) -> tuple[bytes | None, bytes, bytes]:
     """Where a name of the archive is in the tree: path, its directory and its last component.
 
     The path is b"" for the root and None for what aufs kept for itself. ``of`` is the member whose
-    link ``name`` is, for the message.
+    link ``name`` is, for the message. An absolute name is one from the tree's root, as some
+    builders write them, or refused where names must be ``relative``.
     """
     if b"\0" in name or not name:
         raise InvalidArgument(f"archive member with the name {printable(name)}")
+    what = f"{printable(of)}: its link" if of is not None else "archive member"
+    if relative and name.startswith(b"/"):
+        raise InvalidArgument(
+            f"{what} {printable(name)} is refused: an absolute name; make the archive from inside "
+            "the root file system (tar -C DIRECTORY -c .)"
+        )
     parts = [part for part in name.split(b"/") if part and part != b"."]
     if b".." in parts:
-        what = f"{printable(of)}: its link" if of is not None else "archive member"
         raise InvalidArgument(f'{what} {printable(name)} is refused: ".." can leave the tree')
     if not parts:
         return b"", b"", b""

@@ -54,7 +54,15 @@ _NODES = {
 class Target:
     """One layer's way into a directory. ``add`` members in order, then ``finish``."""
 
-    def __init__(self, root: int, style: WhiteoutStyle, lower: Sequence[int] = ()) -> None:
+    def __init__(
+        self,
+        root: int,
+        style: WhiteoutStyle,
+        lower: Sequence[int] = (),
+        *,
+        relative: bool = False,
+    ) -> None:
+        self._relative = relative
         self._root = os.open(".", OPEN_DIRECTORY, dir_fd=root)
         self._overlay = style == "overlay"
         self._lower = Merged(lower)
@@ -87,7 +95,7 @@ class Target:
         """Make one member. ``OSError`` as the kernel says; its content is read from ``reader``."""
         if self._retired:
             self._close_retired()
-        path, parent, base = place(member.name)
+        path, parent, base = place(member.name, relative=self._relative)
         if path is None:
             return
         if not (0 <= member.uid <= _MAX_ID and 0 <= member.gid <= _MAX_ID):
@@ -394,7 +402,7 @@ class Target:
         self._dress_by_name(directory, base, member)
 
     def _make_hard_link(self, path: bytes, directory: int, base: bytes, member: Member) -> None:
-        link, parent, name = place(member.link, member.name)
+        link, parent, name = place(member.link, member.name, relative=self._relative)
         if not link:
             raise InvalidArgument(
                 f"{printable(member.name)}: hard link to {printable(member.link)}"
