@@ -35,7 +35,6 @@ def sizes(path: str) -> int:
         return len(file.read(10))
 
 
-@pytest.mark.v2
 def test_the_default_devices_and_links(tmp_path: Path) -> None:
     root = make_root(tmp_path / "root")
     names = ("null", "zero", "full", "random", "urandom", "tty")

@@ -61,7 +61,6 @@ def run_in(target: RunningContainer, *args: str, **changes: Any) -> tuple[int, s
     return code, data.decode()
 
 
-@pytest.mark.v2
 def test_it_is_in_every_namespace_of_the_container(target: RunningContainer) -> None:
     names = ("cgroup", "ipc", "mnt", "net", "pid", "time", "uts")
     script = "; ".join(f"readlink /proc/self/ns/{name}" for name in names)
@@ -112,7 +111,6 @@ def test_capabilities_limits_and_no_new_privileges(target: RunningContainer) -> 
     ]  # fmt: skip
 
 
-@pytest.mark.v2
 def test_cpu_affinity(target: RunningContainer) -> None:
     affinity = {"initial": "0", "final": "0"}
     _, output = run_in(

@@ -25,7 +25,6 @@ def errno_of(path: str, flags: int = os.O_WRONLY) -> int:
     return 0
 
 
-@pytest.mark.v2
 def test_masked_files_are_null_and_directories_empty(tmp_path: Path) -> None:
     root = make_root(tmp_path / "root")
     masked = ("/proc/timer_list", "/sys/firmware", "/proc/bus", "/proc/does-not-exist")

@@ -22,7 +22,7 @@ from tests.runtime.containers import configuration, make_bundle, process_of
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-pytestmark = [pytest.mark.root, pytest.mark.v2]
+pytestmark = pytest.mark.root
 
 PATIENCE = 20.0
 NAMESPACES_BUT_PID = ("mount", "network", "uts", "ipc", "cgroup")
@@ -218,6 +218,7 @@ def gone(pid: int) -> bool:
     return False
 
 
+@pytest.mark.v2
 def test_a_container_runs_is_logged_and_its_exit_is_told_when_all_is_done(spawn: Factory) -> None:
     container = spawn("sh", "-c", "echo out; echo err >&2; exit 3")
     exit = container.event("exit")
@@ -386,6 +387,7 @@ def test_bad_requests_are_answered_and_harm_nothing(spawn: Factory) -> None:
     container.call("kill", signal=9)
 
 
+@pytest.mark.v2
 def test_a_process_is_executed_beside_init(spawn: Factory) -> None:
     container = spawn("sleep", "1000")
     stream, reply = container.exec("sh", "-c", "echo out; echo err >&2; exit 5")
@@ -477,6 +479,7 @@ def test_what_an_exec_leaves_running_does_not_keep_its_client(spawn: Factory) ->
     container.event("exit")
 
 
+@pytest.mark.v2
 def test_pause_stops_it_and_resume_lets_it_go_on(spawn: Factory) -> None:
     container = spawn("sh", "-c", "while :; do echo tick; sleep 0.02; done")
     container.call("pause")
@@ -494,6 +497,7 @@ def test_pause_stops_it_and_resume_lets_it_go_on(spawn: Factory) -> None:
     container.event("exit")
 
 
+@pytest.mark.v2
 def test_a_paused_container_can_be_killed(spawn: Factory) -> None:
     container = spawn("sleep", "1000")
     container.call("pause")
@@ -501,6 +505,7 @@ def test_a_paused_container_can_be_killed(spawn: Factory) -> None:
     assert container.event("exit")["code"] == 137
 
 
+@pytest.mark.v2
 def test_usage_is_told_and_limits_are_changed_while_it_runs(spawn: Factory) -> None:
     container = spawn("sleep", "1000")
     assert container.call("usage")["usage"]["pids"]["current"] == 1
@@ -512,6 +517,7 @@ def test_usage_is_told_and_limits_are_changed_while_it_runs(spawn: Factory) -> N
     container.call("kill", signal=9)
 
 
+@pytest.mark.v2
 def test_a_container_killed_for_memory_says_so(spawn: Factory) -> None:
     linux = {"resources": {"memory": {"limit": 24 << 20, "swap": 24 << 20}}}
     container = spawn(
@@ -521,6 +527,7 @@ def test_a_container_killed_for_memory_says_so(spawn: Factory) -> None:
     assert (exit["code"], exit["oom"]) == (137, True)
 
 
+@pytest.mark.v2
 def test_what_shares_the_hosts_pids_is_killed_with_init(spawn: Factory) -> None:
     linux = {"namespaces": [{"type": name} for name in NAMESPACES_BUT_PID]}
     container = spawn("sh", "-c", "sleep 1000 & echo $!; exit 0", spec={"linux": linux})
@@ -528,6 +535,7 @@ def test_what_shares_the_hosts_pids_is_killed_with_init(spawn: Factory) -> None:
     assert gone(int(container.logged()))
 
 
+@pytest.mark.v2
 def test_a_monitor_that_is_killed_takes_the_container_with_it(spawn: Factory) -> None:
     container = spawn("sh", "-c", "sleep 1000 & sleep 1000 & wait")
     group = spawn.hierarchy.group(spawn.group(container.name))
