@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import gc
 import os
 import signal
@@ -22,8 +23,10 @@ from sampan.errors import (
 from sampan.kernel import cgroups
 from sampan.kernel.processes import get_rlimit, process_state
 from sampan.kernel.scheduling import IO_CLASSES, get_io_priority
+from sampan.kernel.syscalls import syscall
 from sampan.runtime import gate
 from sampan.runtime.launch import Launch, create
+from tests.kernel.forked import run_forked
 from tests.runtime.containers import Run, make_bundle, run, shell, spec_of
 
 if TYPE_CHECKING:
@@ -285,8 +288,16 @@ def test_personality(bundle: Path) -> None:
 
 
 def test_ignored_signals_are_not_inherited(bundle: Path) -> None:
-    _, output = run(bundle, "grep", "-E", "SigIgn|SigBlk", "/proc/self/status")
-    assert output.split() == ["SigBlk:", "0" * 16, "SigIgn:", "0" * 16]
+    ignored = (ctypes.c_long * 4)(int(signal.SIG_IGN), 0, 0, 0)
+
+    def body() -> None:
+        # 32 is the C library's own, which Python cannot set: a parent may have ignored it.
+        syscall("rt_sigaction", 32, ignored, None, 8)
+        signal.signal(signal.SIGUSR1, signal.SIG_IGN)
+        _, output = run(bundle, "grep", "-E", "SigIgn|SigBlk", "/proc/self/status")
+        assert output.split() == ["SigBlk:", "0" * 16, "SigIgn:", "0" * 16]
+
+    run_forked(body)
 
 
 def test_the_working_directory_is_made_and_entered(bundle: Path) -> None:

@@ -8,6 +8,7 @@ record says otherwise, whoever asks.
 from __future__ import annotations
 
 import asyncio
+import os
 import select
 import sqlite3
 from typing import TYPE_CHECKING, Any
@@ -27,6 +28,7 @@ from sampan.kernel.processes import parse_signal
 
 if TYPE_CHECKING:
     import socket
+    from collections.abc import Mapping
 
     from sampan.engine.container import ContainerRecord
     from sampan.engine.core import Engine
@@ -42,6 +44,10 @@ KILL_DEADLINE = 15.0
 STOP_TIMEOUT = 10
 SIGKILL = 9
 DIED = "the container's monitor died; its processes were killed"
+
+
+class NotBegunError(Unavailable):
+    """A spawn request was lost before anything was done for it."""
 
 
 class Lifecycle:
@@ -130,9 +136,17 @@ class Lifecycle:
             # With clients waiting, these go first: the socket keeps requests in order.
             "start": not live.parked,
         }
+        try:
+            await self._spawn(live, message)
+        except NotBegunError:
+            # The zygote was dead, and the request still in its socket: the next one gets it.
+            await self._spawn(live, message)
+        live.drop_parked()
+
+    async def _spawn(self, live: Live, message: Mapping[str, object]) -> None:
         live.begun = asyncio.get_running_loop().create_future()
         try:
-            self.connect(live, engine.zygote.spawn(message))
+            self.connect(live, self._engine.zygote.spawn(message))
             self._pass_parked(live)
             try:
                 async with asyncio.timeout(START_DEADLINE):
@@ -140,7 +154,7 @@ class Lifecycle:
             except TimeoutError as error:
                 await self._destroy(live)
                 raise Unavailable(
-                    f"container {record.name} did not start within {START_DEADLINE:.0f} s"
+                    f"container {live.record.name} did not start within {START_DEADLINE:.0f} s"
                 ) from error
         finally:
             live.begun = None
@@ -161,11 +175,10 @@ class Lifecycle:
             return
         for attachment in live.parked:
             self._pass(monitor, attachment).add_done_callback(_observed)
-        live.parked.clear()
         monitor.request("start").add_done_callback(_observed)
 
     def _pass(self, monitor: Monitor, attachment: Attachment) -> asyncio.Future[dict[str, Any]]:
-        reply = monitor.request(
+        return monitor.request(
             "attach",
             (attachment.fd,),
             stdin=attachment.stdin,
@@ -174,8 +187,6 @@ class Lifecycle:
             multiplex=attachment.multiplex,
             detach_keys=list(attachment.detach_keys),
         )
-        attachment.close()
-        return reply
 
     def _failed(self, live: Live, error: SampanError) -> None:
         """The container never ran: its record says why, and nothing of the attempt is left."""
@@ -281,9 +292,11 @@ class Lifecycle:
         self._engine.spawn_task(self._after_monitor(live))
 
     async def _after_monitor(self, live: Live) -> None:
+        # A monitor's first act is to make its directory.
+        did_begin = os.path.exists(self._engine.run_dir(live.id))
         await self._destroy(live)
         if live.begun is not None:
-            self._resolve(live, Unavailable(DIED))
+            self._resolve(live, Unavailable(DIED) if did_begin else NotBegunError(DIED))
         elif live.record.state.running:
             self.ended(live, {"code": 137, "at": now() / 1e9}, DIED)
 
@@ -408,7 +421,9 @@ class Lifecycle:
         """Give a client's stream to the container; before its start, keep it until then."""
         if live.monitor is not None:
             # It runs, or is being made: then the monitor answers as soon as it is.
-            await self._pass(live.monitor, attachment)
+            reply = self._pass(live.monitor, attachment)
+            attachment.close()  # the message holds a copy
+            await reply
             self._engine.publish(live.record, "attach")
             return
         for parked in [one for one in live.parked if _hung_up(one.fd)]:

@@ -1,8 +1,9 @@
 """Keeping a zygote: the process monitors are forked from is started again when it ends.
 
 Containers do not depend on it once they are made. A request that could not be handed over was
-provably not begun and goes to the next zygote; what becomes of one that was handed over is said
-on the monitor's connection, its end included. One that ends as soon as it was started cannot work
+provably not begun and goes to the next zygote; so does one whose connection ends before the run
+directory, a monitor's first act, was made (``lifecycle``). What becomes of any other is said on the
+monitor's connection, its end included. One that ends as soon as it was started cannot work
 here: it is not started again before somebody needs it, so that no loop of starts runs unseen.
 """
 

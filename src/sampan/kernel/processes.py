@@ -75,6 +75,7 @@ __all__ = [
     "pidfd_getfd",
     "pidfd_open",
     "pidfd_send_signal",
+    "reset_reserved_signals",
     "process_state",
     "set_child_subreaper",
     "set_dumpable",
@@ -143,6 +144,9 @@ for _hook in (_before_fork, _after_fork_parent, _after_fork_child):
 _sigmask = libc_holding_lock.pthread_sigmask
 _sigmask.argtypes = (ctypes.c_int, ctypes.c_void_p, ctypes.c_void_p)
 _sigmask.restype = ctypes.c_int
+_RESERVED_SIGNALS = (32, 33)
+_KERNEL_SIGSET_BYTES = 8
+_DEFAULT_ACTION = buffer(32)  # struct sigaction of the kernel: SIG_DFL, no flags, empty mask
 _ALL_SIGNALS = buffer(b"\xff" * _SIGSET_BYTES)
 
 
@@ -272,6 +276,16 @@ def get_no_new_privileges() -> bool:
 def set_process_name(name: str) -> None:
     """The thread's name in ``comm``; the kernel keeps 15 bytes."""
     syscall("prctl", _PR_SET_NAME, c_string(name), target="PR_SET_NAME")
+
+
+def reset_reserved_signals() -> None:
+    """Give the two signals the C library keeps for itself their default action.
+
+    Its own functions refuse them (signal(7), "Real-time signals"), and a parent that ignored them
+    would hand that on through execve.
+    """
+    for number in _RESERVED_SIGNALS:
+        syscall("rt_sigaction", number, _DEFAULT_ACTION, None, _KERNEL_SIGSET_BYTES)
 
 
 def set_keep_capabilities(enabled: bool = True) -> None:

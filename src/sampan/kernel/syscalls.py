@@ -87,6 +87,7 @@ _TABLE: dict[str, tuple[int, int]] = {
     "prlimit64": (302, 261),
     "process_mrelease": (448, 448),
     "renameat2": (316, 276),
+    "rt_sigaction": (13, 134),
     "sched_getattr": (315, 275),
     "sched_setattr": (314, 274),
     "seccomp": (317, 277),

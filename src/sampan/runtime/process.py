@@ -29,6 +29,7 @@ from sampan.kernel.mounts import DEVPTS_SUPER_MAGIC, filesystem_magic
 from sampan.kernel.paths import O_PATH, Procfs, make_directory_in_root, open_in_root
 from sampan.kernel.processes import (
     close_range,
+    reset_reserved_signals,
     set_dumpable,
     set_io_priority,
     set_keep_capabilities,
@@ -245,6 +246,7 @@ def become_child() -> None:
     for number in range(1, signal.NSIG):
         if getsignal(number) not in (0, None):
             signal.signal(number, signal.SIG_DFL)
+    reset_reserved_signals()
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
     sys.meta_path.clear()
     sys.path_hooks.clear()
