@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -193,6 +194,28 @@ def test_import_save_load_tag_and_remove(sampan: Sampan, tmp_path: Path) -> None
     assert sampan(*RUN, "mine:1", check=True).stdout == "own\n"
     assert "import" in sampan("history", "mine:1", check=True).stdout.lower()
     sampan("rmi", "mine:1", check=True)
+
+
+@pytest.mark.peer
+def test_a_layout_made_by_skopeo_is_loaded_from_its_directory(
+    sampan: Sampan, tmp_path: Path
+) -> None:
+    if shutil.which("skopeo") is None:
+        pytest.skip("needs skopeo")
+    root = tmp_path / "root.tar"
+    with tarfile.open(root, "w") as tar:
+        tar.add("/bin/busybox", "bin/echo")
+    sampan("import", str(root), "start:1", check=True)
+    archive, layout = tmp_path / "saved.tar", tmp_path / "layout"
+    sampan("save", "-o", str(archive), "start:1", check=True)
+    sampan("rmi", "start:1", check=True)
+    command = ["skopeo", "copy", f"docker-archive:{archive}", f"oci:{layout}:copied:2"]
+    subprocess.run(command, check=True, capture_output=True)
+    assert "copied:2" in sampan("load", "-i", str(layout), check=True).stdout
+    assert sampan(*RUN, "copied:2", "/bin/echo", "x", check=True).stdout == "x\n"
+    sampan("rmi", "copied:2", check=True)
+    done = sampan("load", "-i", str(tmp_path))
+    assert done.returncode == 1 and str(tmp_path) in done.stderr
 
 
 def test_an_archive_cut_short_is_refused(sampan: Sampan, tmp_path: Path) -> None:

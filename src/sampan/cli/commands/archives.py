@@ -26,6 +26,29 @@ def _open(path: str) -> IO[bytes]:
         raise InvalidArgument(f"open {path}: {error.strerror}") from error
 
 
+def _source(path: str) -> IO[bytes]:
+    if not path:
+        return sys.stdin.buffer
+    return _layout(path) if os.path.isdir(path) else _open(path)
+
+
+def _layout(path: str) -> IO[bytes]:
+    """A directory (an OCI image layout) as a tar, made while it is read."""
+    import tarfile
+    import threading
+
+    if not os.path.exists(f"{path}/oci-layout"):
+        raise InvalidArgument(f"load: {path}: a directory without oci-layout is no image layout")
+    reader, writer = os.pipe()
+
+    def write() -> None:
+        with open(writer, "wb") as file, tarfile.open(fileobj=file, mode="w|") as tar:
+            tar.add(path, arcname=".")
+
+    threading.Thread(target=write, daemon=True).start()
+    return open(reader, "rb")
+
+
 def load(client: Client, argv: list[str]) -> int:
     """Load images from an archive made by save, or an OCI layout in a tar."""
     flags = read(
@@ -33,7 +56,7 @@ def load(client: Client, argv: list[str]) -> int:
         "[OPTIONS]",
         "Load an image from a tar archive or STDIN",
         [
-            Flag("input", "str", "Read from tar archive file, instead of STDIN", short="i"),
+            Flag("input", "str", "Read from an archive, or an OCI layout's directory", short="i"),
             Flag("platform", "str", "Load only the given platform"),
             Flag("quiet", "bool", "Suppress the load output", short="q"),
         ],
@@ -47,7 +70,7 @@ def load(client: Client, argv: list[str]) -> int:
         raise InvalidArgument("load: the archive is read from standard input: use -i or <")
     autostart.ensure(client.host)
     query: dict[str, object] = {"quiet": flags.flag("quiet"), "platform": flags.text("platform")}
-    with _open(path) if path else sys.stdin.buffer as stream:
+    with _source(path) as stream:
         for event in client.lines("POST", "/images/load", query, stream=stream):
             if "error" in event:
                 raise SampanError(str(event["error"]))
