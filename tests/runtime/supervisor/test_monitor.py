@@ -240,6 +240,13 @@ def test_a_signalled_init_counts_128_and_the_signal(spawn: Factory) -> None:
     assert (exit["code"], exit["signal"], exit["oom"]) == (137, 9, False)
 
 
+def test_the_start_is_told_before_the_end_however_short_the_program(spawn: Factory) -> None:
+    for container in [spawn("echo", "x", wait=False) for _ in range(16)]:
+        while container.receive():
+            pass
+        assert [event["event"] for event in container.events] == ["created", "started", "exit"]
+
+
 def test_every_byte_of_a_program_that_ends_at_once_is_logged(spawn: Factory) -> None:
     container = spawn("sh", "-c", "seq 1 20000; printf end")
     container.event("exit")

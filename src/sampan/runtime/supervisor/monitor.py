@@ -150,6 +150,8 @@ class Monitor:
         channel, self._maker = self._maker, None
         assert channel is not None
         packet = channel.recv(_PACKET)
+        if packet:
+            channel.recv(1)  # Its end: it has told the daemon of the start, which the exit follows.
         self._loop.forget(channel.fileno())
         channel.close()
         self._take_word(marshal.loads(packet[1:]) if packet else maker.lost())
