@@ -199,7 +199,7 @@ def test_a_failed_clone_leaves_the_parent_whole() -> None:
         with pytest.raises(KernelError) as caught:
             processes.clone3(namespaces.CLONE_NEWNS | namespaces.CLONE_FS)
         assert caught.value.errno == EINVAL
-        import mailcap  # noqa: F401 - the import lock was given back
+        import colorsys  # noqa: F401 - the import lock was given back
 
         pid, _ = processes.clone3()
         if pid == 0:

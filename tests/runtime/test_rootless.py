@@ -51,11 +51,14 @@ def bundle(tmp_path: Path) -> Path:
 def as_user(bundle: Path, size: int) -> subprocess.CompletedProcess[str]:
     root = Path(__file__).resolve().parents[2]
     environment = {**os.environ, "PYTHONPATH": f"{root}/src:{root}", "PYTHONDONTWRITEBYTECODE": "1"}
-    result = subprocess.run(
-        [sys.executable, "-c", PROGRAM, str(bundle), str(size)],
-        user=USER, group=USER, extra_groups=[], env=environment,
-        capture_output=True, text=True, check=False,
-    )  # fmt: skip
+    try:
+        result = subprocess.run(
+            [sys.executable, "-c", PROGRAM, str(bundle), str(size)],
+            user=USER, group=USER, extra_groups=[], env=environment,
+            capture_output=True, text=True, check=False,
+        )  # fmt: skip
+    except PermissionError:
+        pytest.skip(f"{sys.executable} cannot be executed by other users")
     if "ModuleNotFoundError" in result.stderr or "Permission denied" in result.stderr[:80]:
         pytest.skip("this checkout cannot be read by other users")
     return result

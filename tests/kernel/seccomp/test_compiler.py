@@ -121,6 +121,7 @@ _CALLS = ("read", "clone", "personality", "openat", "prctl", "execve")
 def test_argument_rules_mean_what_libseccomp_makes_of_them(rules: list[SyscallRule]) -> None:
     seccomp = profile(*rules, architectures=("SCMP_ARCH_X86_64",))
     program, expected = compile_program(seccomp, "x86_64"), oracle(seccomp, "SCMP_ARCH_X86_64")
+    beyond = {name for name in _CALLS if _is_beyond_the_oracle(rules, name)}
     dice = random.Random(3)
     for name in _CALLS:
         number = numbers("x86_64")[name]
@@ -129,7 +130,36 @@ def test_argument_rules_mean_what_libseccomp_makes_of_them(rules: list[SyscallRu
         for _ in range(200):
             values = tuple(dice.choice((*INTERESTING, 0, 0)) for _ in range(6))
             mine, other = (run(p, AUDIT["x86_64"], number, values) for p in (program, expected))
-            assert mine == other, f"{name}{values}: {mine:#x}, oracle {other:#x}"
+            meant = ALLOW if any(_holds(rule, name, values) for rule in rules) else EPERM
+            assert mine == meant, f"{name}{values}: {mine:#x}, meant {meant:#x}"
+            if name not in beyond:
+                assert mine == other, f"{name}{values}: {mine:#x}, oracle {other:#x}"
+
+
+def _holds(rule: SyscallRule, name: str, values: tuple[int, ...]) -> bool:
+    """What the specification says, said once more."""
+
+    def met(condition: SyscallArg) -> bool:
+        value, bound = values[condition.index], condition.value
+        return {
+            "EQ": value == bound,
+            "NE": value != bound,
+            "LT": value < bound,
+            "LE": value <= bound,
+            "GT": value > bound,
+            "GE": value >= bound,
+            "MASKED_EQ": value & bound == (condition.value_two or 0) & bound,
+        }[condition.op.removeprefix("SCMP_CMP_")]
+
+    return name in rule.names and all(met(condition) for condition in rule.args)
+
+
+def _is_beyond_the_oracle(rules: list[SyscallRule], name: str) -> bool:
+    """libseccomp 2.5 loses one of two rules of a call that overlap on an argument: "first below 1"
+    and "first at most 0, and second 0" refuses (0, 1). Only equality keeps rules apart."""
+    conditions = [c for rule in rules if name in rule.names for c in rule.args]
+    several = len({c.index for c in conditions}) < len(conditions)
+    return several and any(c.op != "SCMP_CMP_EQ" for c in conditions)
 
 
 def test_an_unconditional_rule_beats_conditional_ones() -> None:
@@ -138,6 +168,14 @@ def test_an_unconditional_rule_beats_conditional_ones() -> None:
         names_rule("read"),
     )
     assert run(compile_program(seccomp, "x86_64"), AUDIT["x86_64"], 0, (3,)) == ALLOW
+
+
+def test_rules_that_bound_one_argument_are_alternatives() -> None:
+    both = (argument(0, "LE", 0), argument(1, "EQ", 0))
+    rules = (names_rule("clone", args=(argument(0, "LT", 1),)), names_rule("clone", args=both))
+    program, clone = compile_program(profile(*rules), "x86_64"), numbers("x86_64")["clone"]
+    assert run(program, AUDIT["x86_64"], clone, (0, 1)) == ALLOW
+    assert run(program, AUDIT["x86_64"], clone, (1, 0)) == EPERM
 
 
 def test_several_conditions_on_one_argument_are_alternatives() -> None:

@@ -241,7 +241,9 @@ def test_a_signalled_init_counts_128_and_the_signal(spawn: Factory) -> None:
 
 
 def test_the_start_is_told_before_the_end_however_short_the_program(spawn: Factory) -> None:
-    for container in [spawn("echo", "x", wait=False) for _ in range(16)]:
+    # A hook that comes between: the monitor is woken by the output before its maker's word.
+    spec = {"hooks": {"poststart": [{"path": "/bin/true"}]}}
+    for container in [spawn("echo", "x", wait=False, spec=spec) for _ in range(24)]:
         while container.receive():
             pass
         assert [event["event"] for event in container.events] == ["created", "started", "exit"]
@@ -645,7 +647,7 @@ def test_a_monitor_holds_only_what_is_its_own(spawn: Factory) -> None:
         os.readlink(f"/proc/{monitor}/fd/{fd}").partition(":")[0] for fd in _fds(monitor)
     )
     assert Path(f"/proc/{monitor}/comm").read_text() == "sampan-monitor\n"
-    assert len(kinds) <= 14, kinds
+    assert len(kinds) <= 15, kinds
     assert os.readlink(f"/proc/{monitor}/cwd") == "/"
     assert "memfd:sampan" in os.readlink(f"/proc/{monitor}/exe")
     container.call("kill", signal=9)
