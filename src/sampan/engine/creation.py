@@ -93,6 +93,9 @@ class Creation:
         record = live.record
         host = record.host_config
         spec.check_modes(host)
+        if host.shm_size < 0:
+            raise InvalidArgument(f"HostConfig.ShmSize {host.shm_size} is less than 0")
+        self._engine.hierarchy.group(self._engine.cgroup_of(record))
         if record.config.stop_signal:
             read_signal(record.config.stop_signal)
         self._engine.log_options(record)

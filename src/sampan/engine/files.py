@@ -28,6 +28,13 @@ ff02::2\tip6-allrouters
 """
 
 
+def _plain(text: str, what: str) -> str:
+    """``text`` if it is one word of a line: with a line's end it would write lines of its own."""
+    if not text.isprintable() or " " in text:
+        raise InvalidArgument(f"{what} {text!r}: blanks and control characters are not allowed")
+    return text
+
+
 def hosts(host: HostConfig, base: str = _LOCAL) -> str:
     """The text of ``/etc/hosts``. Raises InvalidArgument, NotSupported."""
     lines = [base if not base or base.endswith("\n") else base + "\n"]
@@ -46,7 +53,7 @@ def hosts(host: HostConfig, base: str = _LOCAL) -> str:
             ipaddress.ip_address(address.strip("[]"))
         except ValueError as error:
             raise InvalidArgument(f"invalid IP address in add-host: '{address}'") from error
-        lines.append(f"{address.strip('[]')}\t{name}\n")
+        lines.append(f"{address.strip('[]')}\t{_plain(name, 'add-host: name')}\n")
     return "".join(lines)
 
 
@@ -64,6 +71,9 @@ def resolv_conf(host: HostConfig, base: str) -> str:
         replaced |= {"search", "domain"}
     if host.dns_options:
         replaced |= {"options"}
+    for what, words in (("dns-search", host.dns_search), ("dns-option", host.dns_options)):
+        for word in words:
+            _plain(word, what)
     lines = [line for line in base.splitlines() if (line.split() or [""])[0] not in replaced]
     lines += [f"nameserver {address}" for address in host.dns]
     if host.dns_search and host.dns_search != ["."]:
@@ -85,7 +95,7 @@ def write_files(directory: str, host: HostConfig, hostname: str) -> None:
     """Write the three files into an existing directory."""
     shared = host.network_mode == "host"
     texts = {
-        "hostname": hostname + "\n",
+        "hostname": _plain(hostname, "hostname") + "\n",
         "hosts": hosts(host, _read("/etc/hosts") if shared else _LOCAL),
         "resolv.conf": resolv_conf(host, _read("/etc/resolv.conf")),
     }

@@ -34,6 +34,7 @@ _TMPFS_VALUES = {"size", "mode", "uid", "gid", "nr_inodes", "nr_blocks", "mpol"}
 
 
 def _destination(path: str, what: str) -> str:
+    _no_nul(path, what)
     if not path.startswith("/"):
         raise InvalidArgument(
             f"invalid {what}: mount path must be absolute: '{path}'; begin it with /"
@@ -44,6 +45,11 @@ def _destination(path: str, what: str) -> str:
     if clean == "/":
         raise InvalidArgument(f"invalid {what}: destination can't be '/'")
     return clean
+
+
+def _no_nul(path: str, what: str) -> None:
+    if "\0" in path:
+        raise InvalidArgument(f"invalid {what}: {path!r} contains a NUL character")
 
 
 def _bind_options(writable: bool, propagation: str, recursive: bool = True) -> tuple[str, ...]:
@@ -61,6 +67,7 @@ def _read_bind(text: str) -> UserMount:
     if len(parts) not in (2, 3) or not all(parts):
         raise InvalidArgument(f"invalid {what}: write source:destination or source:destination:ro")
     source, mode = parts[0], parts[2] if len(parts) == 3 else ""
+    _no_nul(source, what)
     destination = _destination(parts[1], what)
     writable, propagation, copy, seen = True, "", True, set[str]()
     for option in mode.split(",") if mode else ():
@@ -129,6 +136,7 @@ def _read_mount(request: MountRequest, position: int) -> UserMount:
     writable = not request.read_only
     if request.type == "bind":
         bind = request.bind_options
+        _no_nul(request.source, what)
         if not request.source.startswith("/"):
             raise InvalidArgument(
                 f"invalid {what}: invalid mount path: '{request.source}' mount path must be "

@@ -39,7 +39,7 @@ def profile_for(text: str | None, granted: tuple[str, ...], privileged: bool) ->
         return _defaults[granted][0]
     try:
         value = msgspec.json.decode(text)
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, RecursionError) as error:
         raise InvalidArgument(
             f"Decoding seccomp profile failed: {error}; give the profile's JSON text"
         ) from error

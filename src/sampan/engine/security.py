@@ -219,6 +219,8 @@ def devices(mappings: Iterable[DeviceMapping]) -> list[tuple[Device, str]]:
     for mapping in mappings:
         outer, access = mapping.path_on_host, mapping.cgroup_permissions or "rwm"
         inner = mapping.path_in_container or outer
+        if "\0" in outer or "\0" in inner:
+            raise InvalidArgument(f"device {outer!r} at {inner!r}: contains a NUL character")
         if not set(access) <= set("rwm"):
             raise InvalidArgument(f"invalid device mode {access!r} of {outer}: use r, w and m")
         try:

@@ -61,7 +61,7 @@ def _list(text: str) -> tuple[str, ...] | None:
         return None
     try:
         return tuple(msgspec.json.decode(text, type=list[str]))
-    except msgspec.DecodeError:
+    except (msgspec.DecodeError, RecursionError):
         return None
 
 

@@ -107,7 +107,7 @@ def _read(path: str) -> Process:
             value = json.loads(file.read())
     except OSError as error:
         raise KernelError("open", error.errno or 0, f"--process {path}") from None
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise InvalidArgument(f"--process {path}: not JSON: {error}") from None
     return Process.from_json(value, "process")
 

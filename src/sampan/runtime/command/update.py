@@ -61,7 +61,7 @@ def _read(path: str) -> Resources:
         return Resources.from_json(json.loads(text), "resources")
     except OSError as error:
         raise KernelError("open", error.errno or 0, f"--resources {path}") from None
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise InvalidArgument(f"--resources {path}: not JSON: {error}") from None
 
 
