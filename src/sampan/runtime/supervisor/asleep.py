@@ -1,186 +1,198 @@
 """A monitor before there is work for it, and what it costs.
 
 A monitor is forked with a frozen heap and collection off, so every page it does not write to stays
-shared with all others; but to touch a Python object is to write to its reference count. So until
-something happens a monitor is little more than descriptors in a poll(2) set. It lets a maker make
-the container and tell the daemon, and sleeps; whatever comes first then, a request, output, the end
-of init, is left where it is, and the monitor becomes a ``Monitor``, which finds it there.
+shared with all others; but to touch a Python object is to write to its reference count, and to be
+a fork as Python knows them costs more than all that follows. So until something happens a monitor
+is a fork of the C library's with descriptors in a poll(2) set (``sampan.kernel.bare``). It forks a
+maker that shares its descriptor table, and waits. The maker takes a spawn request, makes the
+container, moves what the monitor is to own to the numbers from ``BASE`` on, takes a table of its
+own, and hands over the poll set. Whatever comes then, a request, output, the end of init, is left
+where it is, and the monitor becomes a ``Monitor``, which finds it there.
 
-The code here keeps to built-in functions, below the library's Python: each function called, each
-enumeration looked up, is a page or two for every container that runs.
+The descriptors of a monitor that sleeps: the channel to its maker; from ``BASE`` on the daemon's
+connection, the report (a memfd: what was made, in marshal's form, and the request), and those that
+the report names.
 """
 
 from __future__ import annotations
 
-import _signal  # type: ignore[import-not-found]  # typeshed has the library's name only
 import _socket
 import marshal
 import os
-import select
-import socket
 import struct
 from typing import Any
 
+from sampan.kernel.bare import Bare, PollSet, unshare_files
 from sampan.runtime.supervisor import maker, protocol
+from sampan.runtime.supervisor.handover import BASE, CONTROL, REPORT, SLOTS, SOCKET_FD
 from sampan.runtime.supervisor.monitor import Monitor
 
-__all__ = ["PACKET", "RIGHTS", "Container", "rehearse", "run"]
+__all__ = ["Container", "Sleeper"]
 
-# One byte more than a message may have: what is larger shows as cut off.
-PACKET = protocol.INLINE_LIMIT + 1
-RIGHTS = _socket.CMSG_SPACE(protocol.MAX_FDS * 4)
+_PACKET = 1 << 16
+_LENGTH = struct.Struct("Q")
+_LAST = 0xFFFFFFFF
+_REHEARSALS = 80
 
 
 class Container:
-    """What a monitor has of its container, as it came.
+    """What a monitor that woke has of its container.
 
-    ``packet``, ``flags`` and ``request_fds`` are the spawn request, the daemon's connection last, a
-    body in memory first. ``report`` and ``report_fds`` are the maker's (``made``). ``control`` is
-    -1 once the daemon has closed it, ``channel`` None once the maker has spoken: then ``word`` is
-    its last (``last_word``).
+    ``control`` is -1 once the daemon has closed it; ``channel`` None once the maker has spoken.
     """
 
-    __slots__ = (
-        "channel",
-        "control",
-        "flags",
-        "packet",
-        "report",
-        "report_fds",
-        "request_fds",
-        "word",
-    )
+    __slots__ = ("channel", "control")
 
-    def __init__(self, packet: bytes, flags: int, request_fds: tuple[int, ...]) -> None:
-        self.packet = packet
-        self.flags = flags
-        self.request_fds = request_fds
-        self.control = request_fds[-1]
-        self.channel: _socket.socket | None = None
-        self.report = b""
-        self.report_fds: tuple[int, ...] = ()
-        self.word = b""
+    def __init__(self, control: int, channel: int) -> None:
+        self.control = control
+        self.channel: _socket.socket | None = _socket.socket(fileno=channel)
 
     def request(self) -> dict[str, Any]:
         """The spawn request, decoded anew each time: it is large, and seldom needed."""
-        return protocol.decode(protocol.body_of(self.packet, self.flags, self.request_fds[:-1]))
+        start = _LENGTH.size + self._length()
+        return protocol.decode(os.pread(REPORT, os.fstat(REPORT).st_size - start, start))
 
     def made(self) -> tuple[dict[str, Any], dict[str, int]]:
         """The maker's report, and its descriptors by name (``maker``)."""
-        made: dict[str, Any] = marshal.loads(self.report[2:])
-        return made, dict(zip(made["fds"], self.report_fds, strict=True))
+        made: dict[str, Any] = marshal.loads(os.pread(REPORT, self._length(), _LENGTH.size))
+        return made, made["fds"]
 
     def last_word(self) -> dict[str, Any] | None:
         """What the maker ended with, or None as long as it has not."""
-        if self.channel is not None:
+        assert self.channel is not None
+        try:
+            packet = self.channel.recv(_PACKET, _socket.MSG_DONTWAIT)
+        except BlockingIOError:
             return None
-        word: dict[str, Any] = marshal.loads(self.word[1:]) if self.word else maker.lost()
+        self.channel.close()
+        self.channel = None
+        word: dict[str, Any] = marshal.loads(packet) if packet else maker.lost()
         return word
 
-
-def run(packet: bytes, flags: int, fds: tuple[int, ...]) -> None:
-    """Be the monitor of the container that a spawn request describes, to its end.
-
-    The request is as recvmsg(2) gave it; its maker reads it.
-    """
-    os.setsid()
-    _take_name()
-    # The zygote ignores it, and a child that is not waited for leaves no status.
-    _signal.signal(_signal.SIGCHLD, _signal.SIG_DFL)
-    container = Container(packet, flags, fds)
-    ours, theirs = _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_SEQPACKET)
-    child = os.fork()
-    if child == 0:
-        maker.run_first(container, ours.fileno(), theirs.detach())
-    theirs.close()
-    if not _hear(container, ours):
-        if not container.report:
-            _tell_lost(container.control)
-        return
-    if container.report[1]:
-        _sleep(container, child)
-    Monitor(container).run()
+    @staticmethod
+    def _length() -> int:
+        length: int = _LENGTH.unpack(os.pread(REPORT, _LENGTH.size, 0))[0]
+        return length
 
 
-def rehearse() -> None:
-    """Do what ``run`` does but for its forks: code that ran before is not written to any more."""
-    for _ in range(20):
-        ours, theirs = _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_SEQPACKET)
-        rights = (_socket.SOL_SOCKET, _socket.SCM_RIGHTS, struct.pack("i", ours.fileno()))
-        theirs.sendmsg([b"\1\1"], [rights])
-        theirs.send(b"s")
-        daemon, control = _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_SEQPACKET)
-        container = Container(b"", 0, (control.fileno(),))
-        _take_name()
-        _hear(container, ours)
-        daemon.send(b"x")
-        _sleep(container, 0)
-        os.close(container.report_fds[0])
+class Sleeper:
+    """A monitor to be. It is made before the fork, so that afterwards there is nothing to make."""
 
+    __slots__ = ("_bare", "_control", "_count", "_reaped", "_set")
 
-def _take_name() -> None:
-    """Set the process's name as prctl(PR_SET_NAME) would, with less."""
-    fd = os.open("/proc/self/comm", os.O_WRONLY | os.O_CLOEXEC)
-    os.write(fd, b"sampan-monitor")
-    os.close(fd)
+    def __init__(self, bare: Bare) -> None:
+        self._bare = bare
+        self._set = PollSet(SLOTS)
+        self._count = 0
+        self._control = CONTROL
+        self._reaped = False
 
+    def run(self, channel: int, makers: int, zygotes: int, lifeline: int) -> None:
+        """Be the monitor of one container to its end, in a bare fork.
 
-def _hear(container: Container, channel: _socket.socket) -> bool:
-    """Take in what the maker made; False when there is no container."""
-    packet, ancillary, _, _ = channel.recvmsg(PACKET, RIGHTS, _socket.MSG_CMSG_CLOEXEC)
-    container.report = packet
-    if not ancillary:
-        return False
-    rights = ancillary[0][2]
-    container.report_fds = struct.unpack(f"{len(rights) // 4}i", rights)
-    container.channel = channel
-    return True
+        ``channel`` and ``makers`` are a pair of sockets, and so are ``zygotes``, which is not for
+        us, and ``lifeline``, which is for the maker.
+        """
+        bare = self._bare
+        bare.become(b"sampan-monitor")
+        bare.close(zygotes)
+        child = bare.fork_sharing()
+        if child <= 0:
+            if child == 0:
+                bare.awake()
+                maker.stand_by(makers, lifeline)
+            return
+        pidfd = bare.pidfd
+        if not self._hear(channel, pidfd):
+            status = bare.reap(child)
+            bare.awake()
+            if status:
+                _tell_lost()
+            return
+        self._drop(channel, makers, pidfd)
+        bare.close(SOCKET_FD)
+        self._sleep(child, pidfd)
+        bare.awake()
+        unshare_files()
+        container = Container(self._control, channel)
+        if not self._reaped:
+            os.close(pidfd)
+        Monitor(container).run()
 
+    def rehearse(self) -> None:
+        """Do what ``run`` does but for its forks: code that ran before is not written to any more.
 
-def _sleep(container: Container, child: int) -> None:
-    """Return when there is work. The start, the maker's end and the daemon's are none."""
-    control, channel = container.control, container.channel
-    assert channel is not None
-    spoken = channel.fileno()
-    poll = select.poll()
-    # First, and so first in what poll returns: the daemon may ask for what it was just told of.
-    poll.register(spoken, select.POLLIN)
-    for fd in container.report_fds[: container.report[0]]:
-        poll.register(fd, select.POLLIN)
-    poll.register(control, select.POLLIN)
-    while True:
-        for fd, _ in poll.poll():
-            if fd == spoken:
-                container.word = channel.recv(PACKET)
-                poll.unregister(spoken)
-                channel.close()
-                spoken = -1
-                container.channel = None
-                if child:
-                    os.waitpid(child, 0)  # It ends with its last word.
-                if not container.word.startswith(b"s"):
+        In a process without children.
+        """
+        bare = self._bare
+        for _ in range(_REHEARSALS):
+            bare.pair()
+            channel, makers = bare.first, bare.second
+            bare.pair()
+            daemon, pidfd = bare.first, bare.second
+            os.dup2(daemon, CONTROL)
+            packet = PollSet(3)
+            packet.watch(1, CONTROL)
+            packet.watch(2, BASE + 2)
+            os.write(makers, packet.packet)
+            self._hear(channel, pidfd)
+            os.write(daemon, b"x")
+            self._drop(SOCKET_FD, makers, makers)
+            self._sleep(1, makers)
+            bare.close_range(SOCKET_FD + 1, _LAST)
+        self._reaped = False
+
+    def _hear(self, channel: int, pidfd: int) -> bool:
+        """Wait for the poll set; False when the maker has ended without one."""
+        bare, watched = self._bare, self._set
+        watched.watch(0, pidfd)
+        watched.watch(1, channel)
+        while True:
+            bare.poll(watched, 2)
+            size = bare.receive(channel, watched.address, SLOTS * 8)
+            if size > 0:
+                self._count = size // 8 - 1
+                return True
+            if watched.ready(0):
+                return False
+
+    def _drop(self, channel: int, makers: int, pidfd: int) -> None:
+        """Close what the maker opened, and keeps for itself."""
+        bare = self._bare
+        bare.close_range(self._set.fd(self._count), _LAST)
+        bare.close_range((channel if channel > pidfd else pidfd) + 1, BASE - 1)
+        bare.close(makers)
+
+    def _sleep(self, child: int, pidfd: int) -> None:
+        """Return when there is work. The start, the maker's end and the daemon's are none."""
+        bare, watched, count = self._bare, self._set, self._count
+        watched.watch(0, pidfd)
+        while True:
+            bare.poll(watched, count)
+            if watched.ready(0):
+                watched.forget(0)
+                bare.close(pidfd)
+                self._reaped = True
+                if bare.reap(child):
                     return
-            elif fd == control and not _peek(control):
-                poll.unregister(control)
-                os.close(control)
-                container.control = control = -1
+            elif watched.ready(1) and watched.hung_up(1) and bare.is_silent(CONTROL):
+                watched.forget(1)
+                bare.close(CONTROL)
+                self._control = -1
             else:
-                return
+                index = 1
+                while index < count:
+                    if watched.ready(index):
+                        return
+                    index += 1
 
 
-def _peek(control: int) -> bytes:
-    """The beginning of what the daemon said; nothing when it is gone."""
-    sock = _socket.socket(fileno=control)
+def _tell_lost() -> None:
     try:
-        return sock.recv(1, _socket.MSG_PEEK | _socket.MSG_DONTWAIT)
+        os.fstat(CONTROL)
     except OSError:
-        return b""
-    finally:
-        sock.detach()
-
-
-def _tell_lost(control: int) -> None:
-    with socket.socket(fileno=control) as sock:
+        return  # It had no request yet.
+    with protocol.connection(CONTROL) as sock:
         try:
             protocol.send(sock, {"event": "failed", "error": maker.lost()["failed"]})
         except OSError:

@@ -7,33 +7,38 @@ the new process is the *monitor's* child (CLONE_PARENT, ``sibling`` of the maker
 descriptor the monitor needs comes over their socket. The maker dies with the monitor.
 
 An exec's maker sends one message: ``{"made": …}`` with descriptors in the order of its ``fds``, or
-``{"failed": error}``. The container's maker is the monitor's first act, talks to the daemon itself
-as far as it can, and to the monitor in a form that costs nothing to read in its sleep:
+``{"failed": error}``.
+
+The container's maker is forked with its monitor before there is a request (``stand_by``), shares
+its descriptors (``asleep``), talks to the daemon itself as far as it can, and to the monitor in a
+form that costs nothing in its sleep:
 
     maker to monitor                                   to the daemon
-    N, start, {…, "fds": […]} and descriptors          created
-    or t: nothing was left behind                      failed
-    s{"started": unix seconds}                         started
-    or f{"failed": error}: undone but for our files    (the monitor does)
+    the poll set; all else is in place                 created
+    or its end: nothing was left behind                failed
+    {"started": unix seconds}, and exit status 0       started
+    or {"failed": error}, and another: undone but      (the monitor does)
+      for our files
 
-N is a byte, how many of the descriptors, which come first, are to be watched; start one that says
-whether the container is started at once; then marshal's form, for when the monitor is awake.
-
-Unless start was asked for at once, the monitor sends a byte before the second.
-A maker that ends without a last word was killed.
+The words are in marshal's form, for when the monitor is awake. Unless start was asked for at once,
+the monitor sends a byte before the second. A maker that ends without a last word was killed.
 """
 
 from __future__ import annotations
 
+import _socket
 import marshal
 import os
+import select
 import signal
 import socket
+import struct
 import sys
 import time
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from sampan.errors import InvalidArgument, KernelError, SampanError
+from sampan.kernel.bare import PollSet, unshare_files
 from sampan.kernel.processes import set_parent_death_signal, start_time
 from sampan.kernel.terminals import set_window_size
 from sampan.oci.runtime import ConsoleSize, Spec
@@ -47,6 +52,7 @@ from sampan.runtime.supervisor.files import (
     remove_directory,
     write_json,
 )
+from sampan.runtime.supervisor.handover import CONTROL, ENDED, REPORT, SOCKET_FD, TAKEN
 from sampan.runtime.supervisor.logfile import open_log
 from sampan.runtime.supervisor.server import SOCKET_NAME, listen
 from sampan.runtime.supervisor.streams import child_pipes, null_stdio
@@ -61,9 +67,11 @@ if TYPE_CHECKING:
     from sampan.runtime.supervisor.asleep import Container
     from sampan.runtime.supervisor.messages import Exec, Spawn
 
-__all__ = ["fork_maker", "in_tree", "lost", "make_exec", "run_first"]
+__all__ = ["fork_maker", "in_tree", "lost", "make_exec", "remember_zygote", "stand_by"]
 
 _CRASHED = 70
+_FAILED = 1
+_zygote: list[int] = []
 _SHIELD = b"-999"
 _STDIO = ("stdin", "stdout", "stderr")
 _WATCHED = ("pidfd", "listener", "stdout", "stderr", "terminal", "oom")
@@ -116,24 +124,60 @@ def _run(
         _exit(code)
 
 
-def run_first(container: Container, monitor: int, channel: int) -> NoReturn:
-    """Be the maker of a container, in the fork of its monitor; descriptors are the monitor's."""
+def remember_zygote() -> None:
+    """Note that this process is the zygote: who has it for a parent has lost its monitor."""
+    _zygote.append(os.getpid())
+
+
+def stand_by(channel: int, lifeline: int) -> NoReturn:
+    """Be the maker of the next container that is asked for, in a fork of its monitor that shares
+    its descriptors. ``channel`` leads to the monitor, ``lifeline`` to the zygote."""
     code = _CRASHED
     try:
         _become_maker()
-        os.close(monitor)
-        daemon = _Daemon(container.control)
-        ours = socket.socket(fileno=channel)
-        try:
-            child, at_once = make_container(container, ours, daemon)
-        except (SampanError, OSError) as error:
-            daemon.tell({"event": "failed", "error": messages.error_fields(in_tree(error))})
-            ours.send(b"t")
-        else:
-            _start(child, at_once, ours, daemon)
-        code = 0
+        if os.getppid() not in _zygote:
+            code = _make_next(channel, lifeline)
     finally:
         _exit(code)
+
+
+def _make_next(channel: int, lifeline: int) -> int:
+    """Returns this process's exit status: 0 when the monitor may sleep on, or need not live."""
+    taken = _take(lifeline)
+    if taken is None:
+        return 0
+    packet, flags, fds = taken
+    os.dup2(fds[-1], CONTROL, inheritable=False)
+    daemon = _Daemon(CONTROL)
+    ours = protocol.connection(channel)
+    try:
+        body = protocol.body_of(packet, flags, fds[:-1])
+        child, at_once = make_container(body, ours, daemon)
+    except (SampanError, OSError) as error:
+        daemon.tell({"event": "failed", "error": messages.error_fields(in_tree(error))})
+        return 0
+    return _start(child, at_once, ours, daemon)
+
+
+def _take(lifeline: int) -> tuple[bytes, int, list[int]] | None:
+    """Wait for a spawn request; None when there will be none."""
+    poll = select.poll()
+    poll.register(SOCKET_FD, select.POLLIN)
+    poll.register(lifeline, select.POLLIN)
+    if any(fd == lifeline for fd, _ in poll.poll()):
+        return None  # The zygote has ended.
+    sock = _socket.socket(fileno=SOCKET_FD)
+    try:
+        packet, ancillary, flags, _ = sock.recvmsg(
+            protocol.INLINE_LIMIT + 1, protocol.ANCILLARY, _socket.MSG_CMSG_CLOEXEC
+        )
+    except OSError:
+        packet, ancillary, flags = b"", [], 0
+    finally:
+        sock.detach()
+    os.write(lifeline, TAKEN if packet else ENDED)
+    fds = protocol.rights(ancillary)
+    return (packet, flags, fds) if fds else None
 
 
 class _Daemon:
@@ -142,7 +186,7 @@ class _Daemon:
     __slots__ = ("_socket",)
 
     def __init__(self, fd: int) -> None:
-        self._socket = socket.socket(fileno=fd)
+        self._socket = protocol.connection(fd)
 
     def tell(self, event: Mapping[str, object]) -> None:
         try:
@@ -164,25 +208,24 @@ def _exit(code: int) -> NoReturn:
     os._exit(code)
 
 
-def _start(child: Child, at_once: bool, channel: socket.socket, daemon: _Daemon) -> None:
+def _start(child: Child, at_once: bool, channel: socket.socket, daemon: _Daemon) -> int:
     """Start the container when it is time. The monitor is told before the daemon can ask it."""
     if not at_once and not channel.recv(1):
-        return  # The monitor ended, and takes the container with it.
+        return 0  # The monitor ended, and takes the container with it.
     try:
         child.start()
     except (SampanError, OSError) as error:
-        channel.send(b"f" + marshal.dumps({"failed": messages.error_fields(in_tree(error))}))
-        return
+        channel.send(marshal.dumps({"failed": messages.error_fields(in_tree(error))}))
+        return _FAILED
     at = time.time()
-    channel.send(b"s" + marshal.dumps({"started": at}))
+    channel.send(marshal.dumps({"started": at}))
     daemon.tell({"event": "started", "at": at})
+    return 0
 
 
-def make_container(
-    container: Container, channel: socket.socket, daemon: _Daemon
-) -> tuple[Child, bool]:
+def make_container(body: bytes, channel: socket.socket, daemon: _Daemon) -> tuple[Child, bool]:
     """Make the container of a spawn request, and report it to both; whether to start it now."""
-    message = container.request()
+    message = protocol.decode(body)
     spec = message.get("spec")
     message["spec"] = None if spec is None else True
     request = messages.Spawn.from_json(message)
@@ -226,7 +269,7 @@ def make_container(
                 "unshielded": _shield_monitor(),
                 "poststop": decoded.hooks is not None and bool(decoded.hooks.poststop),
             }
-            _report(channel, made, fds)
+            _report(channel, made, fds, body)
         except BaseException:
             child.abort()
             raise
@@ -247,11 +290,23 @@ def make_container(
     return child, request.start
 
 
-def _report(channel: socket.socket, made: dict[str, object], fds: dict[str, int]) -> None:
-    names = sorted(fds, key=lambda name: name not in _WATCHED)
-    watched = sum(name in _WATCHED for name in names)
-    packet = bytes((watched, bool(made["start"]))) + marshal.dumps({**made, "fds": names})
-    socket.send_fds(channel, [packet], [fds[name] for name in names])
+def _report(
+    channel: socket.socket, made: dict[str, object], fds: dict[str, int], body: bytes
+) -> None:
+    """Leave everything to the monitor; our descriptors are apart from here on."""
+    numbers = {name: number for number, name in enumerate(fds, REPORT + 1)}
+    for name, number in numbers.items():
+        os.dup2(fds[name], number, inheritable=False)
+    text = marshal.dumps({**made, "fds": numbers})
+    memory = os.memfd_create("sampan-report", os.MFD_CLOEXEC)
+    os.dup2(memory, REPORT, inheritable=False)
+    os.writev(memory, [struct.pack("Q", len(text)), text, body])
+    watched = [CONTROL, *(numbers[name] for name in _WATCHED if name in numbers)]
+    poll_set = PollSet(len(watched) + 2)
+    for index, number in enumerate((*watched, REPORT + 1 + len(fds)), 1):
+        poll_set.watch(index, number)
+    unshare_files()
+    channel.send(poll_set.packet)
 
 
 def _open(request: Spawn, directory: int) -> dict[str, int]:

@@ -154,7 +154,7 @@ class Monitor:
             channel.recv(1)  # Its end: it has told the daemon of the start, which the exit follows.
         self._loop.forget(channel.fileno())
         channel.close()
-        self._take_word(marshal.loads(packet[1:]) if packet else maker.lost())
+        self._take_word(marshal.loads(packet) if packet else maker.lost())
 
     def _take_word(self, word: Mapping[str, Any]) -> None:
         """The maker's last: the container runs, or its start failed and was undone."""

@@ -29,10 +29,12 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
 __all__ = [
+    "ANCILLARY",
     "BODY_LIMIT",
     "INLINE_LIMIT",
     "MAX_FDS",
     "body_of",
+    "connection",
     "decode",
     "receive",
     "rights",
@@ -45,8 +47,13 @@ MAX_FDS = 16
 
 _IN_MEMORY = b"M"
 _SEALS = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE
-_ANCILLARY = socket.CMSG_SPACE(MAX_FDS * array.array("i").itemsize)
+ANCILLARY = socket.CMSG_SPACE(MAX_FDS * array.array("i").itemsize)
 _encode = json.JSONEncoder(separators=(",", ":")).encode
+
+
+def connection(fd: int) -> socket.socket:
+    """The connected socket that a descriptor is; it owns the descriptor."""
+    return socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET, 0, fileno=fd)
 
 
 def send(sock: socket.socket, message: Mapping[str, object], fds: Sequence[int] = ()) -> None:
@@ -123,7 +130,7 @@ def body_of(packet: bytes, flags: int, fds: Sequence[int]) -> bytes:
 
 
 def _recvmsg(sock: socket.socket) -> tuple[bytes, list[tuple[int, int, bytes]], int, object]:
-    return sock.recvmsg(INLINE_LIMIT + 1, _ANCILLARY, socket.MSG_CMSG_CLOEXEC)
+    return sock.recvmsg(INLINE_LIMIT + 1, ANCILLARY, socket.MSG_CMSG_CLOEXEC)
 
 
 def decode(body: bytes) -> dict[str, Any]:

@@ -1,9 +1,11 @@
 """The zygote: a small process that has everything loaded and forks a monitor per container.
 
 It is started by the daemon before that reads any secret, from a sealed copy of the interpreter
-(CVE-2019-5736), with one socket and nothing else open. It reads a spawn request without looking
-into it, forks, and forgets: the fork is the monitor, and no child of the zygote's that it ever
-waits for. It ends when the daemon's end of the socket closes; monitors do not notice.
+(CVE-2019-5736), with one socket and nothing else open. It does not read what comes there: it keeps
+one monitor and its maker forked in advance, and that maker waits for the next spawn request
+(``maker.stand_by``), so that no fork of ours is in the way of a start. When the request was taken
+and another comes, or the start is over, it forks the next pair. It never waits for its children; it
+ends when the daemon's end of the socket closes, with the pair that waits. Monitors do not notice.
 
 What is done here once is done for every container: modules are imported, types of records are
 resolved, and then the heap is frozen (``gc.freeze``) and collection turned off, so that a fork
@@ -16,22 +18,18 @@ import _socket
 import gc
 import os
 import signal
-import socket
-import struct
 import sys
-from typing import TYPE_CHECKING, NoReturn
+from typing import NoReturn
 
-from sampan.errors import KernelError, SampanError
+from sampan.errors import KernelError
 from sampan.kernel import processes
-from sampan.runtime.supervisor import asleep, messages, protocol
+from sampan.kernel.bare import Bare, PollSet
+from sampan.runtime.supervisor import asleep, maker, messages, protocol
+from sampan.runtime.supervisor.handover import ENDED, SOCKET_FD, TAKEN
 from sampan.runtime.supervisor.warm import warm_up
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
+__all__ = ["main"]
 
-__all__ = ["SOCKET_FD", "main"]
-
-SOCKET_FD = 3
 _CRASHED = 70
 
 
@@ -48,61 +46,57 @@ def main() -> None:
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     # Orphans of a container whose monitor is asleep come to us: they are reaped without a wait too.
     processes.set_child_subreaper()
+    bare = Bare()
+    sleeper = asleep.Sleeper(bare)
+    waiting = PollSet(2)
     warm_up()
-    asleep.rehearse()
-    _rehearse()
-    sock = _socket.socket(fileno=SOCKET_FD)
+    sleeper.rehearse()
+    maker.remember_zygote()
     gc.collect()
     gc.disable()
     gc.freeze()
-    while _serve(sock, _monitor):
+    while _serve(bare, sleeper, waiting):
         pass
 
 
-def _rehearse() -> None:
-    """Serve requests for nothing: code that ran before does not change any more."""
-    ours, theirs = _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_SEQPACKET)
-    for _ in range(10):
-        with open(os.devnull, "rb") as null:
-            fds = struct.pack("i", null.fileno())
-            theirs.sendmsg([b"{}"], [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, fds)])
-        _serve(ours, lambda *_: os._exit(0))
-
-
-def _serve(sock: _socket.socket, become: Callable[[bytes, int, tuple[int, ...]], NoReturn]) -> bool:
-    """Serve one request; False when the daemon is gone.
+def _serve(bare: Bare, sleeper: asleep.Sleeper, waiting: PollSet) -> bool:
+    """Have one request served; False when the daemon is gone.
 
     Little is done and few objects are touched from here to the fork and back: a page that is
     written to here leaves its old self to the monitors forked before.
     """
-    try:
-        packet, ancillary, flags, _ = sock.recvmsg(
-            asleep.PACKET, asleep.RIGHTS, _socket.MSG_CMSG_CLOEXEC
-        )
-    except OSError:
+    bare.pair()
+    channel, makers = bare.first, bare.second
+    bare.pair()
+    lifeline, theirs = bare.first, bare.second
+    child = bare.fork() if theirs >= 0 and makers >= 0 else -1
+    if child == 0:
+        _monitor(sleeper, channel, makers, lifeline, theirs)
+    bare.close(channel)
+    bare.close(makers)
+    bare.close(theirs)
+    if child < 0:
+        bare.close(lifeline)
+        return _refuse()
+    word = bare.byte(lifeline)
+    if word == ENDED[0]:
+        bare.byte(lifeline)  # Until the pair has ended too.
         return False
-    if not packet:
-        return False
-    fds = struct.unpack(f"{len(ancillary[0][2]) // 4}i", ancillary[0][2]) if ancillary else ()
-    try:
-        child = os.fork()
-    except OSError as error:
-        _refuse(fds, KernelError("fork", error.errno or 0, "monitor"))
-    else:
-        if child == 0:
-            become(packet, flags, fds)
-    for fd in fds:
-        os.close(fd)
+    # A pair that died without a request is replaced when there is one.
+    waiting.watch(0, SOCKET_FD)
+    waiting.watch(1, lifeline if word == TAKEN[0] else -1)
+    bare.poll(waiting, 2)
+    bare.close(lifeline)
     return True
 
 
-def _monitor(packet: bytes, flags: int, fds: tuple[int, ...]) -> NoReturn:
+def _monitor(
+    sleeper: asleep.Sleeper, channel: int, makers: int, lifeline: int, theirs: int
+) -> NoReturn:
     """Become the monitor of one container; only its own exit leads out."""
     code = _CRASHED
     try:
-        os.close(SOCKET_FD)
-        if fds:
-            asleep.run(packet, flags, fds)
+        sleeper.run(channel, makers, lifeline, theirs)
         code = 0
     finally:
         if code:
@@ -111,11 +105,21 @@ def _monitor(packet: bytes, flags: int, fds: tuple[int, ...]) -> NoReturn:
         os._exit(code)
 
 
-def _refuse(fds: tuple[int, ...], error: SampanError) -> None:
-    if not fds:
-        return
-    with socket.socket(fileno=os.dup(fds[-1])) as control:
-        try:
-            protocol.send(control, {"event": "failed", "error": messages.error_fields(error)})
-        except OSError:
-            pass  # The daemon is gone; nobody is left to tell.
+def _refuse() -> bool:
+    """No fork was to be had: say so to whoever asks next."""
+    with protocol.connection(os.dup(SOCKET_FD)) as sock:
+        packet, ancillary, _, _ = sock.recvmsg(
+            protocol.INLINE_LIMIT + 1, protocol.ANCILLARY, _socket.MSG_CMSG_CLOEXEC
+        )
+    fds = protocol.rights(ancillary)
+    if fds:
+        error = KernelError("fork", 11, "monitor")
+        with protocol.connection(fds.pop()) as control:
+            try:
+                fields = messages.error_fields(error)
+                protocol.send(control, {"event": "failed", "error": fields})
+            except OSError:
+                pass  # The daemon is gone; nobody is left to tell.
+    for fd in fds:
+        os.close(fd)
+    return bool(packet)
