@@ -15,7 +15,7 @@ import os
 import signal
 from typing import TYPE_CHECKING
 
-from sampan.errors import InvalidArgument
+from sampan.errors import InvalidArgument, KernelError
 from sampan.kernel import seccomp
 from sampan.kernel.processes import CLONE_PARENT, clone3
 from sampan.oci.runtime import DeviceRule
@@ -23,7 +23,7 @@ from sampan.runtime import gate, init, rootfs
 from sampan.runtime import spec as rules
 from sampan.runtime.child import Child, kept_descriptors
 from sampan.runtime.conversation import InitConversation
-from sampan.runtime.namespaces import Plan
+from sampan.runtime.namespaces import Plan, refused
 
 if TYPE_CHECKING:
     from sampan.kernel.cgroups import Group
@@ -180,7 +180,10 @@ def create(launch: Launch) -> Child:
             child.group = launch.group
             child.warnings += _limit(setup, launch.group)
         flags = (0 if plan.staged else plan.new) | (CLONE_PARENT if launch.sibling else 0)
-        pid, pidfd = clone3(flags, cgroup_fd=setup.cgroup_fd)
+        try:
+            pid, pidfd = clone3(flags, cgroup_fd=setup.cgroup_fd)
+        except KernelError as error:
+            raise refused(error, flags) from None
         if pid == 0:
             ours.close()
             init.main(setup)

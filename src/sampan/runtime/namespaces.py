@@ -27,10 +27,11 @@ from sampan.kernel.processes import CLONE_PARENT, clone3
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from sampan.errors import SampanError
     from sampan.oci.runtime import IdMapping, Linux, Spec
     from sampan.runtime.gate import Channel
 
-__all__ = ["Plan", "become_root", "map_ids"]
+__all__ = ["Plan", "become_root", "map_ids", "refused"]
 
 
 class Plan:
@@ -121,7 +122,10 @@ class Plan:
             kernel.unshare(kernel.CLONE_NEWTIME)
             if offsets_fd >= 0:
                 self._write_offsets(offsets_fd)
-        pid, _ = clone3(flags | CLONE_PARENT)
+        try:
+            pid, _ = clone3(flags | CLONE_PARENT)
+        except KernelError as error:
+            raise refused(error, flags) from None
         if pid:
             channel.send(b"P", str(pid).encode())
             os._exit(0)
@@ -136,6 +140,22 @@ class Plan:
             os.write(fd, text.encode())
         except OSError as error:
             raise KernelError("write", error.errno or 0, f"linux.timeOffsets ({text!r})") from None
+
+
+def refused(error: KernelError, flags: int) -> SampanError:
+    """What to tell of a clone3(2) that failed for lack of rights or room for its namespaces."""
+    kinds = ", ".join(kind for kind, (flag, _) in KINDS.items() if flags & flag)
+    if not kinds or error.errno not in (errno.EPERM, errno.ENOSPC, errno.EUSERS):
+        return error
+    new = f"linux.namespaces: new {kinds} namespaces cannot be made ({error.message})"
+    if error.errno != errno.EPERM:
+        return Unavailable(f"{new}: see the limits in /proc/sys/user, or run as root")
+    if flags & kernel.CLONE_NEWUSER:
+        return PermissionDenied(
+            f"{new}: this machine lets users make no user namespace; run as root, or allow them "
+            "(user.max_user_namespaces, kernel.unprivileged_userns_clone, AppArmor)"
+        )
+    return PermissionDenied(f"{new}: run as root, or have the container make a user namespace too")
 
 
 def become_root() -> None:
