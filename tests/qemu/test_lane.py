@@ -25,11 +25,11 @@ def test_has_cgroup_v2_alone_with_the_controllers_that_matter() -> None:
 
 
 def test_can_run_the_daemons_libraries() -> None:
-    import aiohttp
+    import httptools
     import isal.igzip_lib
     import msgspec
 
-    assert aiohttp.__version__
+    assert httptools.__version__
     assert msgspec.json.decode(b"[1]") == [1]
     assert isal.igzip_lib.decompress(isal.igzip_lib.compress(b"x")) == b"x"
 

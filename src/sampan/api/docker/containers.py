@@ -5,10 +5,8 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any
 
-from aiohttp import web
-
 from sampan.api.docker import frames, render
-from sampan.api.docker.context import HEADERS, Context, empty, reply
+from sampan.api.docker.context import Context, empty, reply
 from sampan.api.docker.hijack import Hijack
 from sampan.api.docker.listing import list_containers
 from sampan.api.docker.top import top
@@ -19,6 +17,7 @@ from sampan.engine.logs import LogQuery, LogReader, parse_moment, parse_tail
 from sampan.errors import Conflict, InvalidArgument, NotSupported
 
 if TYPE_CHECKING:
+    from sampan.api.http.connection import Answer
     from sampan.engine.live import Live
     from sampan.engine.logs import Entry
 
@@ -27,7 +26,7 @@ __all__ = ["ROUTES"]
 _CONDITIONS = ("not-running", "next-exit", "removed")
 
 
-async def list_(context: Context) -> web.StreamResponse:
+async def list_(context: Context) -> Answer:
     return reply(
         await list_containers(
             context.engine,
@@ -39,7 +38,7 @@ async def list_(context: Context) -> web.StreamResponse:
     )
 
 
-async def create(context: Context) -> web.StreamResponse:
+async def create(context: Context) -> Answer:
     request = read_create(await context.body())
     platform = context.text("platform")
     if platform and platform not in ("linux", *_own_platforms()):
@@ -58,7 +57,7 @@ def _own_platforms() -> tuple[str, ...]:
     return tuple(names)
 
 
-async def inspect(context: Context) -> web.StreamResponse:
+async def inspect(context: Context) -> Answer:
     engine = context.engine
     live = engine.registry.find(context.parameters[0])
     shown = render.inspect(engine, live)
@@ -70,39 +69,39 @@ async def inspect(context: Context) -> web.StreamResponse:
     return reply(shown)
 
 
-async def start(context: Context) -> web.StreamResponse:
+async def start(context: Context) -> Answer:
     await context.engine.containers.start(context.parameters[0])
     return empty()
 
 
-async def stop(context: Context) -> web.StreamResponse:
+async def stop(context: Context) -> Answer:
     await context.engine.containers.stop(
         context.parameters[0], context.integer("t"), context.text("signal")
     )
     return empty()
 
 
-async def kill(context: Context) -> web.StreamResponse:
+async def kill(context: Context) -> Answer:
     await context.engine.containers.kill(context.parameters[0], context.text("signal"))
     return empty()
 
 
-async def pause(context: Context) -> web.StreamResponse:
+async def pause(context: Context) -> Answer:
     await context.engine.containers.pause(context.parameters[0])
     return empty()
 
 
-async def unpause(context: Context) -> web.StreamResponse:
+async def unpause(context: Context) -> Answer:
     await context.engine.containers.unpause(context.parameters[0])
     return empty()
 
 
-async def rename(context: Context) -> web.StreamResponse:
+async def rename(context: Context) -> Answer:
     context.engine.creation.rename(context.parameters[0], context.text("name"))
     return empty()
 
 
-async def resize(context: Context) -> web.StreamResponse:
+async def resize(context: Context) -> Answer:
     rows, columns = read_size(context)
     await context.engine.containers.resize(context.parameters[0], rows, columns)
     return empty(200)
@@ -116,7 +115,7 @@ def read_size(context: Context) -> tuple[int, int]:
     return rows, columns
 
 
-async def remove(context: Context) -> web.StreamResponse:
+async def remove(context: Context) -> Answer:
     if context.flag("link"):
         raise NotSupported("link: containers have no links in this version")
     await context.engine.remove(
@@ -125,29 +124,26 @@ async def remove(context: Context) -> web.StreamResponse:
     return empty()
 
 
-async def wait(context: Context) -> web.StreamResponse:
+async def wait(context: Context) -> Answer:
     condition = context.text("condition") or "not-running"
     if condition not in _CONDITIONS:
         raise InvalidArgument(f'invalid condition: "{condition}"')
     future = await context.engine.containers.wait(context.parameters[0], condition)
     # The client starts the container when it has our header: it must not wait for the body.
-    response = web.StreamResponse(headers={**HEADERS, "Content-Type": "application/json"})
-    await response.prepare(context.request)
-    waits: tuple[asyncio.Future[Any], ...] = (future, context.protocol.lost)
+    stream = context.stream()
+    waits: tuple[asyncio.Future[Any], ...] = (future, context.connection.lost)
     await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
     if not future.done():
         future.cancel()
-        return response
+        return stream
     result: WaitResult = future.result()
     error = {"Message": result.error} if result.error else None
     body = {"StatusCode": result.code, **({"Error": error} if error else {})}
-    data = reply(body).body
-    assert isinstance(data, bytes)
-    await response.write(data)
-    return response
+    await stream.write(reply(body).body)
+    return stream
 
 
-async def attach(context: Context) -> web.StreamResponse:
+async def attach(context: Context) -> Answer:
     engine = context.engine
     live = engine.registry.find(context.parameters[0])
     if live.record.state.status == "paused":
@@ -188,7 +184,7 @@ def _replay(context: Context, live: Live, hijack: Hijack, stdout: bool, stderr: 
             hijack.write(_render(batch, not live.record.config.tty, False, False))
 
 
-async def logs(context: Context) -> web.StreamResponse:
+async def logs(context: Context) -> Answer:
     engine = context.engine
     live = engine.registry.find(context.parameters[0])
     stdout, stderr = context.flag("stdout"), context.flag("stderr")
@@ -205,29 +201,32 @@ async def logs(context: Context) -> web.StreamResponse:
     )
     timestamps, details = context.flag("timestamps"), context.flag("details")
     multiplex = not live.record.config.tty
-    response = web.StreamResponse(
-        headers={**HEADERS, "Content-Type": frames.media_type(multiplex, context.version)}
-    )
     follow = context.flag("follow") and live.record.state.running
     with LogReader(engine.log_path(live.id), query) as reader:
-        await response.prepare(context.request)
+        stream = context.stream(frames.media_type(multiplex, context.version))
         if not follow:
             for batch in reader.read():
-                await response.write(_render(batch, multiplex, timestamps, details))
-            return response
+                await stream.write(_render(batch, multiplex, timestamps, details))
+            return stream
         ended = asyncio.Event()
+
+        def end(_: asyncio.Future[Any]) -> None:
+            ended.set()
+
+        lost = context.connection.lost
         future = await engine.containers.wait(live.id)
-        future.add_done_callback(lambda _: ended.set())
-        context.protocol.lost.add_done_callback(lambda _: ended.set())
+        future.add_done_callback(end)
+        lost.add_done_callback(end)
         try:
             async for batch in reader.follow(ended):
-                if context.protocol.lost.done():
-                    return response
+                if lost.done():
+                    return stream
                 if batch:
-                    await response.write(_render(batch, multiplex, timestamps, details))
+                    await stream.write(_render(batch, multiplex, timestamps, details))
         finally:
+            lost.remove_done_callback(end)
             future.cancel()
-    return response
+    return stream
 
 
 def _render(batch: list[Entry], multiplex: bool, timestamps: bool, details: bool) -> bytes:
@@ -247,7 +246,7 @@ def _render(batch: list[Entry], multiplex: bool, timestamps: bool, details: bool
     return b"".join(parts)
 
 
-async def processes(context: Context) -> web.StreamResponse:
+async def processes(context: Context) -> Answer:
     live, _ = context.engine.containers.running(context.parameters[0])
     group = context.engine.hierarchy.group(context.engine.cgroup_of(live.record))
     return reply(await top(group.processes(), context.text("ps_args") or "-ef"))

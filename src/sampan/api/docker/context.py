@@ -5,15 +5,15 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import msgspec
-from aiohttp import web
 
 from sampan import __version__
 from sampan.api.docker import versions
+from sampan.api.http.messages import Request, Response
 from sampan.errors import InvalidArgument, SampanError
 
 if TYPE_CHECKING:
-    from sampan.api.docker.server import ApiProtocol
     from sampan.api.docker.versions import Version
+    from sampan.api.http.connection import Connection, Stream
     from sampan.engine.core import Engine
 
 __all__ = ["HEADERS", "Context", "empty", "error", "reply", "wording"]
@@ -26,6 +26,8 @@ HEADERS = {
 }
 """On every answer."""
 
+_BODY_LIMIT = 16 * 1024 * 1024
+"""Bytes of a JSON body."""
 _FALSE = {"", "0", "no", "false", "none"}
 _encode = msgspec.json.Encoder().encode
 
@@ -33,24 +35,31 @@ _encode = msgspec.json.Encoder().encode
 class Context:
     """``parameters`` are the path's; ``version`` is the API version the client chose."""
 
-    __slots__ = ("engine", "parameters", "protocol", "request", "version")
+    __slots__ = ("engine", "parameters", "request", "version")
 
     def __init__(
         self,
         engine: Engine,
-        request: web.BaseRequest,
-        protocol: ApiProtocol,
+        request: Request,
         version: Version,
         parameters: tuple[str, ...],
     ) -> None:
         self.engine = engine
         self.request = request
-        self.protocol = protocol
         self.version = version
         self.parameters = parameters
 
+    @property
+    def connection(self) -> Connection:
+        return self.request.connection
+
+    def stream(self, media_type: str = "application/json") -> Stream:
+        """Begin an answer that comes piece by piece."""
+        return self.connection.stream(self.request, media_type)
+
     def text(self, name: str, default: str = "") -> str:
-        return self.request.query.get(name, default)
+        value = self.request.query.get(name)
+        return default if value is None else value
 
     def flag(self, name: str, default: bool = False) -> bool:
         """Anything but 0, no, false, none and the empty text is true."""
@@ -81,32 +90,32 @@ class Context:
                 name: [item for item in values if not isinstance(values, dict) or values[item]]
                 for name, values in decoded.items()
             }
-        except (msgspec.DecodeError, AttributeError, TypeError) as problem:
+        except (msgspec.DecodeError, RecursionError, AttributeError, TypeError) as problem:
             raise InvalidArgument(f"invalid filter: {value}") from problem
 
     async def body(self) -> Any:
         """The request's JSON; None for an empty body. Raises InvalidArgument."""
-        data = await self.request.read()
+        data = await self.request.body.read(_BODY_LIMIT)
         if not data:
             return None
-        media = self.request.content_type
+        media = self.request.media_type
         if media != "application/json":
             raise InvalidArgument(
                 f"unsupported Content-Type header ({media}): must be 'application/json'"
             )
         try:
             return msgspec.json.decode(data)
-        except msgspec.DecodeError as problem:
+        except (msgspec.DecodeError, RecursionError) as problem:
             raise InvalidArgument(f"invalid JSON: {problem}") from problem
 
 
-def reply(value: object, status: int = 200) -> web.Response:
+def reply(value: object, status: int = 200) -> Response:
     """``value`` as JSON."""
-    return web.Response(body=_encode(value) + b"\n", status=status, content_type="application/json")
+    return Response(status, _encode(value) + b"\n", "application/json")
 
 
-def empty(status: int = 204) -> web.Response:
-    return web.Response(status=status)
+def empty(status: int = 204) -> Response:
+    return Response(status)
 
 
 # The docker client takes its exit code from these words of a failed start.
@@ -124,7 +133,7 @@ def wording(problem: SampanError) -> str:
     return problem.message
 
 
-def error(problem: SampanError) -> web.Response:
+def error(problem: SampanError) -> Response:
     """An error in the API's form; NotModified has no body."""
     if problem.status == 304:
         return empty(304)

@@ -7,15 +7,15 @@ import time
 from typing import TYPE_CHECKING, Any
 
 import msgspec
-from aiohttp import web
 
-from sampan.api.docker.context import HEADERS, Context
 from sampan.engine.logs import parse_moment
 from sampan.errors import InvalidArgument
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from sampan.api.docker.context import Context
+    from sampan.api.http.connection import Answer
     from sampan.engine.events import Event
 
 __all__ = ["ROUTES", "selected"]
@@ -66,22 +66,21 @@ def _json(event: Event) -> bytes:
     return _encode(shown) + b"\n"
 
 
-async def events(context: Context) -> web.StreamResponse:
+async def events(context: Context) -> Answer:
     filters = context.filters()
     for name in filters:
         if name not in _KNOWN:
             raise InvalidArgument(f"invalid filter '{name}': known are {', '.join(_KNOWN)}")
     since, until = (parse_moment(context.text(name)) for name in ("since", "until"))
-    response = web.StreamResponse(headers={**HEADERS, "Content-Type": "application/json"})
     subscription = context.engine.events.subscribe(since)
     try:
-        await response.prepare(context.request)
+        stream = context.stream()
         while True:
             event = await _next(context, subscription.get(), until)
             if event is None:
-                return response
+                return stream
             if selected(event, filters):
-                await response.write(_json(event))
+                await stream.write(_json(event))
     finally:
         subscription.close()
 
@@ -90,7 +89,7 @@ async def _next(context: Context, waiting: Any, until: int) -> Event | None:
     """The next event; None when the client is gone, too slow, or ``until`` is over."""
     left = until / 1e9 - time.time() if until else None
     task = asyncio.ensure_future(waiting)
-    waits: tuple[asyncio.Future[Any], ...] = (task, context.protocol.lost)
+    waits: tuple[asyncio.Future[Any], ...] = (task, context.connection.lost)
     await asyncio.wait(
         waits,
         timeout=None if left is None else max(0.0, left),

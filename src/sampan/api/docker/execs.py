@@ -16,7 +16,7 @@ from sampan.engine.live import Attachment, Exec
 from sampan.errors import InvalidArgument, SampanError
 
 if TYPE_CHECKING:
-    from aiohttp import web
+    from sampan.api.http.connection import Answer
 
 __all__ = ["ROUTES"]
 
@@ -42,7 +42,7 @@ class _Start(msgspec.Struct, kw_only=True, rename="pascal", forbid_unknown_field
     console_size: tuple[int, int] | None = None
 
 
-async def create(context: Context) -> web.StreamResponse:
+async def create(context: Context) -> Answer:
     asked = read_struct(_Create, _without_empty(await context.body()), "exec")
     request = context.engine.execs.create(
         context.parameters[0],
@@ -77,7 +77,7 @@ def _without_empty(body: object) -> object:
     }
 
 
-async def start(context: Context) -> web.StreamResponse:
+async def start(context: Context) -> Answer:
     asked = read_struct(_Start, await context.body() or {}, "exec")
     engine = context.engine
     request = engine.execs.startable(context.parameters[0])
@@ -107,11 +107,11 @@ async def start(context: Context) -> web.StreamResponse:
     return await hijack.response()
 
 
-async def inspect(context: Context) -> web.StreamResponse:
+async def inspect(context: Context) -> Answer:
     return reply(render.exec_json(context.engine.execs.find(context.parameters[0])))
 
 
-async def resize(context: Context) -> web.StreamResponse:
+async def resize(context: Context) -> Answer:
     rows, columns = read_size(context)
     await context.engine.execs.resize(context.parameters[0], rows, columns)
     return empty(200)

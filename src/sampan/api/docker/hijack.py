@@ -13,32 +13,12 @@ import os
 import socket
 from typing import TYPE_CHECKING
 
-from aiohttp import web
-
-from sampan.api.docker.context import HEADERS
+from sampan.api.http.messages import Taken
 
 if TYPE_CHECKING:
     from sampan.api.docker.context import Context
 
 __all__ = ["Hijack"]
-
-
-class _Taken(web.StreamResponse):
-    """Tells aiohttp that the answer was given."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.force_close()
-
-    async def prepare(self, request: web.BaseRequest) -> None:
-        """Nothing is written any more."""
-
-    async def write_eof(self, data: bytes = b"") -> None:
-        """Nothing is written any more."""
-
-    @property
-    def prepared(self) -> bool:
-        return True
 
 
 class Hijack:
@@ -53,23 +33,8 @@ class Hijack:
 
         Raises ConnectionResetError when the client is gone.
         """
-        request, protocol = self._context.request, self._context.protocol
-        transport = protocol.transport
-        if transport is None:
-            raise ConnectionResetError("the client is gone")
-        transport.pause_reading()
-        upgrade = request.headers.get("Upgrade", "").lower() == "tcp"
-        status = "101 UPGRADED" if upgrade else "200 OK"
-        lines = [f"HTTP/1.1 {status}", f"Content-Type: {media_type}"]
-        if upgrade:
-            lines += ["Connection: Upgrade", "Upgrade: tcp"]
-        lines += [f"{name}: {value}" for name, value in HEADERS.items()]
-        # Nobody may overtake our answer: with this limit, drain waits until all of it is sent.
-        transport.set_write_buffer_limits(high=0)
-        transport.write("\r\n".join([*lines, "", ""]).encode())
-        await request.writer.drain()
-        rest = protocol.take_rest()
-        sock: socket.socket = transport.get_extra_info("socket")
+        request = self._context.request
+        sock, rest = await request.connection.take_over(request, "tcp", media_type)
         if not rest:
             return os.dup(sock.fileno())
         ours, theirs = socket.socketpair()
@@ -81,15 +46,15 @@ class Hijack:
 
     def write(self, data: bytes) -> None:
         """Send to the client, before or instead of a monitor."""
-        transport = self._context.protocol.transport
+        transport = self._context.connection.transport
         if transport is not None:
             transport.write(data)
 
-    async def response(self) -> web.StreamResponse:
+    async def response(self) -> Taken:
         """What the handler returns when it is done; our end of the connection closes."""
         if self._pump is not None:
             await self._pump
-        return _Taken()
+        return Taken()
 
 
 async def _copy(source: socket.socket, target: socket.socket, first: bytes = b"") -> None:

@@ -5,22 +5,22 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import msgspec
-from aiohttp import web
 
-from sampan.api.docker.context import HEADERS, Context, empty, reply
-from sampan.errors import InvalidArgument, NotSupported, SampanError
+from sampan.api.docker.context import Context, empty, reply
+from sampan.api.http.messages import Response
+from sampan.errors import InvalidArgument, NotSupported
 from sampan.image.types import to_seconds
 from sampan.oci import reference as references
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
 
+    from sampan.api.http.connection import Answer
     from sampan.engine.core import Engine
     from sampan.image.types import Image
 
 __all__ = ["ROUTES"]
 
-_CHUNK = 256 * 1024
 _line = msgspec.json.Encoder().encode
 
 
@@ -45,7 +45,7 @@ def _summary(engine: Engine, image: Image) -> dict[str, Any]:
     }
 
 
-async def list_(context: Context) -> web.StreamResponse:
+async def list_(context: Context) -> Answer:
     images = await context.engine.images.select(context.filters())
     return reply([_summary(context.engine, image) for image in images])
 
@@ -82,7 +82,7 @@ def _config(image: Image) -> dict[str, Any]:
     return shown
 
 
-async def inspect(context: Context) -> web.StreamResponse:
+async def inspect(context: Context) -> Answer:
     image = await context.engine.images.resolve(context.parameters[0])
     document = image.document
     tags, digests = _names(image)
@@ -118,7 +118,7 @@ def _moment(seconds: float) -> str:
     return rfc3339(int(seconds * 1e9))
 
 
-async def history(context: Context) -> web.StreamResponse:
+async def history(context: Context) -> Answer:
     """Steps, the youngest first; only the youngest carries the image's ID and names."""
     image = await context.engine.images.resolve(context.parameters[0])
     sizes: Iterator[int] = iter(context.engine.images.layer_sizes(image))
@@ -139,7 +139,7 @@ async def history(context: Context) -> web.StreamResponse:
     return reply(steps)
 
 
-async def tag(context: Context) -> web.StreamResponse:
+async def tag(context: Context) -> Answer:
     repository, name = context.text("repo"), context.text("tag")
     if not repository:
         raise InvalidArgument("repo: give the repository of the new name")
@@ -148,7 +148,7 @@ async def tag(context: Context) -> web.StreamResponse:
     return empty(201)
 
 
-async def remove(context: Context) -> web.StreamResponse:
+async def remove(context: Context) -> Answer:
     if context.text("platforms"):
         raise NotSupported("platforms is not supported: an image here has one platform")
     removals = await context.engine.images.remove(
@@ -163,10 +163,10 @@ async def remove(context: Context) -> web.StreamResponse:
 
 
 def _body(context: Context) -> AsyncIterator[bytes]:
-    return context.request.content.iter_chunked(_CHUNK)
+    return aiter(context.request.body)
 
 
-async def load(context: Context) -> web.StreamResponse:
+async def load(context: Context) -> Answer:
     if context.text("platform"):
         raise NotSupported("platform is not supported: every image of the archive is loaded")
     loaded = await context.engine.images.load(_body(context))
@@ -177,12 +177,12 @@ async def load(context: Context) -> web.StreamResponse:
     return _stream([{"stream": text} for text in lines])
 
 
-def _stream(messages: list[dict[str, Any]]) -> web.Response:
+def _stream(messages: list[dict[str, Any]]) -> Response:
     body = b"".join(_line(message) + b"\r\n" for message in messages)
-    return web.Response(body=body, content_type="application/json")
+    return Response(200, body, "application/json")
 
 
-async def create(context: Context) -> web.StreamResponse:
+async def create(context: Context) -> Answer:
     """Pull (``fromImage``) or import (``fromSrc``)."""
     source = context.text("fromSrc")
     if source:
@@ -203,7 +203,7 @@ async def create(context: Context) -> web.StreamResponse:
     return _stream([{"status": f"Status: Image is up to date for {familiar}"}])
 
 
-async def _import(context: Context, source: str) -> web.StreamResponse:
+async def _import(context: Context, source: str) -> Answer:
     if source != "-":
         raise NotSupported(
             f"fromSrc {source}: import from an address is not supported; send the archive (-)"
@@ -213,41 +213,34 @@ async def _import(context: Context, source: str) -> web.StreamResponse:
     image_id = await context.engine.images.import_archive(
         _body(context),
         reference=reference,
-        changes=context.request.query.getall("changes", []),
+        changes=context.request.query.all("changes"),
         message=context.text("message"),
         platform=context.text("platform") or None,
     )
     return _stream([{"status": image_id}])
 
 
-async def save_one(context: Context) -> web.StreamResponse:
+async def save_one(context: Context) -> Answer:
     return await _save(context, [context.parameters[0]])
 
 
-async def save_many(context: Context) -> web.StreamResponse:
-    names = context.request.query.getall("names", [])
+async def save_many(context: Context) -> Answer:
+    names = context.request.query.all("names")
     if not names:
         raise InvalidArgument("names: give at least one image")
     return await _save(context, [name for text in names for name in text.split(",")])
 
 
-async def _save(context: Context, names: list[str]) -> web.StreamResponse:
+async def _save(context: Context, names: list[str]) -> Answer:
     if context.text("platform"):
         raise NotSupported("platform is not supported: an image here has one platform")
-    response = web.StreamResponse(headers={**HEADERS, "Content-Type": "application/x-tar"})
-    started = False
-    try:
-        async for chunk in context.engine.images.save(names):
-            if not started:
-                await response.prepare(context.request)
-                started = True
-            await response.write(chunk)
-    except SampanError:
-        if started and context.protocol.transport is not None:
-            # The status is sent: a cut connection is the only way left to say that it failed.
-            context.protocol.transport.abort()
-        raise
-    return response
+    stream = None
+    # An error after the first piece cuts the connection: the status is sent.
+    async for chunk in context.engine.images.save(names):
+        if stream is None:
+            stream = context.stream("application/x-tar")
+        await stream.write(chunk)
+    return stream or Response(200, b"", "application/x-tar")
 
 
 ROUTES = (

@@ -15,11 +15,10 @@ from sampan.errors import NotFound, NotSupported
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable
 
-    from aiohttp import web
-
     from sampan.api.docker.context import Context
+    from sampan.api.http.connection import Answer
 
-    Handler = Callable[[Context], Awaitable[web.StreamResponse]]
+    Handler = Callable[[Context], Awaitable[Answer]]
 
 __all__ = ["KNOWN", "Router"]
 

@@ -7,14 +7,14 @@ import platform
 import time
 from typing import TYPE_CHECKING, Any
 
-from aiohttp import web
-
 from sampan import __version__
 from sampan.api.docker import versions
 from sampan.api.docker.context import Context, reply
+from sampan.api.http.messages import Response
 from sampan.engine.container import rfc3339
 
 if TYPE_CHECKING:
+    from sampan.api.http.connection import Answer
     from sampan.engine.core import Engine
 
 __all__ = ["ROUTES"]
@@ -22,23 +22,22 @@ __all__ = ["ROUTES"]
 _GO_MACHINES = {"x86_64": "amd64", "aarch64": "arm64"}
 
 
-async def ping(context: Context) -> web.StreamResponse:
+async def ping(context: Context) -> Answer:
     """Clients begin with this; ``Builder-Version`` 1 means: the daemon has no BuildKit."""
-    response = web.Response(
-        body=b"" if context.request.method == "HEAD" else b"OK", content_type="text/plain"
-    )
-    response.headers.update(
+    return Response(
+        200,
+        b"" if context.request.method == "HEAD" else b"OK",
+        "text/plain; charset=utf-8",
         {
             "Builder-Version": "1",
             "Swarm": "inactive",
             "Cache-Control": "no-cache, no-store, must-revalidate",
             "Pragma": "no-cache",
-        }
+        },
     )
-    return response
 
 
-async def version(context: Context) -> web.StreamResponse:
+async def version(context: Context) -> Answer:
     system = os.uname()
     machine = _GO_MACHINES.get(system.machine, system.machine)
     common = {
@@ -101,7 +100,7 @@ def _plugins(engine: Engine) -> dict[str, Any]:
     }
 
 
-async def info(context: Context) -> web.StreamResponse:
+async def info(context: Context) -> Answer:
     engine = context.engine
     system, release = os.uname(), _os_release()
     statuses = [live.record.state.status for live in engine.registry]
