@@ -67,11 +67,43 @@ def test_cpu_is_shared_as_the_shares_say(sampan: Sampan) -> None:
 def test_a_cpu_quota_holds(sampan: Sampan) -> None:
     script = "t=$(date +%s); while [ $(($(date +%s) - t)) -lt 4 ]; do :; done; times"
     done = sampan(*RUN, "--cpus", "0.25", "host", "sh", "-c", script, check=True)
+    assert 0.3 < _cpu_times(done.stdout) < 1.8
+
+
+def _cpu_times(text: str) -> float:
+    """Seconds of CPU in what the shell's ``times`` printed: its own and its children's."""
     spent = 0.0
-    for word in done.stdout.split():
+    for word in text.split():
         minutes, _, seconds = word.rstrip("s").partition("m")
         spent += int(minutes) * 60 + float(seconds)
-    assert 0.3 < spent < 1.8
+    return spent
+
+
+def test_accounts_agree_with_the_work_done(sampan: Sampan) -> None:
+    """What a container's own accounts say it used, and what its shell knows that it used."""
+    script = """
+        account() { cat /sys/fs/cgroup/$1 2>/dev/null || cat /sys/fs/cgroup/$2; echo --; }
+        cpu() { account cpu.stat cpuacct/cpuacct.usage; times; echo --; }
+        memory() { account memory.current memory/memory.usage_in_bytes; }
+        cpu
+        t=$(date +%s); while [ $(($(date +%s) - t)) -lt 3 ]; do :; done
+        cpu
+        memory
+        head -c 33554432 /dev/zero >/dev/shm/held
+        memory
+    """
+    done = sampan(*RUN, "-m", "256m", "host", "sh", "-c", script, check=True)
+    parts = done.stdout.split("--\n")
+
+    def counted(text: str) -> float:
+        fields = dict(line.split() for line in text.splitlines() if " " in line)
+        return float(fields["usage_usec"]) / 1e6 if fields else float(text) / 1e9
+
+    counted_cpu = counted(parts[2]) - counted(parts[0])
+    used_cpu = _cpu_times(parts[3]) - _cpu_times(parts[1])
+    assert used_cpu > 0.5
+    assert counted_cpu == pytest.approx(used_cpu, rel=0.1, abs=0.1)
+    assert int(parts[5]) - int(parts[4]) == pytest.approx(32 << 20, rel=0.15)
 
 
 def test_a_pids_limit_stops_forks(sampan: Sampan) -> None:

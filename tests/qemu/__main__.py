@@ -16,18 +16,29 @@ import subprocess
 import sys
 import tempfile
 import time
+from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 
 from sampan.kernel.processes import set_parent_death_signal
-from tests.qemu.disk import CACHE, CHECKOUT, SITE, base_disk, interpreter, work_disk
+from tests.qemu.disk import CACHE, CHECKOUT, SITE, base_disk, find_program, interpreter, work_disk
 
 TIMEOUT = float(os.environ.get("SAMPAN_QEMU_TIMEOUT", "900"))
-"""Seconds for the whole run."""
+"""Seconds for the machine."""
 
 ACCELERATOR = os.environ.get("SAMPAN_QEMU_ACCEL", "tcg,thread=multi")
 """Emulation unless asked otherwise: on virtual machines a /dev/kvm is often there and broken."""
 
+NEEDS = {
+    "qemu-system-x86_64": "qemu-system-x86",
+    "busybox": "busybox-static",
+    "mke2fs": "e2fsprogs",
+    "depmod": "kmod",
+    "ldd": "libc-bin",
+}
+"""Programs, and the packages of Debian they come in."""
+
 _STATUS = b"sampan-lane-exit:"
+_ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _KERNELS = "/boot/vmlinuz-*-cloud-amd64"
 
 _INIT = """#!/bin/sh
@@ -57,36 +68,50 @@ poweroff -f
 def main() -> int:
     """Run the lane; returns pytest's exit status, 124 when the time is up, 125 when it broke."""
     kernel = _kernel()
+    missing = [package for program, package in NEEDS.items() if not find_program(program)]
     if kernel is None:
-        print(f"tests.qemu: no kernel like {_KERNELS}; see tools/system-packages", file=sys.stderr)
+        missing.append(f"linux-image-cloud-amd64 ({_KERNELS} and its modules)")
+    if kernel is None or missing:
+        _say(f"missing: {', '.join(missing)}; `tools/system-packages test` installs them")
         return 125
     started = time.monotonic()
-    disk, ram = base_disk(kernel.name.partition("-")[2])
+    try:
+        disk, ram = base_disk(kernel.name.partition("-")[2])
+    except PackageNotFoundError as error:
+        _say(f"{error.name} is not installed; `pip install --editable . --group dev` does it")
+        return 125
     with tempfile.TemporaryDirectory(prefix="sampan-qemu-") as scratch:
-        work = Path(scratch) / "work.ext4"
+        work, console = Path(scratch) / "work.ext4", Path(scratch) / "console.log"
         work_disk(work, Path(scratch), _script(sys.argv[1:]))
-        console = CACHE / "console.log"
-        command = _command(kernel, ram, disk, work, console)
+        booted = time.monotonic()
         machine = subprocess.Popen(
-            command,
+            _command(kernel, ram, disk, work, console),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             # So that no machine outlives us, however we end. This process has one thread.
             preexec_fn=lambda: set_parent_death_signal(signal.SIGKILL),  # noqa: PLW1509
         )
         try:
-            status = _relay(machine, started + TIMEOUT)
+            status = _relay(machine, booted + TIMEOUT)
         finally:
             machine.kill()
             machine.wait()
+        ended = time.monotonic()
+        said = console.read_text(errors="replace") if console.exists() else ""
+    (CACHE / "console.log").write_text(said)
     if status is None:
-        late = time.monotonic() >= started + TIMEOUT
-        said = f"ended after {TIMEOUT:.0f} s" if late else "stopped without a result"
-        print(f"\ntests.qemu: the machine {said}; its console said last:", file=sys.stderr)
-        tail = console.read_text(errors="replace").splitlines()[-30:]
-        print("\n".join(tail), file=sys.stderr)
+        late = ended >= booted + TIMEOUT
+        why = f"was ended after {TIMEOUT:.0f} s" if late else "stopped without a result"
+        print("\n" + "\n".join(said.splitlines()[-30:]), file=sys.stderr)
+        _say(f"the machine {why}; its console's end stands above")
         return 124 if late else 125
+    outcome = "passed" if status == 0 else f"failed, pytest's status is {status}"
+    _say(f"{outcome}; disks {booted - started:.0f} s, machine {ended - booted:.0f} s")
     return status
+
+
+def _say(text: str) -> None:
+    print(f"tests.qemu: {text}", file=sys.stderr, flush=True)
 
 
 def _kernel() -> Path | None:
@@ -182,10 +207,14 @@ def _print(data: bytes) -> None:
 
 
 def _stop(number: int, _frame: object) -> None:
+    # Once: a second Ctrl-C would interrupt the cleaning up after the first.
+    for each in _ENDING:
+        signal.signal(each, signal.SIG_IGN)
+    _say(f"interrupted by {signal.Signals(number).name}")
     raise SystemExit(128 + number)
 
 
 if __name__ == "__main__":
-    for _signal in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+    for _signal in _ENDING:
         signal.signal(_signal, _stop)
     sys.exit(main())

@@ -17,6 +17,7 @@ import subprocess
 import sys
 import sysconfig
 import tempfile
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -27,15 +28,26 @@ from tests.qemu.modules import LATER, Modules, initramfs, read_module
 CHECKOUT = Path(__file__).resolve().parents[2]
 CACHE = CHECKOUT / ".cache" / "qemu"
 SITE = Path("opt/site-packages")
-ROOTS = ("sampan", "pytest", "pytest-timeout")
+TEST_TOOLS = ("pytest", "pytest-timeout")
 TOOLS = tuple(
     "capsh findmnt getcap getfattr ip ipcmk ipcrm ipcs lsns nsenter ps setcap setfattr setpriv tar"
     " unshare".split()
 )
 """Programs of this machine that tests drive and busybox has not, or not whole."""
 
-_BUSYBOX = Path("/usr/bin/busybox")
 _LEFT_OUT = {"test", "tests", "idlelib", "turtledemo", "lib2to3", "ensurepip", "tkinter"}
+
+
+def find_program(name: str) -> Path | None:
+    """A program of this machine, those in the administrator's directories included."""
+    found = shutil.which(name, path=f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin")
+    return None if found is None else Path(found)
+
+
+def _busybox() -> Path:
+    found = find_program("busybox")
+    assert found is not None, "busybox is needed, linked statically"
+    return found
 
 
 def interpreter() -> Path:
@@ -46,16 +58,18 @@ def interpreter() -> Path:
 def distributions() -> list[importlib.metadata.Distribution]:
     """What a daemon and pytest need, dependencies included."""
     found: dict[str, importlib.metadata.Distribution] = {}
-    waiting = list(ROOTS)
+    # As the checkout says, not as it said when it was installed.
+    project = tomllib.loads((CHECKOUT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    waiting = [Requirement(text) for text in (*project["dependencies"], *TEST_TOOLS)]
     while waiting:
-        name = re.sub(r"[-_.]+", "-", waiting.pop()).lower()
-        if name in found:
+        requirement = waiting.pop()
+        name = re.sub(r"[-_.]+", "-", requirement.name).lower()
+        if name in found or (
+            requirement.marker is not None and not requirement.marker.evaluate({"extra": ""})
+        ):
             continue
         found[name] = importlib.metadata.distribution(name)
-        for text in found[name].requires or ():
-            requirement = Requirement(text)
-            if requirement.marker is None or requirement.marker.evaluate({"extra": ""}):
-                waiting.append(requirement.name)
+        waiting += [Requirement(text) for text in found[name].requires or ()]
     return [found[name] for name in sorted(found)]
 
 
@@ -66,15 +80,26 @@ def base_disk(release: str) -> tuple[Path, Path]:
     if not (disk.exists() and ram.exists()):
         CACHE.mkdir(parents=True, exist_ok=True)
         modules = Modules(release)
-        _publish(ram, lambda path: path.write_bytes(initramfs(modules, _BUSYBOX)))
-        with tempfile.TemporaryDirectory(dir=CACHE) as staging:
+        _publish(ram, lambda path: path.write_bytes(initramfs(modules, _busybox())))
+        with tempfile.TemporaryDirectory(dir=CACHE, prefix=f"staging-{os.getpid()}-") as staging:
             root = Path(staging)
             _fill_base(root, modules)
             _publish(disk, lambda path: make_disk(path, root, 512))
         for old in CACHE.glob("base-*"):
             if key not in old.name:
-                old.unlink()
+                old.unlink(missing_ok=True)
+        _sweep()
     return disk, ram
+
+
+def _sweep() -> None:
+    """Remove what a run that was killed left half made."""
+    for path in (*CACHE.glob("draft-*"), *CACHE.glob("staging-*")):
+        if not Path("/proc", path.name.split("-")[1]).exists():
+            if path.is_dir():
+                shutil.rmtree(path)
+            else:
+                path.unlink()
 
 
 def work_disk(path: Path, scratch: Path, script: str) -> None:
@@ -120,7 +145,7 @@ def _key(release: str) -> str:
     for path in sorted(Path(__file__).parent.glob("*.py")):
         digest.update(path.read_bytes())
     modules = Path("/lib/modules") / release / "modules.dep"
-    for path in (interpreter(), _BUSYBOX, modules, *_tools()):
+    for path in (interpreter(), _busybox(), modules, *_tools()):
         status = path.stat()
         digest.update(f"{path} {status.st_size} {status.st_mtime_ns}\n".encode())
     for path in _library():
@@ -183,9 +208,7 @@ def _fill_base(root: Path, modules: Modules) -> None:
 
 
 def _tools() -> list[Path]:
-    path = f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin"
-    found = [shutil.which(name, path=path) for name in TOOLS]
-    return [Path(tool) for tool in found if tool is not None]
+    return [tool for tool in map(find_program, TOOLS) if tool is not None]
 
 
 def _copy(path: Path, root: Path) -> None:
@@ -207,9 +230,10 @@ def _shared_libraries(elves: list[Path]) -> list[Path]:
 
 
 def _install_busybox(root: Path) -> None:
-    shutil.copy2(_BUSYBOX, root / "bin/busybox")
+    busybox = _busybox()
+    shutil.copy2(busybox, root / "bin/busybox")
     applets = subprocess.run(
-        [str(_BUSYBOX), "--list"], check=True, capture_output=True, text=True
+        [str(busybox), "--list"], check=True, capture_output=True, text=True
     ).stdout
     for name in applets.split():
         link = root / "bin" / name
