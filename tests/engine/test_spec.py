@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 from typing import Any
 
 import pytest
@@ -13,6 +14,7 @@ from sampan.engine.mounts import read_mounts
 from sampan.engine.spec import Other, build_spec, spec_json
 from sampan.errors import InvalidArgument, NotSupported, SampanError
 from sampan.kernel.capabilities import NAMES
+from sampan.kernel.seccomp import compiled
 from sampan.oci.image import ImageConfig
 from sampan.oci.runtime import Spec
 from sampan.runtime.spec import validate
@@ -90,7 +92,14 @@ def test_the_default_is_dockers() -> None:
 def test_the_runtime_takes_what_we_make(fields: dict[str, Any]) -> None:
     made = spec(**fields)
     assert validate(made, "/") == ()
-    assert Spec.from_json(spec_json(made)) == made
+    shown, program = spec_json(made)
+    assert made.linux is not None
+    assert Spec.from_json(shown) == made.replace(linux=made.linux.replace(seccomp=None))
+    if made.linux.seccomp is None:
+        assert program is None
+    else:
+        assert program is not None
+        assert base64.b64decode(str(program["program"])) == compiled(made.linux.seccomp).program
 
 
 def test_the_image_fills_in_what_the_container_does_not_say() -> None:

@@ -118,12 +118,13 @@ class Lifecycle:
             live.spec = None
         engine.check_sources(record)
         engine.provide_shm(record)
-        spec = self.spec_of(live)
+        spec, seccomp = specs.spec_json(self.spec_of(live))
         rows, columns = host.console_size
         message: dict[str, object] = {
             "id": record.id,
             "run_dir": engine.run_dir(record.id),
-            "spec": specs.spec_json(spec),
+            "spec": spec,
+            "seccomp": seccomp,
             "bundle": engine.directory(record.id),
             "rootfs": [mount.to_json() for mount in engine.driver.mounts(record.id)],
             "cgroup": engine.cgroup_of(record),

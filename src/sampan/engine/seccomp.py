@@ -8,21 +8,24 @@ this container's capabilities.
 
 from __future__ import annotations
 
+import base64
 import os
 from typing import Any
 
 import msgspec
 
 from sampan.errors import InvalidArgument
+from sampan.kernel.seccomp import compiled
 from sampan.oci.runtime import Seccomp
 from sampan.runtime.profiles import default_seccomp
 
-__all__ = ["plain_profile", "profile_for", "profile_json"]
+__all__ = ["plain_profile", "profile_for", "program_json"]
 
 _NATIVE = {"x86_64": "SCMP_ARCH_X86_64", "aarch64": "SCMP_ARCH_AARCH64"}
 _FAMILY = {"x86_64": {"amd64", "x86", "x32"}, "aarch64": {"arm64", "arm"}}
 
 _defaults: dict[tuple[str, ...], tuple[Seccomp, dict[str, object]]] = {}
+"""The default profile by granted capabilities, and what ``program_json`` says of it."""
 
 
 def profile_for(text: str | None, granted: tuple[str, ...], privileged: bool) -> Seccomp | None:
@@ -35,7 +38,7 @@ def profile_for(text: str | None, granted: tuple[str, ...], privileged: bool) ->
     if text is None:
         if granted not in _defaults:
             profile = default_seccomp(granted)
-            _defaults[granted] = profile, profile.to_json()
+            _defaults[granted] = profile, _program_json(profile)
         return _defaults[granted][0]
     try:
         value = msgspec.json.decode(text)
@@ -48,12 +51,25 @@ def profile_for(text: str | None, granted: tuple[str, ...], privileged: bool) ->
     return Seccomp.from_json(value, "seccomp")
 
 
-def profile_json(profile: Seccomp) -> dict[str, object]:
-    """``to_json``, remembered for the default profiles: it is most of a specification."""
+def program_json(profile: Seccomp) -> dict[str, object] | None:
+    """The compiled filter of a profile, as a monitor takes it (``messages.SeccompProgram``).
+
+    None when the runtime must see the profile itself: it has an agent to notify. The profile is
+    most of a specification, and to compile it most of the work of a start.
+    """
     for known, value in _defaults.values():
         if known is profile:
             return value
-    return profile.to_json()
+    return _program_json(profile) if profile.listener_path is None else None
+
+
+def _program_json(profile: Seccomp) -> dict[str, object]:
+    found = compiled(profile)
+    return {
+        "program": base64.b64encode(found.program).decode("ascii"),
+        "flags": found.flags,
+        "notify": found.notify,
+    }
 
 
 def plain_profile(

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from sampan.engine import resources as limits
 from sampan.engine import security
 from sampan.engine.files import FILES
-from sampan.engine.seccomp import profile_for, profile_json
+from sampan.engine.seccomp import profile_for, program_json
 from sampan.errors import InvalidArgument, NotSupported
 from sampan.oci.runtime import (
     SPEC_VERSION,
@@ -298,12 +298,12 @@ def build_spec(
     )
 
 
-def spec_json(spec: Spec) -> dict[str, object]:
-    """``config.json`` of a specification."""
+def spec_json(spec: Spec) -> tuple[dict[str, object], dict[str, object] | None]:
+    """(``config.json`` of a specification, its seccomp program apart from it if there is one)."""
     linux = spec.linux
     if linux is None or linux.seccomp is None:
-        return spec.to_json()
-    shown = spec.replace(linux=None).to_json()
-    inner = linux.replace(seccomp=None).to_json()
-    shown["linux"] = {**inner, "seccomp": profile_json(linux.seccomp)}
-    return shown
+        return spec.to_json(), None
+    program = program_json(linux.seccomp)
+    if program is not None:
+        spec = spec.replace(linux=linux.replace(seccomp=None))
+    return spec.to_json(), program

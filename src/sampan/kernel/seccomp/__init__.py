@@ -5,7 +5,7 @@
 """
 
 from sampan.kernel.seccomp.compiler import ACTIONS, ARCHITECTURES, OPERATORS, compile_program
-from sampan.kernel.seccomp.loading import FLAGS, Filter, compiled, load, supported_flags
+from sampan.kernel.seccomp.loading import FLAGS, Filter, Program, compiled, load, supported_flags
 
 __all__ = [
     "ACTIONS",
@@ -13,6 +13,7 @@ __all__ = [
     "FLAGS",
     "OPERATORS",
     "Filter",
+    "Program",
     "compile_program",
     "compiled",
     "load",

@@ -12,16 +12,13 @@ import json
 import os
 import struct
 from _blake2 import blake2b  # hashlib would load OpenSSL: 4 MB in every monitor
-from typing import TYPE_CHECKING
 
 from sampan.errors import InvalidArgument, KernelError
 from sampan.kernel.seccomp.compiler import compile_program
 from sampan.kernel.syscalls import syscall
+from sampan.oci.runtime import Seccomp
 
-if TYPE_CHECKING:
-    from sampan.oci.runtime import Seccomp
-
-__all__ = ["FLAGS", "Filter", "compiled", "load", "supported_flags"]
+__all__ = ["FLAGS", "Filter", "Program", "compiled", "load", "supported_flags"]
 
 _SET_MODE_FILTER = 1
 _GET_ACTION_AVAIL = 2
@@ -53,8 +50,16 @@ class Filter:
         self.digest = digest
 
 
+class Program(Seccomp):
+    """A profile that was compiled elsewhere: its filter is all that is left of it."""
+
+    filter: Filter
+
+
 def compiled(seccomp: Seccomp, cache_dir: str | None = None) -> Filter:
     """The filter of a profile, compiled at most once a process (and once per ``cache_dir``)."""
+    if isinstance(seccomp, Program):
+        return seccomp.filter
     machine = os.uname().machine
     flags = 0
     for i, name in enumerate(seccomp.flags):

@@ -27,6 +27,7 @@ the monitor sends a byte before the second. A maker that ends without a last wor
 from __future__ import annotations
 
 import _socket
+import binascii
 import marshal
 import os
 import select
@@ -40,8 +41,9 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from sampan.errors import InvalidArgument, KernelError, SampanError
 from sampan.kernel.bare import PollSet, unshare_files
 from sampan.kernel.processes import set_parent_death_signal, start_time
+from sampan.kernel.seccomp import Filter, Program
 from sampan.kernel.terminals import set_window_size
-from sampan.oci.runtime import ConsoleSize, Spec
+from sampan.oci.runtime import ConsoleSize, Linux, Spec
 from sampan.runtime.exec import RunningContainer, execute
 from sampan.runtime.launch import Launch, create
 from sampan.runtime.supervisor import messages, protocol
@@ -65,12 +67,13 @@ if TYPE_CHECKING:
     from sampan.oci.runtime import Process
     from sampan.runtime.child import Child
     from sampan.runtime.supervisor.asleep import Container
-    from sampan.runtime.supervisor.messages import Exec, Spawn
+    from sampan.runtime.supervisor.messages import Exec, SeccompProgram, Spawn
 
 __all__ = ["fork_maker", "in_tree", "lost", "make_exec", "remember_zygote", "stand_by"]
 
 _CRASHED = 70
 _FAILED = 1
+_INSTRUCTION = 8
 _zygote: list[int] = []
 _SHIELD = b"-999"
 _STDIO = ("stdin", "stdout", "stderr")
@@ -229,7 +232,7 @@ def make_container(body: bytes, channel: socket.socket, daemon: _Daemon) -> tupl
     spec = message.get("spec")
     message["spec"] = None if spec is None else True
     request = messages.Spawn.from_json(message)
-    decoded = Spec.from_json(spec, "spec")
+    decoded = _with_filter(Spec.from_json(spec, "spec"), request.seccomp)
     if decoded.process is not None and decoded.process.terminal != request.terminal:
         raise InvalidArgument("terminal: the request and spec.process.terminal contradict")
     group = hierarchy().group(request.cgroup) if request.cgroup else None
@@ -288,6 +291,21 @@ def make_container(body: bytes, channel: socket.socket, daemon: _Daemon) -> tupl
         }
     )
     return child, request.start
+
+
+def _with_filter(spec: Spec, given: SeccompProgram | None) -> Spec:
+    """The specification with the filter that was compiled for it."""
+    if given is None:
+        return spec
+    try:
+        program = binascii.a2b_base64(given.program)
+    except ValueError as error:
+        raise InvalidArgument(f"seccomp.program: not base64: {error}") from None
+    if not program or len(program) % _INSTRUCTION:
+        raise InvalidArgument(f"seccomp.program: {len(program)} bytes are no BPF program")
+    loaded = Filter(program, given.flags, given.notify, "")
+    linux = (spec.linux or Linux()).replace(seccomp=Program(default_action="", filter=loaded))
+    return spec.replace(linux=linux)
 
 
 def _report(
@@ -369,7 +387,11 @@ def make_exec(
     the process gets where its configuration says nothing, or None to leave it alone.
     """
     message = container.request()
-    spec = Spec.from_json(message["spec"], "spec")
+    program = message.get("seccomp")
+    spec = _with_filter(
+        Spec.from_json(message["spec"], "spec"),
+        None if program is None else messages.SeccompProgram.from_json(program, "seccomp"),
+    )
     cgroup = message.get("cgroup")
     target = RunningContainer(
         init[0],

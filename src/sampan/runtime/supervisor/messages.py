@@ -25,6 +25,7 @@ __all__ = [
     "Message",
     "Plain",
     "Resize",
+    "SeccompProgram",
     "Spawn",
     "Update",
     "error_fields",
@@ -60,8 +61,18 @@ class LogOptions(Message):
     tag_attrs: dict[str, str] = {}
 
 
+class SeccompProgram(Message):
+    """A compiled filter: ``program`` an array of struct sock_filter in base64, ``flags`` those of
+    seccomp(2), ``notify`` whether loading it returns a listener."""
+
+    program: str
+    flags: int = 0
+    notify: bool = False
+
+
 class Spawn(Message):
-    """One container. ``spec`` stays JSON here: it is decoded where it is used."""
+    """One container. ``spec`` stays JSON here: it is decoded where it is used. ``seccomp`` stands
+    for its ``linux.seccomp``, for the container's further processes too."""
 
     id: str
     run_dir: str
@@ -69,6 +80,7 @@ class Spawn(Message):
     bundle: str
     rootfs: tuple[Mount, ...] = ()
     cgroup: str | None = None
+    seccomp: SeccompProgram | None = None
     log: LogOptions | None = None
     terminal: bool = False
     console_size: tuple[int, ...] | None = None
