@@ -469,6 +469,15 @@ def test_many_execs_run_at_once_and_a_name_in_use_is_refused(spawn: Factory) -> 
     container.call("kill", signal=9)
 
 
+def test_execs_that_end_at_once_are_reported_like_others(spawn: Factory) -> None:
+    container = spawn("sleep", "1000")
+    for number in range(30):
+        stream, reply = container.exec("echo", "x", exec_id=f"e{number}")
+        assert reply.get("ok"), reply
+        assert frames(read_all(stream))[1] == b"x\n"
+    container.call("kill", signal=9)
+
+
 def test_execs_end_with_the_container_and_are_reported_first(spawn: Factory) -> None:
     container = spawn("sleep", "1000")
     stream, _ = container.exec("sh", "-c", "echo up; sleep 1000")
