@@ -12,13 +12,14 @@ import signal
 import sys
 from typing import TYPE_CHECKING
 
-from sampan.daemon.options import Options, parse
+from sampan.daemon import lean
 from sampan.engine.log import log
 from sampan.errors import PermissionDenied, SampanError
 from sampan.kernel.processes import set_process_name
 from sampan.runtime.supervisor.client import start_zygote
 
 if TYPE_CHECKING:
+    from sampan.daemon.options import Options
     from sampan.runtime.supervisor.client import Zygote
 
 __all__ = ["main"]
@@ -26,6 +27,8 @@ __all__ = ["main"]
 
 def main(argv: list[str] | None = None) -> int:
     """Run until told to stop; the exit code."""
+    with lean.OPTIONAL:
+        from sampan.daemon.options import parse
     try:
         options = parse(sys.argv[1:] if argv is None else argv)
         log.set_level(options.log_level)
@@ -41,8 +44,11 @@ def main(argv: list[str] | None = None) -> int:
 
 def _run(options: Options, zygote: Zygote) -> int:
     # Imported behind the zygote's start, so that it gets ready while we do.
-    import asyncio
+    with lean.OPTIONAL:
+        import asyncio
 
+        import sampan.api.docker.server
+        import sampan.engine.core  # noqa: F401 - loaded for _serve
     try:
         asyncio.run(_serve(options, zygote))
     except KeyboardInterrupt:
@@ -86,6 +92,7 @@ async def _serve(options: Options, zygote: Zygote) -> None:
             )
             log.info("listening", address=address)
         sockets.write_pidfile(options.pidfile)
+        lean.settle()
         sockets.notify("READY=1")
         await stopping.wait()
         log.info("stopping; containers live on")

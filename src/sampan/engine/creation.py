@@ -7,7 +7,6 @@ never promised to anybody, and is swept at the next start (``sampan.engine.recov
 from __future__ import annotations
 
 import os
-import secrets
 import shutil
 from typing import TYPE_CHECKING
 
@@ -70,7 +69,7 @@ class Creation:
             host = msgspec.structs.replace(host, network_mode="none")
         config = merge.merge(request.config, image.config)
         record = ContainerRecord(
-            id=secrets.token_hex(32),
+            id=os.urandom(32).hex(),
             name=name,
             created=now(),
             image_id=image.id,

@@ -7,7 +7,7 @@ is remembered for some minutes, for the client that asks for its exit code.
 
 from __future__ import annotations
 
-import secrets
+import os
 from typing import TYPE_CHECKING, Any
 
 from sampan.engine import security
@@ -45,7 +45,7 @@ class Execs:
         live = self._engine.registry.find(reference)
         self._runnable(live)
         self._prune(live)
-        request.id = secrets.token_hex(32)
+        request.id = os.urandom(32).hex()
         request.container_id = live.id
         live.execs[request.id] = request
         self._by_id[request.id] = request

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, TypeVar
 from sampan.engine.container import rfc3339
 from sampan.errors import NotFound
 from sampan.image.removing import User
+from sampan.kernel.memory import trim_heap
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Mapping, Sequence
@@ -45,6 +46,8 @@ class Images:
             return await asyncio.to_thread(work)
         finally:
             self._known.clear()
+            # Archives take megabytes of buffers, and the daemon stays for months.
+            trim_heap()
 
     async def resolve(self, name: str) -> Image:
         """Raises NotFound, InvalidArgument."""

@@ -81,7 +81,7 @@ class Lifecycle:
                 raise
 
     def spec_of(self, live: Live) -> Spec:
-        """The specification, built once unless it names another container's processes."""
+        """The specification, built once from create to start."""
         engine = self._engine
         if live.spec is None:
             live.spec = specs.build_spec(
@@ -119,6 +119,7 @@ class Lifecycle:
         engine.check_sources(record)
         engine.provide_shm(record)
         spec, seccomp = specs.spec_json(self.spec_of(live))
+        live.spec = None  # what a running container is made of, its monitor knows
         rows, columns = host.console_size
         message: dict[str, object] = {
             "id": record.id,

@@ -6,14 +6,14 @@ are ours: of water, and of people who measured and sailed it.
 
 from __future__ import annotations
 
-import random
+import os
 import re
 from typing import TYPE_CHECKING
 
 from sampan.errors import InvalidArgument
 
 if TYPE_CHECKING:
-    from collections.abc import Container
+    from collections.abc import Container, Sequence
 
 __all__ = ["check_name", "random_name"]
 
@@ -51,12 +51,21 @@ def check_name(name: str) -> str:
     return name.lstrip("/")
 
 
+def _number() -> int:
+    """Chance from the kernel: the module ``random`` would load a generator nobody else needs."""
+    return int.from_bytes(os.urandom(8), "big")
+
+
+def _choice(words: Sequence[str]) -> str:
+    return words[_number() % len(words)]
+
+
 def random_name(taken: Container[str]) -> str:
     """A name not in ``taken``; a digit is added when luck runs out."""
     for attempt in range(10_000):
-        name = f"{random.choice(_ADJECTIVES)}_{random.choice(_SURNAMES)}"
+        name = f"{_choice(_ADJECTIVES)}_{_choice(_SURNAMES)}"
         if attempt >= 6:
-            name += str(random.randrange(10 ** (attempt // 6)))
+            name += str(_number() % 10 ** (attempt // 6))
         if name not in taken:
             return name
     raise InvalidArgument("no free container name was found: give one with --name")

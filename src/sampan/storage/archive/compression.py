@@ -10,7 +10,6 @@ A stream that ends early is ``Corrupt``, as is one whose own checksum disagrees.
 
 from __future__ import annotations
 
-import hashlib
 import os
 import sys
 import threading
@@ -18,6 +17,7 @@ from collections import deque
 from typing import IO, TYPE_CHECKING, Protocol
 
 from sampan.errors import Corrupt, InvalidArgument
+from sampan.oci.digest import new_hash
 
 try:
     from isal import isal_zlib as _deflate
@@ -218,7 +218,7 @@ class Unpacker:
         else:
             self._read = stream.read
         self._ratio = ratio
-        self._hash = hashlib.sha256()
+        self._hash = new_hash()
         self.kind = NONE
         self.size = 0
         self.packed = 0
@@ -326,7 +326,7 @@ class Compressor:
         self, write: Callable[[bytes], object], kind: str = GZIP, level: int | None = None
     ) -> None:
         self._out = write
-        self._hash = hashlib.sha256()
+        self._hash = new_hash()
         self.size = 0
         self.packed = 0
         self._compress, self._finish = _packer(kind, level)
