@@ -141,6 +141,15 @@ def _show(value: object) -> str:
     return text if len(text) <= 60 else text[:57] + "..."
 
 
+def _check_text(value: Any, where: str) -> None:
+    """JSON can write half a surrogate pair, which no path, argument or log can."""
+    if not value.isascii():
+        try:
+            value.encode("utf-8", "surrogateescape")
+        except UnicodeEncodeError:
+            raise InvalidArgument(f"{where}: not a text: half of a surrogate pair") from None
+
+
 def decode(kind: Any, value: object, where: str) -> Any:
     """Decode one JSON value as the type ``kind``; see the module's text for the types."""
     if isinstance(kind, type):
@@ -154,6 +163,8 @@ def decode(kind: Any, value: object, where: str) -> Any:
         if not good and kind in _NAMES:
             raise InvalidArgument(f"{where}: expected {_NAMES[kind]}, not {_show(value)}")
         if good:
+            if kind is str:
+                _check_text(value, where)
             return value
     origin = get_origin(kind)
     arguments = get_args(kind)

@@ -150,6 +150,12 @@ def test_create_names_it_and_leaves_nothing(
     assert groups_of(bundle) == []
 
 
+def test_half_a_surrogate_pair_is_no_text() -> None:
+    with pytest.raises(InvalidArgument, match=r"process\.args\[0\]: not a text"):
+        Spec.from_json(with_value(("process", "args", 0), "\ud800"))
+    Spec.from_json(with_value(("process", "args", 0), "\u00e9\U0001f6a3"))
+
+
 @pytest.mark.parametrize(
     ("text", "said"),
     [
