@@ -12,6 +12,7 @@ import os
 import sys
 
 from sampan.kernel.memory import sealed_copy
+from sampan.runtime.interpreter import library_path, program
 
 __all__ = ["ensure"]
 
@@ -26,7 +27,7 @@ def ensure(words: list[str]) -> None:
     """Return in a process that runs from a sealed copy: this one, or it is replaced here."""
     if os.readlink("/proc/self/exe").startswith(f"/memfd:{_NAME}"):
         return
-    interpreter = os.path.realpath(getattr(sys, "_base_executable", None) or sys.executable)
+    interpreter = program()
     package = os.path.dirname(os.path.abspath(__file__))
     for _ in range(3):
         package = os.path.dirname(package)
@@ -34,4 +35,4 @@ def ensure(words: list[str]) -> None:
     # The interpreter finds its standard library by the name it is called by.
     arguments = [interpreter, "-I", "-S", "-X", "utf8", "-c", _PROGRAM.format(path=package)]
     sys.stdout.flush()
-    os.execve(fd, [*arguments, *words], os.environ)
+    os.execve(fd, [*arguments, *words], {**os.environ, **library_path(interpreter)})

@@ -12,12 +12,12 @@ import json
 import os
 import signal
 import socket
-import sys
 from typing import TYPE_CHECKING
 
 from sampan.errors import Corrupt, KernelError, NotFound, Unavailable
 from sampan.kernel.memory import sealed_copy
 from sampan.kernel.processes import pidfd_open, start_time
+from sampan.runtime.interpreter import library_path, program
 from sampan.runtime.supervisor import protocol
 from sampan.runtime.supervisor.files import MONITOR_FILE
 from sampan.runtime.supervisor.server import SOCKET_NAME, peer_credentials
@@ -77,7 +77,7 @@ def start_zygote() -> Zygote:
     It inherits one socket, /dev/null as standard input and output, our standard error, and no
     environment but a PATH. It is a child of the caller, in a session of its own.
     """
-    interpreter = os.path.realpath(getattr(sys, "_base_executable", None) or sys.executable)
+    interpreter = program()
     package = os.path.dirname(os.path.dirname(os.path.dirname(os.path.dirname(__file__))))
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     copy = sealed_copy(interpreter, "sampan")
@@ -110,13 +110,8 @@ def start_zygote() -> Zygote:
 
 
 def _environment(interpreter: str) -> dict[str, str]:
-    environment = {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"}
-    library = os.path.join(os.path.dirname(os.path.dirname(interpreter)), "lib")
-    version = f"{sys.version_info.major}.{sys.version_info.minor}"
-    if os.path.exists(os.path.join(library, f"libpython{version}.so.1.0")):
-        # An interpreter that finds its library relative to itself would look beside the memfd.
-        environment["LD_LIBRARY_PATH"] = library
-    return environment
+    path = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+    return {"PATH": path, **library_path(interpreter)}
 
 
 def connect(run_dir: str) -> socket.socket:
