@@ -421,14 +421,14 @@ async def test_the_head_of_a_stream_is_sent_before_its_body() -> None:
         stream = request.connection.stream(request, PLAIN)
         await gate.wait()
         await stream.write(b"body")
-        return stream
+        return stream.last(b"!")
 
     async with site(waits) as one:
         peer = await one.peer()
         await peer.send(GET % b"/")
         assert b"Transfer-Encoding: chunked\r\n" in await peer.until(b"\r\n\r\n")
         gate.set()
-        assert await peer.until(b"0\r\n\r\n") == b"4\r\nbody\r\n0\r\n\r\n"
+        assert await peer.until(b"0\r\n\r\n") == b"4\r\nbody\r\n1\r\n!\r\n0\r\n\r\n"
 
 
 @looped

@@ -43,6 +43,7 @@ class Record:
     json_names: ClassVar[dict[str, str]] = {}
     _names: ClassVar[tuple[str, ...]] = ()
     _defaults: ClassVar[dict[str, object]] = {}
+    _keys: ClassVar[tuple[tuple[str, str, bool], ...] | None] = None
     _types: ClassVar[dict[str, object] | None] = None
 
     def __init_subclass__(cls) -> None:
@@ -56,6 +57,7 @@ class Record:
             **cls._defaults,
             **{name: cls.__dict__[name] for name in own if name in cls.__dict__},
         }
+        cls._keys = None
         cls._types = None
 
     def __init__(self, **values: Any) -> None:
@@ -100,25 +102,35 @@ class Record:
             )
         types = cls._field_types()
         values: dict[str, object] = {}
-        for name in cls._names:
-            key = cls.json_names.get(name) or _camel(name)
+        for name, key, defaulted in cls._fields():
             place = f"{where}.{key}" if where else key
             item = value.get(key)
             if item is not None:
                 values[name] = decode(types[name], item, place)
-            elif name not in cls._defaults:
+            elif not defaulted:
                 raise InvalidArgument(f"{place}: required, and missing")
         return cls(**values)
 
     def to_json(self) -> dict[str, object]:
         """The JSON object, without fields that are ``None`` or hold an empty default."""
         result: dict[str, object] = {}
-        for name in self._names:
-            value = self.__dict__[name]
-            if value is None or (value in ((), {}) and name in self._defaults):
+        fields = self.__dict__
+        for name, key, defaulted in self._fields():
+            value = fields[name]
+            if value is None or (defaulted and not value and isinstance(value, tuple | dict)):
                 continue
-            result[self.json_names.get(name) or _camel(name)] = _encode(value)
+            result[key] = value if isinstance(value, str) else _encode(value)
         return result
+
+    @classmethod
+    def _fields(cls) -> tuple[tuple[str, str, bool], ...]:
+        """Name, name in JSON, and whether there is a default; of each field."""
+        if cls._keys is None:
+            cls._keys = tuple(
+                (name, cls.json_names.get(name) or _camel(name), name in cls._defaults)
+                for name in cls._names
+            )
+        return cls._keys
 
     @classmethod
     def _field_types(cls) -> dict[str, object]:
@@ -186,7 +198,7 @@ def _encode(value: object) -> object:
     if isinstance(value, Record):
         return value.to_json()
     if isinstance(value, tuple):
-        return [_encode(item) for item in value]
+        return [item if isinstance(item, str) else _encode(item) for item in value]
     if isinstance(value, dict):
         return {key: _encode(item) for key, item in value.items()}
     return value

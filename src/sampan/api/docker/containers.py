@@ -129,6 +129,8 @@ async def wait(context: Context) -> Answer:
     if condition not in _CONDITIONS:
         raise InvalidArgument(f'invalid condition: "{condition}"')
     future = await context.engine.containers.wait(context.parameters[0], condition)
+    if future.done():
+        return reply(_outcome(future.result()))
     # The client starts the container when it has our header: it must not wait for the body.
     stream = context.stream()
     waits: tuple[asyncio.Future[Any], ...] = (future, context.connection.lost)
@@ -136,11 +138,14 @@ async def wait(context: Context) -> Answer:
     if not future.done():
         future.cancel()
         return stream
-    result: WaitResult = future.result()
-    error = {"Message": result.error} if result.error else None
-    body = {"StatusCode": result.code, **({"Error": error} if error else {})}
-    await stream.write(reply(body).body)
-    return stream
+    return stream.last(reply(_outcome(future.result())).body)
+
+
+def _outcome(result: WaitResult) -> dict[str, Any]:
+    shown: dict[str, Any] = {"StatusCode": result.code}
+    if result.error:
+        shown["Error"] = {"Message": result.error}
+    return shown
 
 
 async def attach(context: Context) -> Answer:

@@ -396,12 +396,13 @@ class Connection(asyncio.Protocol):
 class Stream:
     """The body of an answer, piece by piece."""
 
-    __slots__ = ("_chunked", "_connection", "_silent")
+    __slots__ = ("_chunked", "_connection", "_last", "_silent")
 
     def __init__(self, connection: Connection, chunked: bool, silent: bool) -> None:
         self._connection = connection
         self._chunked = chunked
         self._silent = silent
+        self._last = b""
 
     async def write(self, data: bytes) -> None:
         """Send, and wait while the client is behind. Raises ConnectionResetError."""
@@ -415,11 +416,21 @@ class Stream:
         transport.write(data)
         await self._connection.drain()
 
+    def last(self, data: bytes) -> Stream:
+        """The last piece, which goes out with the body's end."""
+        self._last = data
+        return self
+
     def finish(self) -> None:
         """The body is complete."""
         transport = self._connection.transport
-        if transport is not None and self._chunked and not self._silent:
-            transport.write(b"0\r\n\r\n")
+        if transport is None or self._silent:
+            return
+        data = self._last
+        if self._chunked:
+            data = b"%x\r\n%b\r\n0\r\n\r\n" % (len(data), data) if data else b"0\r\n\r\n"
+        if data:
+            transport.write(data)
 
 
 Answer = Response | Stream | Taken
