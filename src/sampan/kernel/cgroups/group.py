@@ -21,7 +21,14 @@ from sampan.kernel.cgroups.detect import membership
 from sampan.kernel.cgroups.devices import apply_v1, normal
 from sampan.kernel.cgroups.files import Directory, flat
 from sampan.kernel.cgroups.isolation import container_mounts, delegate
-from sampan.kernel.cgroups.usage import MemoryUsage, PidsUsage, Usage, parse_pressure
+from sampan.kernel.cgroups.usage import (
+    Counter,
+    CpuUsage,
+    MemoryUsage,
+    PidsUsage,
+    Usage,
+    parse_pressure,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -314,6 +321,31 @@ class Group:
             hugetlb={}
             if hugetlb is None
             else (v1 if hugetlb[1] == 1 else v2).hugetlb_usage(hugetlb[0]),
+        )
+
+    def totals(self) -> Usage:
+        """What is still of interest when the group is empty: CPU time, the most memory there was,
+        and block I/O. The rest of ``account`` is left at its zeros, and its thirty files unread."""
+        unified = self._unified()
+        memory, blkio = self._at("memory"), self._at("blkio")
+        cpu_usage = CpuUsage()
+        if unified is not None:
+            times = flat(unified.find("cpu.stat"))
+            cpu_usage = CpuUsage(
+                total=times.get("usage_usec", 0) * 1000,
+                user=times.get("user_usec", 0) * 1000,
+                system=times.get("system_usec", 0) * 1000,
+            )
+        elif (acct := self._at("cpuacct")) is not None:
+            cpu_usage = v1.cpu_usage(None, acct[0])
+        peak = 0
+        if memory is not None:
+            file = "memory.max_usage_in_bytes" if memory[1] == 1 else "memory.peak"
+            peak = memory[0].number(file) or 0
+        return Usage(
+            cpu=cpu_usage,
+            memory=MemoryUsage(usage=Counter(max=peak)),
+            io=() if blkio is None else (v1 if blkio[1] == 1 else v2).block_io_usage(blkio[0]),
         )
 
     def oom_watch(self) -> int | None:

@@ -39,8 +39,9 @@ class Message(Record):
     """A record whose JSON names are its field names, with nothing unknown beside them."""
 
     def __init_subclass__(cls) -> None:
+        own = cls.__dict__.get("__annotations__", {})
+        cls.json_names = {name: name for name in (*cls._names, *own)}
         super().__init_subclass__()
-        cls.json_names = {name: name for name in cls._names}
 
     @classmethod
     def from_json(cls, value: object, where: str = "") -> Self:

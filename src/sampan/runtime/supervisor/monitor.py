@@ -185,7 +185,7 @@ class Monitor:
         if self._group is not None:
             self._group.kill()
             oom = code == 128 + signal.SIGKILL and self._group.oom_count() > 0
-            usage = self._group.account().to_json()
+            usage = self._group.totals().to_json()
         self._state = "stopped"
         self._execs.end()
         warnings = self._release()
