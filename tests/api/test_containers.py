@@ -64,7 +64,8 @@ def test_a_container_starts_again_with_what_it_wrote(daemon: Daemon) -> None:
 
 
 def test_stop_asks_first_and_kills_then(daemon: Daemon) -> None:
-    kind = daemon.run("sh", "-c", "trap 'exit 3' TERM; while :; do sleep 0.05; done")
+    kind = daemon.run("sh", "-c", "trap 'exit 3' TERM; echo up; while :; do sleep 0.05; done")
+    daemon.wait_for(lambda: daemon.logs(kind) == "up\n")
     assert daemon.post(f"/containers/{kind}/stop", t=10).status == 204
     assert daemon.state(kind)["ExitCode"] == 3
     deaf = daemon.run("sh", "-c", "trap '' TERM; while :; do sleep 0.05; done")
@@ -75,8 +76,9 @@ def test_stop_asks_first_and_kills_then(daemon: Daemon) -> None:
 
 
 def test_a_stop_signal_of_the_containers_own_is_used(daemon: Daemon) -> None:
-    command = "trap 'exit 4' USR1; while :; do sleep 0.05; done"
+    command = "trap 'exit 4' USR1; echo up; while :; do sleep 0.05; done"
     container = daemon.run("sh", "-c", command, StopSignal="SIGUSR1")
+    daemon.wait_for(lambda: daemon.logs(container) == "up\n")
     daemon.post(f"/containers/{container}/stop")
     assert daemon.state(container)["ExitCode"] == 4
 
