@@ -135,6 +135,21 @@ def test_a_name_in_use_is_named(daemon: Daemon, door: Door) -> None:
     assert daemon.delete(f"/containers/{holder}").status == 204
 
 
+def test_an_exec_that_cannot_begin_is_named_every_time(daemon: Daemon) -> None:
+    """Its process may be gone, and reaped by the monitor, before its maker looks at it."""
+    container = daemon.run("sleep", "600")
+    for _ in range(10):
+        for body, named in (
+            ({"Cmd": ["true"], "WorkingDir": "/proc/self/fd/5"}, "/proc/self/fd/5"),
+            ({"Cmd": ["true"], "User": "nobody-here"}, "nobody-here"),
+            ({"Cmd": ["no-such-command"]}, "no-such-command"),
+        ):
+            instance = daemon.post(f"/containers/{container}/exec", body).json()["Id"]
+            answer = daemon.post(f"/exec/{instance}/start", {"Detach": True})
+            assert (answer.status, named in answer.message) == (400, True), answer.body
+    assert daemon.delete(f"/containers/{container}", force=1).status == 204
+
+
 def hostile(name: str, kind: bytes = tarfile.REGTYPE, link: str = "", below: str = "") -> bytes:
     whole = io.BytesIO()
     with tarfile.open(fileobj=whole, mode="w") as archive:

@@ -126,10 +126,10 @@ class Conversation:
         if self.process.oom_score_adj is not None:
             # Lowering it below what it was takes CAP_SYS_RESOURCE.
             kernel.write_process_file(f"/proc/{pid}/oom_score_adj", str(self.process.oom_score_adj))
-        self.child.channel.send(b"g", body)
         if not self.forks:
-            # One that forks may have ended by now, and been reaped by a parent that is not us.
+            # Before it goes on: it may end at once, and be reaped by a parent that is not us.
             self.child.start_time = start_time(pid)
+        self.child.channel.send(b"g", body)
 
     def _take_terminal(self, name: bytes, master: int) -> None:
         if self.console_socket is None:
