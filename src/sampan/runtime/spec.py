@@ -276,6 +276,8 @@ def _check_linux(linux: Linux, namespaces: dict[str, str | None]) -> None:
             _no_nul(f"linux.{field}", path)
             if not path.startswith("/"):
                 raise InvalidArgument(f'linux.{field}: not absolute: "{path}"')
+    for limit in linux.resources.hugepage_limits if linux.resources is not None else ():
+        _no_nul("linux.resources.hugepageLimits.pageSize", limit.page_size)
     if linux.mount_label and not _selinux_enabled():
         raise NotSupported("linux.mountLabel: SELinux is not enabled on this machine")
     sysctl.validate(linux)

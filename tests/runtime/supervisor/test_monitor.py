@@ -680,6 +680,20 @@ def test_the_zygote_ends_with_the_daemon(tmp_path: Path) -> None:
     os.close(zygote.pidfd)
 
 
+def test_a_zygote_whose_waiting_pair_was_killed_ends_with_the_daemon_too() -> None:
+    zygote = client.start_zygote()
+    children = Path(f"/proc/{zygote.pid}/task/{zygote.pid}/children")
+    deadline = time.monotonic() + PATIENCE
+    while not (waiting := children.read_text().split()):
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    os.kill(int(waiting[0]), signal.SIGKILL)
+    zygote.socket.close()
+    assert gone(zygote.pid)
+    os.waitid(os.P_PIDFD, zygote.pidfd, os.WEXITED)
+    os.close(zygote.pidfd)
+
+
 def test_an_interpreter_in_memory_cannot_be_written(spawn: Factory) -> None:
     with pytest.raises(OSError, match=r"Text file busy|Operation not permitted"):
         os.open(f"/proc/{spawn.zygote.pid}/exe", os.O_WRONLY)

@@ -212,8 +212,8 @@ def _become_maker() -> None:
 
 
 def _exit(code: int) -> NoReturn:
-    if code:
-        sys.excepthook(*sys.exc_info())
+    if code and (error := sys.exception()) is not None:
+        sys.excepthook(type(error), error, error.__traceback__)
         sys.stderr.flush()
     os._exit(code)
 

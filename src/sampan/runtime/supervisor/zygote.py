@@ -31,6 +31,7 @@ from sampan.runtime.supervisor.warm import warm_up
 __all__ = ["main"]
 
 _CRASHED = 70
+_MOST_CRASHES = 3
 # From the eighth call on a code object specialises, and needs some more to come to rest.
 _REHEARSALS = 24
 
@@ -59,12 +60,19 @@ def main() -> None:
     gc.collect()
     gc.disable()
     gc.freeze()
-    while _serve(bare, sleeper, waiting):
-        pass
+    crashes = 0
+    while crashes < _MOST_CRASHES:
+        word = _serve(bare, sleeper, waiting)
+        if word == ENDED[0]:
+            return
+        # Whatever kills every pair before it takes its request would kill the next one too: the
+        # daemon, whose request this is, must hear of it.
+        crashes = 0 if word == TAKEN[0] else crashes + 1
+    sys.exit(_CRASHED)
 
 
-def _serve(bare: Bare, sleeper: asleep.Sleeper, waiting: PollSet) -> bool:
-    """Have one request served; False when the daemon is gone.
+def _serve(bare: Bare, sleeper: asleep.Sleeper, waiting: PollSet) -> int:
+    """Have one request served: TAKEN, ENDED when the daemon is gone, -1 when the pair crashed.
 
     Little is done and few objects are touched from here to the fork and back: a page that is
     written to here leaves its old self to the monitors forked before.
@@ -81,17 +89,17 @@ def _serve(bare: Bare, sleeper: asleep.Sleeper, waiting: PollSet) -> bool:
     bare.close(theirs)
     if child < 0:
         bare.close(lifeline)
-        return _refuse()
+        return TAKEN[0] if _refuse() else ENDED[0]
     word = bare.byte(lifeline)
     if word == ENDED[0]:
         bare.byte(lifeline)  # Until the pair has ended too.
-        return False
+        return word
     # A pair that died without a request is replaced when there is one.
     waiting.watch(0, SOCKET_FD)
     waiting.watch(1, lifeline if word == TAKEN[0] else -1)
     bare.poll(waiting, 2)
     bare.close(lifeline)
-    return True
+    return word
 
 
 def _monitor(
@@ -103,8 +111,8 @@ def _monitor(
         sleeper.run(channel, makers, lifeline, theirs)
         code = 0
     finally:
-        if code:
-            sys.excepthook(*sys.exc_info())
+        if code and (error := sys.exception()) is not None:
+            sys.excepthook(type(error), error, error.__traceback__)
             sys.stderr.flush()
         os._exit(code)
 
