@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from sampan.kernel import cgroups
 from tests.daemon_fixture import Daemon
 
 if TYPE_CHECKING:
@@ -246,6 +247,20 @@ def test_a_daemon_killed_at_any_moment_of_a_life_leaves_nothing_half_done(own: D
     own.wait_for(lambda: _names(own.exec_root / "containers") == running)
     for container in known - running:
         assert own.leftovers(container) == []
+
+
+def test_a_daemon_that_stops_takes_its_empty_cgroup_along_and_no_other(own: Daemon) -> None:
+    own.start()
+    assert own.wait(own.run("true")) == 0
+    own.remove_all()
+    own.stop()
+    parents = [f"{place}{own.cgroup}" for place in cgroups.detect().mounts.values()]
+    assert [path for path in parents if os.path.exists(path)] == []
+    own.start()
+    own.run("sleep", "600")
+    own.stop()
+    assert [path for path in parents if not os.path.exists(path)] == []
+    own.start()
 
 
 def _names(directory: Path) -> set[str]:

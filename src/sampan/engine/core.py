@@ -115,6 +115,8 @@ class Engine:
             if live.monitor is not None:
                 live.monitor.close()
         self.zygote.close()
+        # With containers in it the parent of their groups stays, for them and the next daemon.
+        self.hierarchy.group(self.settings.cgroup_parent).prune()
         self.volumes.close()
         self.image_store.close()
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 import time
-from errno import EBUSY, EOPNOTSUPP
+from errno import EBUSY, ENOENT, ENOTEMPTY, EOPNOTSUPP
 from typing import TYPE_CHECKING
 
 from sampan.errors import Conflict, InvalidArgument, KernelError, NotSupported, SampanError
@@ -101,6 +101,15 @@ class Group:
         # The v2 group first: it can tell when it is empty, and then the others are too.
         for tree in sorted(self.names, key=lambda tree: -tree.version):
             control.remove(self._directories[tree], tree.version, deadline)
+
+    def prune(self) -> None:
+        """Remove the group where nothing is in it; where something is, it stays."""
+        for path in set(self.paths().values()):
+            try:
+                os.rmdir(path)
+            except OSError as error:
+                if error.errno not in (ENOENT, EBUSY, ENOTEMPTY):
+                    raise KernelError("rmdir", error.errno or 0, path) from error
 
     def paths(self) -> dict[str, str]:
         """Directory of the group by controller, ``name=…`` for a named hierarchy, ``unified``."""
