@@ -2,7 +2,7 @@
 # machine lacks is installed by the targets themselves.
 SHELL := /bin/bash
 .DELETE_ON_ERROR:
-.PHONY: run test test-v2 lint check clean system-run system-test bench
+.PHONY: run test test-v2 lint check clean compatibility system-run system-test bench
 
 VENV := .venv
 # The distribution's own interpreter first: a version manager's shim costs 60 ms a start.
@@ -26,6 +26,11 @@ lint: $(VENV)/.tested
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/mypy
 	$(VENV)/bin/lint-imports
+
+compatibility: system-test $(VENV)/.tested
+	rm -f .cache/compatibility.json
+	$(VENV)/bin/pytest
+	$(VENV)/bin/python -m tests.compatibility
 
 bench: system-test $(VENV)/.tested
 	$(VENV)/bin/python bench/start.py

@@ -8,9 +8,12 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Generator
 from pathlib import Path
 
 import pytest
+
+from tests.compatibility.record import recorder
 
 _before: set[str] = set()
 
@@ -27,7 +30,19 @@ def pytest_sessionstart(session: pytest.Session) -> None:
     _before.update(_ours())
 
 
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_teardown() -> Generator[None, None, None]:
+    recorder.after_test()
+    yield
+
+
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    if report.failed:
+        recorder.failed(report.nodeid)
+
+
 def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
+    recorder.save()
     # A process that was told to end may need a moment; a leak stays.
     deadline = time.monotonic() + 5
     while (left := _ours() - _before) and time.monotonic() < deadline:

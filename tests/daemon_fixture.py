@@ -26,6 +26,8 @@ import pytest
 from sampan.errors import SampanError
 from sampan.kernel import cgroups
 from sampan.kernel.mounts import mountinfo, umount
+from tests.compatibility.document import faults
+from tests.compatibility.record import Watched
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -78,6 +80,7 @@ class Daemon:
         self.cgroup = f"/sampan-test-{os.getpid()}-{next(_numbers)}"
         self.log = root / "log"
         self._process: subprocess.Popen[bytes] | None = None
+        self._watched = Watched(self.host, self.log)
 
     # -- the process ---------------------------------------------------------------------------
 
@@ -170,9 +173,15 @@ class Daemon:
         connection = _Connection(self.socket, timeout)
         try:
             connection.request(method, path, body=data, headers=sent)
-            return Answer(connection.getresponse())
+            answer = Answer(connection.getresponse())
         finally:
             connection.close()
+        # Every answer a test asks for is held against the API's document, whatever the test is for.
+        media_type = answer.headers.get("Content-Type", "")
+        plain = urllib.parse.unquote(path.partition("?")[0])
+        wrong = faults(method, plain, answer.status, media_type, answer.body)
+        assert not wrong, f"{method} {path}: {wrong[:5]}: {answer.body[:2000]!r}"
+        return answer
 
     def get(self, path: str, **query: object) -> Answer:
         return self.request("GET", path, query=query)
@@ -241,6 +250,7 @@ class Daemon:
 
     def close(self) -> None:
         """End everything, and leave nothing."""
+        self._watched.collect()
         if self._process is not None and self._process.poll() is None:
             try:
                 self.remove_all()

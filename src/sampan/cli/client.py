@@ -14,6 +14,7 @@ import sys
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
+from sampan import __version__
 from sampan.errors import SampanError, Unavailable
 
 if TYPE_CHECKING:
@@ -24,6 +25,7 @@ __all__ = ["DEFAULT_HOST", "ApiError", "Client", "host_from_environment"]
 
 DEFAULT_HOST = "unix:///run/sampan/sampan.sock"
 API = "/v1.51"
+AGENT = f"Sampan-Client/{__version__} (linux)"
 
 
 class ApiError(SampanError):
@@ -83,7 +85,7 @@ class Client:
     ) -> http.client.HTTPResponse:
         """The response with its body unread; ``body`` is sent as JSON, ``stream`` chunked."""
         connection = _Connection(self.host)
-        sent = dict(headers or {})
+        sent = {"User-Agent": AGENT, **(headers or {})}
         data: object = None
         if stream is not None:
             sent["Content-Type"] = "application/x-tar"
@@ -134,7 +136,7 @@ class Client:
         """POST and take the connection over: a raw stream both ways."""
         connection = _Connection(self.host)
         connection.response_class = _Unbuffered
-        headers = {"Connection": "Upgrade", "Upgrade": "tcp"}
+        headers = {"Connection": "Upgrade", "Upgrade": "tcp", "User-Agent": AGENT}
         data = None
         if body is not None:
             headers["Content-Type"] = "application/json"

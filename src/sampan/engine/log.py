@@ -46,6 +46,11 @@ class Log:
         sys.stderr.write(" ".join(parts) + "\n")
         sys.stderr.flush()
 
+    @property
+    def debugging(self) -> bool:
+        """Debug lines are written: for those whose fields are not at hand."""
+        return self._level <= LEVELS["debug"]
+
     def debug(self, message: str, **fields: object) -> None:
         self._write("debug", message, fields)
 

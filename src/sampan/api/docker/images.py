@@ -40,7 +40,7 @@ def _summary(engine: Engine, image: Image) -> dict[str, Any]:
         "Size": image.size,
         "SharedSize": -1,
         "VirtualSize": image.size,
-        "Labels": image.config.labels or None,
+        "Labels": image.config.labels or {},
         "Containers": users,
     }
 

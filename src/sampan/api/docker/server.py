@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 import sys
+import time
 from typing import TYPE_CHECKING
 
 from sampan.api.docker import containers, events, execs, images, system, versions
@@ -32,6 +33,21 @@ class ApiServer(Server):
             self._router.add(part.ROUTES)
 
     async def _dispatch(self, request: Request) -> Answer:
+        if not log.debugging:
+            return await self._answer(request)
+        before = time.monotonic()
+        answer = await self._answer(request)
+        log.debug(
+            "request answered",
+            method=request.method,
+            path=request.path,
+            status=answer.status,
+            client=request.headers.get("user-agent", ""),
+            ms=f"{(time.monotonic() - before) * 1000:.1f}",
+        )
+        return answer
+
+    async def _answer(self, request: Request) -> Answer:
         try:
             version, path = versions.split_version(request.path)
             handler, parameters = self._router.find(request.method, path)

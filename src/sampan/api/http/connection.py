@@ -396,6 +396,7 @@ class Connection(asyncio.Protocol):
 class Stream:
     """The body of an answer, piece by piece."""
 
+    status = 200
     __slots__ = ("_chunked", "_connection", "_last", "_silent")
 
     def __init__(self, connection: Connection, chunked: bool, silent: bool) -> None:

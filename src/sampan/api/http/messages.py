@@ -167,3 +167,4 @@ class Taken:
     """What a handler returns that took the connection over: HTTP is finished with it."""
 
     __slots__ = ()
+    status = 101
