@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from sampan.cli import output, template
+from sampan import template
+from sampan.cli import output
 from sampan.errors import InvalidArgument
 
 DATA = {

@@ -86,7 +86,7 @@ def print_rows(
             [[heading for heading, _ in columns], *([str(r[k]) for _, k in columns] for r in rows)]
         )
         return
-    from sampan.cli import template
+    from sampan import template
 
     if layout.startswith("table "):
         text = template.unescape(layout.removeprefix("table "))

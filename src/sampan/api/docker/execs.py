@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from sampan.api.docker import frames, render
-from sampan.api.docker.containers import read_size
+from sampan.api.docker.attach import read_size
 from sampan.api.docker.context import Context, empty, reply, wording
 from sampan.api.docker.hijack import Hijack
 from sampan.engine.config import read_struct

@@ -7,7 +7,17 @@ import sys
 import time
 from typing import TYPE_CHECKING
 
-from sampan.api.docker import containers, events, execs, images, system, versions
+from sampan.api.docker import (
+    attach,
+    containers,
+    events,
+    execs,
+    images,
+    logs,
+    stats,
+    system,
+    versions,
+)
 from sampan.api.docker.context import HEADERS, Context, error, reply
 from sampan.api.docker.routing import Router
 from sampan.api.http.server import Server
@@ -29,7 +39,7 @@ class ApiServer(Server):
         super().__init__(self._dispatch, error, _report, fields=HEADERS)
         self._engine = engine
         self._router = Router()
-        for part in (system, events, containers, execs, images):
+        for part in (system, events, containers, attach, logs, stats, execs, images):
             self._router.add(part.ROUTES)
 
     async def _dispatch(self, request: Request) -> Answer:

@@ -6,7 +6,7 @@ import json
 import sys
 from typing import TYPE_CHECKING, Any
 
-from sampan.cli import template
+from sampan import template
 from sampan.cli.client import ApiError
 from sampan.cli.commands.common import read
 from sampan.cli.flags import Flag

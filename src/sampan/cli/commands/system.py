@@ -7,8 +7,8 @@ import platform
 import sys
 from typing import TYPE_CHECKING, Any
 
-from sampan import __version__
-from sampan.cli import autostart, template
+from sampan import __version__, template
+from sampan.cli import autostart
 from sampan.cli.commands.common import read
 from sampan.cli.flags import Flag
 from sampan.errors import SampanError

@@ -1,4 +1,4 @@
-"""The part of Go's text/template that ``--format`` is used with.
+"""The part of Go's text/template that ``--format`` and a log's ``tag`` are written in.
 
 ``{{.Field.Sub}}``, ``{{json .X}}``, ``{{index .X "key"}}``, pipes, ``{{range .X}}…{{end}}`` (also
 ``range $k, $v := .X``), ``{{if …}}…{{else}}…{{end}}``, ``eq ne and or not len join lower upper

@@ -1,0 +1,81 @@
+"""Attach: a client becomes one of a container's streams; and the size of its terminal."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from sampan.api.docker import frames
+from sampan.api.docker.context import Context, empty
+from sampan.api.docker.hijack import Hijack
+from sampan.api.docker.logs import rendered
+from sampan.engine.keys import read_keys
+from sampan.engine.live import Attachment
+from sampan.engine.logs import LogQuery, LogReader
+from sampan.errors import Conflict, InvalidArgument
+
+if TYPE_CHECKING:
+    from sampan.api.http.connection import Answer
+    from sampan.engine.live import Live
+
+__all__ = ["ROUTES", "read_size"]
+
+
+async def attach(context: Context) -> Answer:
+    engine = context.engine
+    live = engine.registry.find(context.parameters[0])
+    if live.record.state.status == "paused":
+        raise Conflict(f"container {live.id} is paused, unpause the container before attach")
+    config = live.record.config
+    keys = read_keys(context.text("detachKeys")) if config.tty else ()
+    stdout, stderr, stdin = (context.flag(name) for name in ("stdout", "stderr", "stdin"))
+    hijack = Hijack(context)
+    multiplex = not config.tty
+    fd = await hijack.take(frames.media_type(multiplex, context.version))
+    attachment = Attachment(
+        fd=fd,
+        stdin=stdin and config.open_stdin,
+        stdout=stdout,
+        stderr=stderr,
+        multiplex=multiplex,
+        detach_keys=keys,
+    )
+    try:
+        if context.flag("logs"):
+            _replay(context, live, hijack, stdout, stderr)
+        if context.flag("stream"):
+            await engine.containers.attach(live, attachment)
+            return await hijack.response()
+    except BaseException:
+        attachment.close()
+        raise
+    attachment.close()
+    return await hijack.response()
+
+
+def _replay(context: Context, live: Live, hijack: Hijack, stdout: bool, stderr: bool) -> None:
+    if not (stdout or stderr):
+        return
+    query = LogQuery(stdout=stdout, stderr=stderr)
+    with LogReader(context.engine.log_path(live.id), query) as reader:
+        for batch in reader.read():
+            hijack.write(rendered(batch, not live.record.config.tty, False, False))
+
+
+async def resize(context: Context) -> Answer:
+    rows, columns = read_size(context)
+    await context.engine.containers.resize(context.parameters[0], rows, columns)
+    return empty(200)
+
+
+def read_size(context: Context) -> tuple[int, int]:
+    """Rows and columns of a resize. Raises InvalidArgument."""
+    rows, columns = context.integer("h"), context.integer("w")
+    if rows is None or columns is None or not (0 <= rows < 65536 and 0 <= columns < 65536):
+        raise InvalidArgument("resize: give h and w, each from 0 to 65535")
+    return rows, columns
+
+
+ROUTES = (
+    ("POST", "/containers/{id}/resize", resize),
+    ("POST", "/containers/{id}/attach", attach),
+)
