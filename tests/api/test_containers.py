@@ -273,3 +273,16 @@ def test_what_the_kernel_or_the_image_refuses_is_named_and_leaves_nothing(
     assert words in state["Error"]
     assert daemon.leftovers(container) == []
     daemon.delete(f"/containers/{container}")
+
+
+def test_sizes_are_told_when_asked_for(daemon: Daemon) -> None:
+    container = daemon.run("sh", "-c", "echo 123456789 > /sized")
+    daemon.wait(container)
+    shown = daemon.get(f"/containers/{container}/json", size=1).json()
+    assert shown["SizeRw"] == 10
+    assert shown["SizeRootFs"] >= 10
+    assert "SizeRw" not in daemon.get(f"/containers/{container}/json").json()
+    entries = daemon.get("/containers/json", all=1, size=1).json()
+    entry = next(entry for entry in entries if entry["Id"] == container)
+    assert (entry["SizeRw"], entry["SizeRootFs"]) == (10, shown["SizeRootFs"])
+    assert "10B (virtual" in daemon.docker("ps", "-as").stdout

@@ -133,6 +133,32 @@ def test_changes_are_listed(driver: SnapshotDriver, root: str) -> None:
     ]
 
 
+def test_the_size_is_that_of_the_files_written(driver: SnapshotDriver, root: str) -> None:
+    driver.create_container("c", stack(driver, BASE))
+    assert driver.size("c") == 0
+    within(
+        driver.mounts("c"),
+        root,
+        "cd $ROOT; echo 12345 >d/fresh; ln d/fresh again; rm d/one; mkdir -p e/f;"
+        " truncate -s 1000 e/hole; ln -s 1234567890 e/link",
+    )
+    assert driver.size("c") == 6 + 1000 + 10
+
+
+def test_a_tree_deeper_than_any_path_is_measured_and_listed(
+    driver: SnapshotDriver, root: str
+) -> None:
+    driver.create_container("c", stack(driver, BASE))
+    step, levels = "d" * 200, 30
+    within(
+        driver.mounts("c"),
+        root,
+        f"cd -P $ROOT; for i in $(seq {levels}); do mkdir {step}; cd -P {step}; done; echo x >file",
+    )
+    assert driver.size("c") == 2
+    assert driver.changes("c")[-1].path == b"/".join([step.encode()] * levels + [b"file"])
+
+
 def test_a_difference_is_a_layer_that_makes_the_same_tree(
     driver: SnapshotDriver, root: str, tmp_path: Path
 ) -> None:

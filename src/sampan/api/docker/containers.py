@@ -9,6 +9,7 @@ from sampan.api.docker import render
 from sampan.api.docker.context import Context, empty, reply
 from sampan.api.docker.listing import list_containers
 from sampan.engine.config import read_create
+from sampan.engine.sizes import container_sizes
 from sampan.errors import InvalidArgument, NotSupported
 
 if TYPE_CHECKING:
@@ -56,10 +57,7 @@ async def inspect(context: Context) -> Answer:
     live = engine.registry.find(context.parameters[0])
     shown = render.inspect(engine, live)
     if context.flag("size"):
-        usage = await asyncio.to_thread(engine.driver.usage, live.id)
-        shown["SizeRw"] = usage.bytes
-        image = await engine.images.find(live.record.image_id)
-        shown["SizeRootFs"] = usage.bytes + (image.size if image else 0)
+        shown["SizeRw"], shown["SizeRootFs"] = await container_sizes(engine, live.record)
     return reply(shown)
 
 

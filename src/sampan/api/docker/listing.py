@@ -6,7 +6,8 @@ import re
 from typing import TYPE_CHECKING, Any
 
 from sampan.api.docker.render import summary
-from sampan.errors import InvalidArgument, NotSupported
+from sampan.engine.sizes import container_sizes
+from sampan.errors import InvalidArgument, NotFound, NotSupported
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -139,6 +140,9 @@ async def list_containers(
         same = image is not None and image.id == record.image_id
         entry = summary(record, record.image_name if same else record.image_id)
         if size:
-            entry["SizeRw"] = engine.driver.usage(record.id).bytes
+            try:
+                entry["SizeRw"], entry["SizeRootFs"] = await container_sizes(engine, record)
+            except NotFound:
+                continue  # removed while the others were measured
         entries.append(entry)
     return entries

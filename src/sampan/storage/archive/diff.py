@@ -38,6 +38,7 @@ __all__ = [
     "Change",
     "changes_between",
     "changes_in_upper",
+    "size_between",
     "write_difference",
     "write_tree",
     "write_upper",
@@ -72,6 +73,21 @@ def changes_between(old: int, new: int) -> list[Change]:
     """The changes that make the tree ``old`` into ``new``. A directory in which something changed
     has changed; what was in a deleted directory is not listed."""
     return sorted(Change(step.path, step.kind) for step in _difference(old, new) if step.path)
+
+
+def size_between(old: int, new: int) -> int:
+    """Bytes of the files in ``new`` that ``old`` has not, or has otherwise."""
+    size = 0
+    seen: set[tuple[int, int]] = set()
+    for step in _difference(old, new):
+        status = step.status
+        if status is None or stat.S_ISDIR(status.st_mode):
+            continue
+        identity = status.st_dev, status.st_ino
+        if identity not in seen:
+            seen.add(identity)
+            size += status.st_size
+    return size
 
 
 def write_upper(

@@ -31,6 +31,7 @@ __all__ = [
     "OVERLAY_OPAQUE",
     "Merged",
     "attributes",
+    "files_size",
     "is_opaque",
     "is_whiteout",
     "open_directory",
@@ -46,6 +47,7 @@ OPEN_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _MACHINE = (b"security.selinux", b"security.ima", b"security.evm")
 _INSIDE = RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS | RESOLVE_NO_MAGICLINKS | RESOLVE_NO_XDEV
 _GONE = (ENOENT, ENOTDIR, ELOOP)
+_PATH_MAX = 4096  # bytes of a path that a system call takes, the NUL included
 
 
 def is_whiteout(status: os.stat_result) -> bool:
@@ -71,11 +73,31 @@ def open_directory(root: int, path: bytes) -> int | None:
     if not path:
         return os.open(".", OPEN_DIRECTORY, dir_fd=root)
     try:
-        return openat2(root, os.fsdecode(path), OPEN_DIRECTORY, resolve=_INSIDE)
+        if len(path) < _PATH_MAX:
+            return openat2(root, os.fsdecode(path), OPEN_DIRECTORY, resolve=_INSIDE)
+        return _open_deep(root, path)
     except KernelError as error:
         if error.errno in (*_GONE, EXDEV):
             return None
         raise
+
+
+def _open_deep(root: int, path: bytes) -> int:
+    """A directory whose path is longer than the kernel takes, in steps that it takes."""
+    here = os.open(".", OPEN_DIRECTORY, dir_fd=root)
+    try:
+        while path:
+            step = path
+            if len(path) >= _PATH_MAX:
+                step = path[: path.rindex(b"/", 0, _PATH_MAX)]
+            path = path[len(step) + 1 :]
+            below = openat2(here, os.fsdecode(step), OPEN_DIRECTORY, resolve=_INSIDE)
+            os.close(here)
+            here = below
+    except BaseException:
+        os.close(here)
+        raise
+    return here
 
 
 def scan(directory: int) -> Iterator[tuple[bytes, os.stat_result]]:
@@ -116,6 +138,25 @@ def walk(root: int, path: bytes = b"") -> Iterator[tuple[bytes, int, bytes, os.s
                     break
         finally:
             os.close(directory)
+
+
+def files_size(root: int) -> int:
+    """Bytes of the files below a directory as they say of themselves, each inode once.
+
+    Directories count for nothing: what Docker calls the size of a container or a volume.
+    """
+    size = 0
+    seen: set[tuple[int, int]] = set()
+    for _, _, _, status in walk(root):
+        if stat.S_ISDIR(status.st_mode):
+            continue
+        if status.st_nlink > 1:
+            identity = status.st_dev, status.st_ino
+            if identity in seen:
+                continue
+            seen.add(identity)
+        size += status.st_size
+    return size
 
 
 def attributes(where: int | bytes) -> dict[bytes, bytes]:

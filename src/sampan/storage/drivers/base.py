@@ -90,6 +90,9 @@ class SnapshotDriver(Protocol):
     def usage(self, name: str) -> Usage:
         """What the container holds for itself."""
 
+    def size(self, name: str) -> int:
+        """Bytes of the files that differ from the layers below."""
+
     def containers(self) -> dict[str, str]:
         """Every container on disk: its name, and the chain ID of its top layer."""
 

@@ -26,6 +26,7 @@ from sampan.errors import InvalidArgument, KernelError, NotSupported
 from sampan.kernel.mounts import fsconfig_create, fsconfig_string, fsopen
 from sampan.oci.runtime import Mount
 from sampan.storage.archive.diff import Change, changes_in_upper, write_upper
+from sampan.storage.archive.tree import files_size
 from sampan.storage.drivers.directory import DirectoryDriver
 
 if TYPE_CHECKING:
@@ -151,6 +152,11 @@ class OverlaidDriver(DirectoryDriver):
             upper, lower, system = self._opened(name, stack)
             nested = [(path, fd) for path, fd, _ in system]
             return write_upper(upper, out, lower=lower, nested=nested)
+
+    def size(self, name: str) -> int:
+        with ExitStack() as stack:
+            upper, _, system = self._opened(name, stack)
+            return files_size(upper) + sum(files_size(nested) for _, nested, _ in system)
 
     def graph(self, name: str) -> dict[str, str]:
         writable = f"{self.root}/rw/{name}"

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from sampan.errors import NotSupported
 from sampan.oci.runtime import Mount
-from sampan.storage.archive.diff import changes_between, write_difference
+from sampan.storage.archive.diff import changes_between, size_between, write_difference
 from sampan.storage.drivers.directory import DirectoryDriver
 from sampan.storage.drivers.trees import clone_tree
 
@@ -70,6 +70,10 @@ class Vfs(DirectoryDriver):
     def diff(self, name: str, out: Output) -> Written:
         with ExitStack() as stack:
             return write_difference(*self._opened(name, stack), out)
+
+    def size(self, name: str) -> int:
+        with ExitStack() as stack:
+            return size_between(*self._opened(name, stack))
 
     def graph(self, name: str) -> dict[str, str]:
         return {"RootDir": f"{self.root}/rw/{name}/fs"}
