@@ -44,16 +44,18 @@ class Zygote:
         self.pidfd = pidfd
         self.socket = sock
 
-    def spawn(self, request: Mapping[str, object]) -> socket.socket:
+    def spawn(
+        self, request: Mapping[str, object], stdio: tuple[int, int, int] | tuple[()] = ()
+    ) -> socket.socket:
         """Ask for a monitor; our end of the connection with it, blocking, is returned.
 
-        ``request`` holds the fields of ``messages.Spawn``. What becomes of it is said on the
-        connection: ``created`` or ``failed``, or its end if no monitor could be forked. Raises
-        Unavailable when the zygote has ended.
+        ``request`` holds the fields of ``messages.Spawn``, and ``stdio`` what its ``stdio`` says.
+        What becomes of it is said on the connection: ``created`` or ``failed``, or its end if no
+        monitor could be forked. Raises Unavailable when the zygote has ended.
         """
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         try:
-            protocol.send(self.socket, {"op": "spawn", **request}, (theirs.fileno(),))
+            protocol.send(self.socket, {"op": "spawn", **request}, (*stdio, theirs.fileno()))
         except OSError as error:
             ours.close()
             raise Unavailable("the zygote has ended; start another") from error

@@ -162,7 +162,7 @@ def _make_next(channel: int, lifeline: int) -> int:
     ours = protocol.connection(channel)
     try:
         body = protocol.body_of(packet, flags, fds[:-1])
-        child, at_once = make_container(body, ours, daemon)
+        child, at_once = make_container(body, fds[-4:-1], ours, daemon)
     except (SampanError, OSError) as error:
         daemon.tell({"event": "failed", "error": messages.error_fields(in_tree(error))})
         return 0
@@ -233,8 +233,13 @@ def _start(child: Child, at_once: bool, channel: socket.socket, daemon: _Daemon)
     return 0
 
 
-def make_container(body: bytes, channel: socket.socket, daemon: _Daemon) -> tuple[Child, bool]:
-    """Make the container of a spawn request, and report it to both; whether to start it now."""
+def make_container(
+    body: bytes, given: list[int], channel: socket.socket, daemon: _Daemon
+) -> tuple[Child, bool]:
+    """Make the container of a spawn request, and report it to both; whether to start it now.
+
+    ``given``: the descriptors that came with it.
+    """
     request, decoded = _decode(body)
     if decoded.process is not None and decoded.process.terminal != request.terminal:
         raise InvalidArgument("terminal: the request and spec.process.terminal contradict")
@@ -243,7 +248,9 @@ def make_container(body: bytes, channel: socket.socket, daemon: _Daemon) -> tupl
     try:
         fds = {"directory": directory, **_open(request, directory)}
         theirs: tuple[int, int, int] | None = None
-        if not request.terminal:
+        if request.stdio:
+            theirs = _given_stdio(request, given)
+        elif not request.terminal:
             theirs, ours = child_pipes(request.stdin)
             fds |= {name: fd for name, fd in zip(_STDIO, ours, strict=True) if fd >= 0}
         child = create(
@@ -272,6 +279,7 @@ def make_container(body: bytes, channel: socket.socket, daemon: _Daemon) -> tupl
                 "stdin": request.stdin,
                 "stdin_once": request.stdin_once,
                 "start": request.start,
+                "bound": request.bound,
                 "unshielded": _shield_monitor(),
                 "poststop": decoded.hooks is not None and bool(decoded.hooks.poststop),
             }
@@ -294,6 +302,16 @@ def make_container(body: bytes, channel: socket.socket, daemon: _Daemon) -> tupl
         }
     )
     return child, request.start
+
+
+def _given_stdio(request: Spawn, given: list[int]) -> tuple[int, int, int]:
+    if request.terminal or request.stdin or request.log is not None:
+        raise InvalidArgument(
+            "stdio: of what does not pass here there is no terminal, input or log"
+        )
+    if len(given) != 3:
+        raise InvalidArgument(f"stdio: expected three descriptors, not {len(given)}")
+    return given[0], given[1], given[2]
 
 
 def _decode(body: bytes) -> tuple[Spawn, Spec]:
@@ -352,7 +370,10 @@ def _report(
     memory = os.memfd_create("sampan-report", os.MFD_CLOEXEC)
     os.dup2(memory, REPORT, inheritable=False)
     os.writev(memory, [struct.pack("Q", len(text)), text, body])
-    watched = [CONTROL, *(numbers[name] for name in _WATCHED if name in numbers)]
+    watched = [numbers[name] for name in _WATCHED if name in numbers]
+    # The second place is for the daemon, whose end is no work for a monitor: where it is, it is
+    # watched as all others are.
+    watched = [-1, *watched, CONTROL] if made["bound"] else [CONTROL, *watched]
     poll_set = PollSet(len(watched) + 2)
     for index, number in enumerate((*watched, REPORT + 1 + len(fds)), 1):
         poll_set.watch(index, number)

@@ -73,7 +73,9 @@ class SeccompProgram(Message):
 
 class Spawn(Message):
     """One container. ``spec`` stays JSON here: it is decoded where it is used. ``seccomp`` stands
-    for its ``linux.seccomp``, for the container's further processes too."""
+    for its ``linux.seccomp``, for the container's further processes too. ``stdio``: descriptors 0,
+    1 and 2 came with the request, and no output passes through the monitor. ``bound``: the
+    container is killed when nobody is connected to its monitor any more."""
 
     id: str
     run_dir: str
@@ -89,6 +91,8 @@ class Spawn(Message):
     stdin_once: bool = False
     init: bool = False
     start: bool = False
+    stdio: bool = False
+    bound: bool = False
 
 
 class Plain(Message):

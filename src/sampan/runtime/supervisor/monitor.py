@@ -96,7 +96,7 @@ class Monitor:
         self._stdio = Stdio(self._loop, self._log, stdin_once=made["stdin_once"])
         if "terminal" in fds:
             self._stdio.use_terminal(fds["terminal"], made["stdin"])
-        else:
+        elif "stdout" in fds:
             self._stdio.use_pipes((fds.get("stdin", -1), fds["stdout"], fds["stderr"]))
         # Before the daemon's connection, and so before it in the loop's order.
         word = container.last_word()
@@ -134,6 +134,9 @@ class Monitor:
         self._on_children(0)
         while self._failure is None and (self._init_status is None or self._maker is not None):
             self._loop.turn()
+            if self._made["bound"] and self._server.deserted and self._init_status is None:
+                pidfd_send_signal(self._pidfd, signal.SIGKILL)
+                self._thaw()
         if self._failure is not None:
             self._undo(self._failure)
         elif self._init_status is not None:
@@ -181,10 +184,10 @@ class Monitor:
         at = time.time()
         code, number = exit_code(status)
         usage: Mapping[str, object] | None = None
-        oom = False
+        oom_kills = 0
         if self._group is not None:
             self._group.kill()
-            oom = code == 128 + signal.SIGKILL and self._group.oom_count() > 0
+            oom_kills = self._group.oom_count()
             usage = self._group.totals().to_json()
         self._state = "stopped"
         self._execs.end()
@@ -194,7 +197,8 @@ class Monitor:
         record = {
             "code": code,
             "signal": number,
-            "oom": oom,
+            "oom": code == 128 + signal.SIGKILL and oom_kills > 0,
+            "oom_kills": oom_kills,
             "at": at,
             "usage": usage,
             "log_dropped": self._log.dropped if self._log is not None else 0,
@@ -336,10 +340,15 @@ class Monitor:
                     continue
         else:
             pidfd_send_signal(self._pidfd, request.signal)
-        if request.signal == signal.SIGKILL and self._state == "paused" and self._group is not None:
-            self._group.thaw()  # A frozen process of cgroup v1 does not even die.
-            self._state = "running"
+        if request.signal == signal.SIGKILL:
+            self._thaw()
         return {}
+
+    def _thaw(self) -> None:
+        """A frozen process of cgroup v1 does not even die."""
+        if self._state == "paused" and self._group is not None:
+            self._group.thaw()
+            self._state = "running"
 
     def _pause(self, _: messages.Plain, fds: list[int], reply: Reply) -> Mapping[str, object]:
         self._require("running")

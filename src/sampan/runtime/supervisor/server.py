@@ -173,6 +173,11 @@ class Server:
         """Whether any daemon has not yet read what was sent to it."""
         return any(connection.pending for connection in self._connections)
 
+    @property
+    def deserted(self) -> bool:
+        """Whether nobody is connected."""
+        return not self._connections
+
     def close_listener(self) -> None:
         """Accept nobody any more, and remove the socket's name."""
         self._loop.forget(self._listener.fileno())
