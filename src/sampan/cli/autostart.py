@@ -12,7 +12,7 @@ import select
 import socket
 import sys
 
-from sampan.cli.client import DEFAULT_HOST
+from sampan.cli.settings import DEFAULT_HOST
 from sampan.errors import PermissionDenied, Unavailable
 
 __all__ = ["ensure"]

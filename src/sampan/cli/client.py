@@ -1,30 +1,32 @@
-"""HTTP to the daemon: over its Unix socket, or TCP, with the standard library's client.
+"""Requests to the daemon.
 
 A request that hijacks the connection (attach, exec) hands back the socket itself with not one byte
-read past the response's head.
+read past the response's head. The API version is negotiated as Docker's client does: a ping, whose
+connection the first request then uses.
 """
 
 from __future__ import annotations
 
-import http.client
 import json
 import os
-import socket
-import sys
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from sampan import __version__
-from sampan.errors import SampanError, Unavailable
+from sampan.cli.http import Response, send
+from sampan.cli.transport import connect, unreachable
+from sampan.errors import SampanError
 
 if TYPE_CHECKING:
+    import socket
     from collections.abc import Iterator
     from typing import IO
 
-__all__ = ["DEFAULT_HOST", "ApiError", "Client", "host_from_environment"]
+    from sampan.cli.settings import Endpoint, Settings
 
-DEFAULT_HOST = "unix:///run/sampan/sampan.sock"
-API = "/v1.51"
+__all__ = ["API_VERSION", "ApiError", "Client"]
+
+API_VERSION = "1.51"
 AGENT = f"Sampan-Client/{__version__} (linux)"
 
 
@@ -36,42 +38,31 @@ class ApiError(SampanError):
         self.status = status
 
 
-def host_from_environment(flag: str) -> str:
-    """``-H`` first, then SAMPAN_HOST, then DOCKER_HOST, then the default socket."""
-    return flag or os.environ.get("SAMPAN_HOST") or os.environ.get("DOCKER_HOST") or DEFAULT_HOST
-
-
-class _Unbuffered(http.client.HTTPResponse):
-    """Reads no byte past the head, so that the socket can be handed over."""
-
-    def __init__(self, sock: socket.socket, *arguments: Any, **more: Any) -> None:
-        super().__init__(sock, *arguments, **more)
-        self.fp = sock.makefile("rb", 0)  # type: ignore[assignment]  # readline is all it uses
-
-
-class _Connection(http.client.HTTPConnection):
-    def __init__(self, host: str) -> None:
-        self.place = host
-        super().__init__("sampan")
-
-    def connect(self) -> None:
-        kind, _, where = self.place.partition("://")
-        if kind == "unix":
-            sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-            sock.connect(where)
-        elif kind in ("tcp", "http"):
-            name, _, port = where.rstrip("/").rpartition(":")
-            sock = socket.create_connection((name.strip("[]"), int(port or 2375)))
-        else:
-            raise Unavailable(f"{self.place}: expected unix:///path or tcp://host:port")
-        self.sock = sock
-
-
 class Client:
     """One daemon. Each request has a connection of its own: hijacks and streams never mix."""
 
-    def __init__(self, host: str) -> None:
-        self.host = host
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self._endpoint: Endpoint | None = None
+        self._prefix: str | None = None
+        self._idle: socket.socket | None = None
+
+    @property
+    def endpoint(self) -> Endpoint:
+        """Where the daemon is. Raises InvalidArgument, NotFound for a context nobody made."""
+        if self._endpoint is None:
+            self._endpoint = self.settings.endpoint()
+        return self._endpoint
+
+    @property
+    def host(self) -> str:
+        """The daemon's address as a URL."""
+        return self.endpoint.host
+
+    @property
+    def api_version(self) -> str:
+        """The version both sides speak; DOCKER_API_VERSION overrides it. Raises Unavailable."""
+        return self._versioned().removeprefix("/v")
 
     def request(
         self,
@@ -82,29 +73,17 @@ class Client:
         *,
         stream: IO[bytes] | None = None,
         headers: dict[str, str] | None = None,
-    ) -> http.client.HTTPResponse:
+    ) -> Response:
         """The response with its body unread; ``body`` is sent as JSON, ``stream`` chunked."""
-        connection = _Connection(self.host)
-        sent = {"User-Agent": AGENT, **(headers or {})}
+        sent = dict(headers or {})
         data: object = None
         if stream is not None:
-            sent["Content-Type"] = "application/x-tar"
+            sent.setdefault("Content-Type", "application/x-tar")
             data = stream
         elif body is not None:
             sent["Content-Type"] = "application/json"
             data = json.dumps(body).encode()
-        try:
-            connection.request(
-                method,
-                API + path + _encode(query),
-                body=data,  # type: ignore[arg-type]  # bytes, a file, or None
-                headers=sent,
-                encode_chunked=stream is not None,
-            )
-            response = connection.getresponse()
-        except (OSError, http.client.HTTPException) as error:
-            raise self._unreachable(error) from error
-        return _checked(response)
+        return self._send(method, path, query, data, sent)[0]
 
     def call(
         self,
@@ -124,9 +103,10 @@ class Client:
         query: dict[str, object] | None = None,
         *,
         stream: IO[bytes] | None = None,
+        headers: dict[str, str] | None = None,
     ) -> Iterator[dict[str, Any]]:
         """A stream of JSON objects, one a line."""
-        for line in self.request(method, path, query, stream=stream):
+        for line in self.request(method, path, query, stream=stream, headers=headers):
             if line.strip():
                 yield json.loads(line)
 
@@ -134,31 +114,60 @@ class Client:
         self, path: str, query: dict[str, object] | None = None, body: object = None
     ) -> socket.socket:
         """POST and take the connection over: a raw stream both ways."""
-        connection = _Connection(self.host)
-        connection.response_class = _Unbuffered
-        headers = {"Connection": "Upgrade", "Upgrade": "tcp", "User-Agent": AGENT}
+        headers = {"Connection": "Upgrade", "Upgrade": "tcp"}
         data = None
         if body is not None:
             headers["Content-Type"] = "application/json"
             data = json.dumps(body).encode()
-        try:
-            connection.request("POST", API + path + _encode(query), body=data, headers=headers)
-            response = connection.getresponse()
-        except (OSError, http.client.HTTPException) as error:
-            raise self._unreachable(error) from error
-        _checked(response)
-        taken = connection.sock
-        if taken is None:
-            raise Unavailable(f"{path}: the daemon closed the connection it should have upgraded")
-        connection.sock = None
-        return taken
+        return self._send("POST", path, query, data, headers)[1]
 
-    def _unreachable(self, error: Exception) -> Unavailable:
-        reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-        return Unavailable(
-            f"cannot reach the daemon at {self.host}: {reason}. Is it running? "
-            f"Start it with: {os.path.basename(sys.argv[0]) or 'sampan'} daemon"
-        )
+    def ping(self) -> Response:
+        """The daemon's first words: its headers name API version, platform and builder."""
+        response, sock = self._exchange("HEAD", "/_ping", {}, None)
+        if response.reusable:
+            self._idle = sock
+        return response
+
+    def _versioned(self) -> str:
+        if self._prefix is None:
+            wanted = os.environ.get("DOCKER_API_VERSION", "").removeprefix("v")
+            if not wanted:
+                served = self.ping().headers.get("api-version") or "1.24"
+                wanted = min(served, API_VERSION, key=_ordered)
+            self._prefix = f"/v{wanted}"
+        return self._prefix
+
+    def _send(
+        self,
+        method: str,
+        path: str,
+        query: dict[str, object] | None,
+        body: object,
+        headers: dict[str, str],
+    ) -> tuple[Response, socket.socket]:
+        target = self._versioned() + path + _encode(query)
+        response, sock = self._exchange(method, target, headers, body)
+        return _checked(response), sock
+
+    def _exchange(
+        self, method: str, target: str, headers: dict[str, str], body: object
+    ) -> tuple[Response, socket.socket]:
+        """Raises Unavailable, PermissionDenied."""
+        try:
+            sock, self._idle = self._idle or connect(self.endpoint), None
+            send(sock, method, target, self._headers(headers), body)
+            return Response(sock, method), sock
+        except OSError as error:
+            raise unreachable(self.host, error) from error
+
+    def _headers(self, headers: dict[str, str]) -> dict[str, str]:
+        configured = self.settings.config().get("HttpHeaders")
+        ours = {"User-Agent": AGENT, **headers}
+        return {**configured, **ours} if isinstance(configured, dict) else ours
+
+
+def _ordered(version: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in version.split(".") if part.isdigit())
 
 
 def _encode(query: dict[str, object] | None) -> str:
@@ -177,7 +186,7 @@ def _parameter(value: object) -> str:
     return json.dumps(value) if isinstance(value, dict) else str(value)
 
 
-def _checked(response: http.client.HTTPResponse) -> http.client.HTTPResponse:
+def _checked(response: Response) -> Response:
     if response.status < 400:
         return response
     text = response.read().decode(errors="replace")

@@ -1,71 +1,48 @@
-"""The table of commands, and what each command's module offers.
+"""The table of commands, and where each one's code is.
 
-A module of ``sampan.cli.commands`` defines functions ``name(client, argv) -> exit status``. The
-table says which, so that a command imports its own module and no other.
+A module of ``sampan.cli.commands`` defines functions ``name(client, argv) -> exit status``. A
+command imports its own module and no other, so that the table is what every start pays for. One
+row a command; a group's subcommand names a row, so that ``container ls`` is ``ps``.
 """
 
 from __future__ import annotations
 
-__all__ = ["COMMANDS", "GROUPS", "SUMMARIES"]
+__all__ = ["COMMANDS", "COMMON", "GROUPS", "HIDDEN", "LATER", "NEVER", "SUMMARIES"]
 
-# command: module under sampan.cli.commands, function
-COMMANDS: dict[str, tuple[str, str]] = {
-    "attach": ("attach", "attach"),
-    "create": ("run", "create"),
-    "daemon": ("daemon", "daemon"),
-    "exec": ("execute", "execute"),
-    "history": ("images", "history"),
-    "images": ("images", "images"),
-    "import": ("archives", "import_"),
-    "info": ("system", "info"),
-    "inspect": ("inspect", "inspect"),
-    "kill": ("lifecycle", "kill"),
-    "load": ("archives", "load"),
-    "logs": ("logs", "logs"),
-    "pause": ("lifecycle", "pause"),
-    "ps": ("listing", "ps"),
-    "rename": ("lifecycle", "rename"),
-    "rm": ("lifecycle", "remove"),
-    "rmi": ("images", "remove"),
-    "run": ("run", "run"),
-    "save": ("archives", "save"),
-    "start": ("lifecycle", "start"),
-    "stop": ("lifecycle", "stop"),
-    "tag": ("images", "tag"),
-    "unpause": ("lifecycle", "unpause"),
-    "version": ("system", "version"),
-    "wait": ("lifecycle", "wait"),
+# command: module under sampan.cli.commands, function, summary
+COMMANDS: dict[str, tuple[str, str, str]] = {
+    "attach": ("attach", "attach", "Bring a running container's streams to this terminal"),
+    "create": ("run", "create", "Make a container from an image without starting it"),
+    "daemon": ("daemon", "daemon", "Run the daemon"),
+    "exec": ("execute", "execute", "Run a command in a running container"),
+    "history": ("images", "history", "Show an image's layers and what made them"),
+    "images": ("images", "images", "List images"),
+    "import": ("archives", "import_", "Make an image from a root file system's tar"),
+    "info": ("system", "info", "Show what the daemon has and what the machine offers"),
+    "inspect": ("inspect", "inspect", "Show all the daemon knows of objects"),
+    "kill": ("lifecycle", "kill", "Send containers a signal, SIGKILL unless told otherwise"),
+    "load": ("archives", "load", "Load images from an archive"),
+    "logs": ("logs", "logs", "Print what a container has written"),
+    "pause": ("lifecycle", "pause", "Freeze every process of containers"),
+    "ps": ("listing", "ps", "List containers"),
+    "rename": ("lifecycle", "rename", "Give a container another name"),
+    "rm": ("lifecycle", "remove", "Remove containers"),
+    "rmi": ("images", "remove", "Remove images"),
+    "run": ("run", "run", "Make a container from an image and run it"),
+    "save": ("archives", "save", "Write images as an archive"),
+    "start": ("lifecycle", "start", "Start containers that do not run"),
+    "stop": ("lifecycle", "stop", "Ask containers to end, and end them after a time-out"),
+    "tag": ("images", "tag", "Give an image another name"),
+    "unpause": ("lifecycle", "unpause", "Thaw containers"),
+    "version": ("system", "version", "Show the versions of client and daemon"),
+    "wait": ("lifecycle", "wait", "Wait for containers to end and print their exit statuses"),
 }
 
-SUMMARIES = {
-    "attach": "Attach local standard input, output, and error streams to a running container",
-    "create": "Create a new container",
-    "daemon": "Run the daemon",
-    "exec": "Execute a command in a running container",
-    "history": "Show the history of an image",
-    "images": "List images",
-    "import": "Import the contents from a tarball to create a filesystem image",
-    "info": "Display system-wide information",
-    "inspect": "Return low-level information on objects",
-    "kill": "Kill one or more running containers",
-    "load": "Load an image from a tar archive or STDIN",
-    "logs": "Fetch the logs of a container",
-    "pause": "Pause all processes within one or more containers",
-    "ps": "List containers",
-    "rename": "Rename a container",
-    "rm": "Remove one or more containers",
-    "rmi": "Remove one or more images",
-    "run": "Create and run a new container from an image",
-    "save": "Save one or more images to a tar archive (streamed to STDOUT by default)",
-    "start": "Start one or more stopped containers",
-    "stop": "Stop one or more running containers",
-    "tag": "Create a tag TARGET_IMAGE that refers to SOURCE_IMAGE",
-    "unpause": "Unpause all processes within one or more containers",
-    "version": "Show the version information",
-    "wait": "Block until one or more containers stop, then print their exit codes",
-}
+# Listed first in the help: what a first hour needs.
+COMMON = ("run", "exec", "ps", "logs", "images", "load", "import", "rm", "version", "info")
 
-# `sampan container ls` is `sampan ps`: a group's subcommand names a command of the table.
+HIDDEN: tuple[str, ...] = ()
+
 _CONTAINER = """attach create exec inspect kill logs pause rename rm run start stop unpause
 wait""".split()
 GROUPS: dict[str, dict[str, str]] = {
@@ -80,4 +57,31 @@ GROUPS: dict[str, dict[str, str]] = {
         **dict.fromkeys(("rm", "remove"), "rmi"),
     },
     "system": {"info": "info"},
+}
+SUMMARIES = {
+    "container": "Manage containers",
+    "image": "Manage images",
+    "system": "The daemon and what it keeps",
+}
+
+# Docker's commands that have no door here yet, or never will: refused by name, with the reason.
+_NO_SWARM = "this engine runs on one machine: it has no swarm"
+_NO_PLUGINS = "this engine has no plugins"
+_NO_NOTARY = "image signatures by Notary are not supported"
+LATER: dict[str, str] = {
+    "build": "building images is not there yet: import or load one",
+    "builder": "building images is not there yet: import or load one",
+    "bake": "building images is not there yet: import or load one",
+    "buildx": "building images is not there yet: import or load one",
+    "image build": "building images is not there yet: import or load one",
+    "checkpoint": "checkpoints are not there yet",
+    "compose": "use the docker-compose program: set DOCKER_HOST to this daemon's socket",
+    "manifest": "manifest lists are not there yet",
+    "search": "searching registries is not there yet",
+}
+NEVER: dict[str, str] = {
+    **dict.fromkeys(("config", "node", "secret", "service", "stack", "swarm"), _NO_SWARM),
+    "plugin": _NO_PLUGINS,
+    "trust": _NO_NOTARY,
+    "volume update": "cluster volumes: " + _NO_SWARM,
 }

@@ -48,7 +48,6 @@ CREATE = [
     Flag("env-file", "list", "Read in a file of environment variables"),
     Flag("expose", "list", "Expose a port or a range of ports"),
     Flag("group-add", "list", "Add additional groups to join"),
-    Flag("help", "bool", "Print this text"),
     Flag("hostname", "str", "Container host name", short="h"),
     Flag("init", "bool", "Run an init inside the container that forwards signals and reaps"),
     Flag("interactive", "bool", "Keep STDIN open even if not attached", short="i"),

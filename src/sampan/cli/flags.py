@@ -10,15 +10,26 @@ argparse is not used: it reads flags after the first argument as its own, cannot
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from sampan.errors import InvalidArgument
 
-__all__ = ["Flag", "Values", "parse", "usage"]
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+__all__ = ["Flag", "UsageError", "Values", "number", "options", "parse", "usage"]
+
+
+class UsageError(InvalidArgument):
+    """The command line itself is wrong: a flag that is not one, a value of the wrong kind."""
 
 
 class Flag:
-    """One flag: ``kind`` is bool, str, int, list or bytes ("512m"), ``short`` one letter or "".
+    """One flag: ``kind`` is one of those below, ``short`` one letter or "".
 
-    A ``list`` collects repetitions. A flag with ``refused`` is known and not done: using it is an
+    bool; str; int; bytes ("512m"); duration ("1m30s", kept in nanoseconds); list, which collects
+    repetitions; strings, which also splits at commas. Without a help text a flag is known but not
+    shown: another name's old spelling. With ``refused`` it is known and not done: using it is an
     error that says why.
     """
 
@@ -39,7 +50,7 @@ class Flag:
         self.kind = kind
         self.help = help
         self.short = short
-        self.hint = hint or {"bool": "", "str": "string", "bytes": "bytes"}.get(kind, kind)
+        self.hint = hint or {"bool": "", "str": "string", "strings": "list"}.get(kind, kind)
         self.default = default
         self.refused = refused
 
@@ -68,12 +79,12 @@ class Values:
         return value if isinstance(value, str) else default
 
     def number(self, name: str, default: int = 0) -> int:
-        """An int or bytes flag."""
+        """An int, bytes or duration flag."""
         value = self.values.get(name, default)
         return value if isinstance(value, int) else default
 
     def items(self, name: str) -> list[str]:
-        """A list flag, in order."""
+        """A list or strings flag, in order."""
         value = self.values.get(name)
         return list(value) if isinstance(value, list) else []
 
@@ -86,12 +97,13 @@ def parse(command: str, flags: list[Flag], argv: list[str], *, interspersed: boo
     arguments: list[str] = []
     rest = list(argv)
 
-    def wrong(what: str) -> InvalidArgument:
-        return InvalidArgument(f"{what}\nSee 'sampan {command} --help'.")
+    def wrong(what: str) -> UsageError:
+        shown = f"sampan {command}" if command else "sampan"
+        return UsageError(f"{what}\nSee '{shown} --help'.")
 
     def take(flag: Flag, shown: str, value: str | None) -> None:
         if flag.refused:
-            raise InvalidArgument(f"{shown}: {flag.refused}")
+            raise UsageError(f"{shown}: {flag.refused}")
         if flag.kind == "bool":
             values[flag.name] = _boolean(value, shown)
             return
@@ -99,13 +111,12 @@ def parse(command: str, flags: list[Flag], argv: list[str], *, interspersed: boo
             if not rest:
                 raise wrong(f"flag needs an argument: {shown}")
             value = rest.pop(0)
-        if flag.kind == "list":
-            values.setdefault(flag.name, [])
-            known = values[flag.name]
+        if flag.kind in ("list", "strings"):
+            known = values.setdefault(flag.name, [])
             assert isinstance(known, list)
-            known.append(value)
-        elif flag.kind in ("int", "bytes"):
-            values[flag.name] = _number(flag, value, shown)
+            known += [value] if flag.kind == "list" else value.split(",")
+        elif flag.kind in _PARSERS:
+            values[flag.name] = number(flag.kind, value, shown)
         else:
             values[flag.name] = value
 
@@ -123,7 +134,7 @@ def parse(command: str, flags: list[Flag], argv: list[str], *, interspersed: boo
         if word.startswith("--"):
             name, equals, value = word[2:].partition("=")
             if name not in long:
-                raise wrong(f"unknown flag: --{name}")
+                raise wrong(f"unknown flag: --{name}{_meant(name, long)}")
             take(long[name], f"--{name}", value if equals else None)
             continue
         letters = word[1:]
@@ -142,18 +153,28 @@ def parse(command: str, flags: list[Flag], argv: list[str], *, interspersed: boo
 
 def usage(command: str, synopsis: str, summary: str, flags: list[Flag]) -> str:
     """The text of ``--help``."""
-    lines = ["Usage:  " + " ".join(filter(None, ("sampan", command, synopsis))), "", summary]
-    shown = [flag for flag in flags if not flag.refused and flag.help]
-    if shown:
-        lines += ["", "Options:"]
-        left = [
-            f"{'-' + f.short + ',' if f.short else '   '} --{f.name} {f.hint}".rstrip()
-            for f in sorted(shown, key=lambda f: f.name)
-        ]
-        width = max(map(len, left)) + 3
-        texts = [f.help for f in sorted(shown, key=lambda f: f.name)]
-        lines += [f"  {name:<{width}}{text}" for name, text in zip(left, texts, strict=True)]
-    return "\n".join(lines)
+    first = "Usage:  " + " ".join(filter(None, ("sampan", command, synopsis)))
+    return "\n\n".join(filter(None, (first, summary, options(flags))))
+
+
+def options(flags: list[Flag], title: str = "Options") -> str:
+    """The flags as lines; those that are refused or have no text are left out."""
+    shown = sorted((f for f in flags if f.help and not f.refused), key=lambda f: f.name)
+    if not shown:
+        return ""
+    left = [
+        f"{'-' + f.short + ',' if f.short else '   '} --{f.name} {f.hint}".rstrip() for f in shown
+    ]
+    width = max(map(len, left)) + 3
+    lines = [f"  {name:<{width}}{f.help}" for name, f in zip(left, shown, strict=True)]
+    return "\n".join([f"{title}:", *lines])
+
+
+def _meant(name: str, known: dict[str, Flag]) -> str:
+    from sampan.cli.overview import nearest
+
+    close = nearest(name, [other for other, flag in known.items() if flag.help])
+    return f" (did you mean --{close[0]}?)" if close else ""
 
 
 def _boolean(value: str | None, shown: str) -> bool:
@@ -161,30 +182,56 @@ def _boolean(value: str | None, shown: str) -> bool:
         return True
     if value.lower() in ("0", "f", "false"):
         return False
-    raise InvalidArgument(f'invalid argument "{value}" for {shown}: expected true or false')
+    raise UsageError(f'invalid argument "{value}" for {shown}: expected true or false')
 
 
-_UNITS = {"b": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40, "p": 1 << 50}
+_BINARY = {"b": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40, "p": 1 << 50}
+_SECONDS = {"ns": 1, "us": 1_000, "µs": 1_000, "ms": 1_000_000, "s": 10**9}
+_SECONDS |= {"m": 60 * 10**9, "h": 3600 * 10**9}
 
 
-def _number(flag: Flag, value: str, shown: str) -> int:
-    text = value.strip().lower()
-    if flag.kind == "int":
-        try:
-            return int(text)
-        except ValueError:
-            raise InvalidArgument(
-                f'invalid argument "{value}" for {shown}: expected a whole number'
-            ) from None
-    stem = text.removesuffix("ib") if text.endswith("ib") else text
-    if stem.endswith("b") and len(stem) > 1 and stem[-2] in _UNITS and stem[-2] != "b":
+def number(kind: str, value: str, shown: str) -> int:
+    """A value of the kind int, bytes or duration, given for what is ``shown``."""
+    parser, wanted = _PARSERS[kind]
+    try:
+        return parser(value.strip())
+    except (ValueError, OverflowError):
+        raise UsageError(f'invalid argument "{value}" for {shown}: expected {wanted}') from None
+
+
+def _bytes(text: str) -> int:
+    stem = text.lower()
+    stem = stem.removesuffix("ib") if stem.endswith("ib") else stem
+    if stem.endswith("b") and len(stem) > 1 and stem[-2] in _BINARY and stem[-2] != "b":
         stem = stem[:-1]
     unit = 1
-    if stem and stem[-1] in _UNITS:
-        unit, stem = _UNITS[stem[-1]], stem[:-1]
-    try:
-        return int(float(stem) * unit)
-    except ValueError:
-        raise InvalidArgument(
-            f'invalid argument "{value}" for {shown}: expected a size such as 512m or 2g'
-        ) from None
+    if stem and stem[-1] in _BINARY:
+        unit, stem = _BINARY[stem[-1]], stem[:-1]
+    return int(float(stem) * unit)
+
+
+def _duration(text: str) -> int:
+    """Go's form of a length of time, in nanoseconds: "1h", "1m30s", "1.5s", "0"."""
+    sign = -1 if text.startswith("-") else 1
+    rest = text.lstrip("+-")
+    if rest == "0":
+        return 0
+    total = 0.0
+    while rest:
+        digits = rest.lstrip("0123456789.")
+        amount = float(rest[: len(rest) - len(digits)])
+        rest = digits.lstrip("nuµmsh")
+        unit = digits[: len(digits) - len(rest)]
+        if unit not in _SECONDS:
+            raise ValueError(text)
+        total += amount * _SECONDS[unit]
+    if not text:
+        raise ValueError(text)
+    return sign * round(total)
+
+
+_PARSERS: dict[str, tuple[Callable[[str], int], str]] = {
+    "int": (int, "a whole number"),
+    "bytes": (_bytes, "a size such as 512m or 2g"),
+    "duration": (_duration, "a length of time such as 30s or 1m30s"),
+}

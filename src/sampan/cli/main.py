@@ -1,7 +1,8 @@
 """Where ``sampan`` begins: global flags, then the command's own module.
 
-Exit status: the command's; 125 where the daemon or this client failed, 126 and 127 where the
-container's command could not be executed or was not found (Docker's ``run``); 1 otherwise.
+Exit status: the command's own; for ``run`` that of the container, 125 where it could not be run,
+126 and 127 where its program could not be executed or was not found; 125 for a flag that is not
+one; 1 for other failures. These are Docker's.
 """
 
 from __future__ import annotations
@@ -10,20 +11,32 @@ import importlib
 import sys
 
 from sampan import __version__
-from sampan.cli.command import COMMANDS, GROUPS, SUMMARIES
-from sampan.cli.flags import Flag, parse, usage
+from sampan.cli.command import COMMANDS, GROUPS, HIDDEN, LATER, NEVER
+from sampan.cli.flags import Flag, UsageError, parse
 from sampan.errors import SampanError
 
-__all__ = ["main"]
+__all__ = ["GLOBAL", "main"]
 
-_GLOBAL = [
-    Flag("host", "str", "Daemon socket to connect to", short="H"),
+GLOBAL = [
+    Flag("config", "str", "Directory of this client's configuration (~/.docker)"),
+    Flag("context", "str", "Talk to the daemon of this context", short="c"),
     Flag("debug", "bool", "Show a traceback when this client fails", short="D"),
     Flag("help", "bool", "Print this text", short="h"),
-    Flag("version", "bool", "Print version information and quit", short="v"),
+    Flag("host", "list", "Talk to the daemon at this address", short="H"),
+    Flag(
+        "log-level",
+        "str",
+        "debug, info, warn, error or fatal: warnings are left out above warn",
+        short="l",
+    ),
+    Flag("tls", "bool", "Use TLS without verifying the daemon's certificate"),
+    Flag("tlscacert", "str", "Trust certificates signed by this authority", hint="file"),
+    Flag("tlscert", "str", "Show the daemon this certificate", hint="file"),
+    Flag("tlskey", "str", "The key of that certificate", hint="file"),
+    Flag("tlsverify", "bool", "Use TLS and verify the daemon's certificate"),
+    Flag("version", "bool", "Print this client's version", short="v"),
 ]
-# Failing before a container runs is told from the container's own failure by 125.
-_RUNS_A_CONTAINER = ("run", "create", "exec")
+_LEVELS = ("debug", "info", "warn", "error", "fatal")
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -32,62 +45,77 @@ def main(argv: list[str] | None = None) -> int:
     name = ""
     debug = False
     try:
-        options = parse("", _GLOBAL, words, interspersed=False)
+        options = parse("", GLOBAL, words, interspersed=False)
         debug = options.flag("debug")
+        level = options.text("log-level", "info")
+        if level not in _LEVELS:
+            raise UsageError(f"--log-level: {level}: expected {', '.join(_LEVELS)}")
         if options.flag("version"):
             print(f"Sampan version {__version__}")
             return 0
         if options.flag("help") or options.arguments in ([], ["help"]):
-            print(_help())
+            from sampan.cli.overview import overview
+
+            print(overview(GLOBAL))
             return 0
         name, rest = _resolve(options.arguments)
-        module, function = COMMANDS[name]
+        if not name:
+            return 0
+        module, function, _ = COMMANDS[name]
         command = getattr(importlib.import_module(f"sampan.cli.commands.{module}"), function)
         if name == "daemon":
-            return int(command(rest, options.text("host")))
-        from sampan.cli.client import Client, host_from_environment
+            return int(command(rest, next(iter(options.items("host")), "")))
+        from sampan.cli.client import Client
+        from sampan.cli.settings import Settings
 
-        return int(command(Client(host_from_environment(options.text("host"))), rest))
+        return int(command(Client(Settings(options)), rest))
     except SampanError as error:
         if debug:
             raise
-        print(f"sampan: {error.message}", file=sys.stderr)
-        return error.exit_code if name in _RUNS_A_CONTAINER else 1
+        from sampan.cli.commands.common import report
+
+        report(error, name)
+        return _status(name, error)
     except KeyboardInterrupt:
         return 130
     except BrokenPipeError:
-        return 141
+        return _reader_left()
 
 
 def _resolve(words: list[str]) -> tuple[str, list[str]]:
+    """The command's name in the table and its own words; "" where a group's help was printed."""
     name, rest = words[0], words[1:]
     if name == "help" and rest:
         return _resolve([*rest, "--help"])
     if name in GROUPS:
         group = GROUPS[name]
         if not rest or rest[0] in ("--help", "-h"):
-            print(_group_help(name))
-            raise SystemExit(0)
-        if rest[0] not in group:
-            raise SampanError(f"unknown command: {name} {rest[0]}\n\n{_group_help(name)}")
-        return group[rest[0]], rest[1:]
-    if name not in COMMANDS:
-        raise SampanError(f"unknown command: {name}\nSee 'sampan --help'.")
-    return name, rest
+            from sampan.cli.overview import group_overview
+
+            print(group_overview(name))
+            return "", []
+        if rest[0] in group:
+            return group[rest[0]], rest[1:]
+        name = f"{name} {rest[0]}"
+    elif name in COMMANDS or name in HIDDEN:
+        return name, rest
+    reason = LATER.get(name) or NEVER.get(name)
+    if reason:
+        raise SampanError(f"{name}: {reason}")
+    from sampan.cli.overview import unknown
+
+    raise SampanError(unknown(name))
 
 
-def _help() -> str:
-    commands = "\n".join(f"  {name:<10}{SUMMARIES[name]}" for name in sorted(COMMANDS))
-    text = usage("", "[OPTIONS] COMMAND", "A container engine", _GLOBAL)
-    groups = ", ".join(sorted(GROUPS))
-    return (
-        f"{text}\n\nCommands:\n{commands}\n\nGroups: {groups}\n\n"
-        "Run 'sampan COMMAND --help' for more on a command.\n"
-        "First steps: sampan run --rm host echo hello"
-    )
+def _status(name: str, error: SampanError) -> int:
+    if isinstance(error, UsageError):
+        return error.exit_code
+    return error.exit_code if name == "run" else 1
 
 
-def _group_help(name: str) -> str:
-    known = sorted(GROUPS[name].items())
-    lines = "\n".join(f"  {sub:<10}{SUMMARIES[command]}" for sub, command in known)
-    return f"Usage:  sampan {name} COMMAND\n\nCommands:\n{lines}"
+def _reader_left() -> int:
+    """Standard output's reader is gone: end as other filters do, without a word at exit."""
+    import os
+
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+    return 141

@@ -102,7 +102,12 @@ def print_rows(
 
 
 def _align(lines: list[list[str]]) -> None:
-    widths = [max(len(line[i]) for line in lines if i < len(line)) for i in range(len(lines[0]))]
+    """Columns as Docker's: three spaces apart, ten wide at least, the last as long as it is."""
+    widths: list[int] = []
     for line in lines:
-        cells = [f"{cell:<{width}}" for cell, width in zip(line, widths, strict=False)]
-        print("   ".join(cells).rstrip())
+        widths += [10] * (len(line) - 1 - len(widths))
+        for number, cell in enumerate(line[:-1]):
+            widths[number] = max(widths[number], len(cell) + 3)
+    for line in lines:
+        cells = [f"{cell:<{width}}" for cell, width in zip(line[:-1], widths, strict=False)]
+        print("".join(cells) + line[-1])

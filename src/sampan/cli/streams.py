@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from sampan.errors import InvalidArgument
 
 if TYPE_CHECKING:
-    from typing import IO
+    from sampan.cli.http import Response
 
 __all__ = ["DetachKeys", "Frames", "copy_frames", "pump"]
 
@@ -83,11 +83,10 @@ def _key(name: str) -> bytes:
     )
 
 
-def copy_frames(source: IO[bytes], raw: bool) -> None:
+def copy_frames(source: Response, raw: bool) -> None:
     """Copy a response's body to standard output and error until it ends."""
     frames = Frames(raw)
-    read = getattr(source, "read1", source.read)
-    while data := read(_CHUNK):
+    while data := source.read1(_CHUNK):
         frames.feed(data)
 
 

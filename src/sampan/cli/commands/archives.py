@@ -13,6 +13,7 @@ from sampan.errors import InvalidArgument, SampanError
 
 if TYPE_CHECKING:
     from sampan.cli.client import Client
+    from sampan.cli.http import Response
 
 __all__ = ["import_", "load", "save"]
 
@@ -116,8 +117,8 @@ def save(client: Client, argv: list[str]) -> int:
     return 0
 
 
-def _copy(source: IO[bytes], target: IO[bytes]) -> None:
-    while data := source.read(_CHUNK):
+def _copy(source: Response, target: IO[bytes]) -> None:
+    while data := source.read1(_CHUNK):
         target.write(data)
     target.flush()
 

@@ -5,15 +5,26 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING
 
+from sampan.cli.client import ApiError
 from sampan.cli.flags import Flag, Values, parse, usage
 from sampan.errors import InvalidArgument, SampanError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["HELP", "each", "filters", "read"]
+__all__ = ["DESCRIBE", "Described", "each", "filters", "read", "report"]
 
-HELP = Flag("help", "bool", "Print this text")
+DESCRIBE: list[str] = []
+"""Given as a command's argv (this very list), makes ``read`` raise Described."""
+
+
+class Described(Exception):
+    """What a command would read, instead of its being run: for shell completion and tests."""
+
+    def __init__(self, synopsis: str, flags: list[Flag]) -> None:
+        super().__init__(synopsis)
+        self.synopsis = synopsis
+        self.flags = flags
 
 
 def read(
@@ -28,7 +39,10 @@ def read(
     interspersed: bool = True,
 ) -> Values | None:
     """Parse, or print the help and return None; counts arguments between ``least`` and ``most``."""
-    known = flags if any(flag.name == "help" for flag in flags) else [*flags, HELP]
+    h = "" if any(flag.short == "h" for flag in flags) else "h"
+    known = [*flags, Flag("help", "bool", "Print this text", short=h)]
+    if argv is DESCRIBE:
+        raise Described(synopsis, known)
     values = parse(name, known, argv, interspersed=interspersed)
     if values.flag("help"):
         print(usage(name, synopsis, summary, known))
@@ -49,6 +63,17 @@ def read(
     return values
 
 
+def report(error: SampanError, name: str = "") -> None:
+    """Say what failed; a daemon's refusal as Docker's client says it. ``name``: the command."""
+    said = error.message
+    if isinstance(error, ApiError):
+        said = f"Error response from daemon: {said}"
+        if name != "run":
+            print(said, file=sys.stderr)
+            return
+    print(f"sampan: {said}", file=sys.stderr)
+
+
 def each(names: list[str], act: Callable[[str], object], echo: bool = True) -> int:
     """Act on every name, print those that went well, report the others; 1 if any failed."""
     status = 0
@@ -56,7 +81,7 @@ def each(names: list[str], act: Callable[[str], object], echo: bool = True) -> i
         try:
             result = act(name)
         except SampanError as error:
-            print(f"sampan: {error.message}", file=sys.stderr)
+            report(error)
             status = 1
             continue
         if echo:
