@@ -1,12 +1,28 @@
-"""What commands print: tables, ages and sizes in Docker's wording, and ``--format``."""
+"""What commands print: tables, ages and sizes in Docker's wording, and ``--format``.
+
+The columns are those of Go's text/tabwriter as Docker's client sets it up: ten wide at least,
+three spaces apart, the last cell as long as it is.
+"""
 
 from __future__ import annotations
 
-import json
+import sys
 import time
 from typing import Any
 
-__all__ = ["age", "command_line", "print_rows", "short_id", "size", "timestamp"]
+__all__ = [
+    "age",
+    "command_line",
+    "local_time",
+    "print_rows",
+    "quoted",
+    "short_id",
+    "shorten",
+    "size",
+    "timestamp",
+]
+
+_MINIMUM, _GAP = 10, 3
 
 
 def timestamp(text: str) -> float:
@@ -15,42 +31,46 @@ def timestamp(text: str) -> float:
         return 0.0
     import calendar
 
-    head, _, fraction = text.removesuffix("Z").partition(".")
-    seconds = calendar.timegm(time.strptime(head[:19], "%Y-%m-%dT%H:%M:%S"))
+    body, offset = text.removesuffix("Z"), 0
+    if body[-6:-5] in ("+", "-") and body[-3:-2] == ":":
+        minutes = int(body[-5:-3]) * 60 + int(body[-2:])
+        offset = (minutes if body[-6] == "+" else -minutes) * 60
+        body = body[:-6]
+    head, _, fraction = body.partition(".")
+    seconds = calendar.timegm(time.strptime(head[:19], "%Y-%m-%dT%H:%M:%S")) - offset
     return seconds + (float("0." + fraction) if fraction.isdigit() else 0.0)
 
 
-_AGES = (
-    (1, "Less than a second"),
-    (2, "1 second"),
-    (60, "{0:.0f} seconds"),
-    (120, "About a minute"),
-    (3600, "{1:.0f} minutes"),
-    (7200, "About an hour"),
-    (48 * 3600, "{2:.0f} hours"),
-    (14 * 86400, "{3:.0f} days"),
-    (60 * 86400, "{4:.0f} weeks"),
-    (730 * 86400, "{5:.0f} months"),
-)
+def local_time(seconds: float) -> str:
+    """A moment as Go prints it: ``2026-01-02 15:04:05 +0100 CET``."""
+    return time.strftime("%Y-%m-%d %H:%M:%S %z %Z", time.localtime(seconds))
 
 
 def age(seconds: float) -> str:
     """A length of time the way ``docker ps`` says it ("About a minute", "3 hours")."""
-    seconds = int(max(0.0, seconds))
-    units = [seconds // unit for unit in (1, 60, 3600, 86400, 604800, 2592000, 31536000)]
-    for limit, text in _AGES:
-        if seconds < limit:
-            return text.format(*units)
-    return f"{units[6]} years"
+    whole = int(max(0.0, seconds))
+    minutes, hours = whole // 60, int(max(0.0, seconds) / 3600 + 0.5)
+    if whole < 60:
+        return {0: "Less than a second", 1: "1 second"}.get(whole, f"{whole} seconds")
+    if minutes < 60:
+        return "About a minute" if minutes == 1 else f"{minutes} minutes"
+    if hours < 48:
+        return "About an hour" if hours == 1 else f"{hours} hours"
+    days = hours // 24
+    if days < 14:
+        return f"{days} days"
+    if days < 60:
+        return f"{days // 7} weeks"
+    return f"{days // 30} months" if days < 730 else f"{whole // 86400 // 365} years"
 
 
 def size(count: float) -> str:
     """Bytes in decimal units with three digits, as in ``docker images`` ("7.81MB")."""
-    for unit in ("B", "kB", "MB", "GB", "TB"):
-        if count < 1000 or unit == "TB":
-            return f"{count:.3g}{unit}" if count < 1000 else f"{count:.0f}{unit}"
+    units = ["B", "kB", "MB", "GB", "TB", "PB", "EB", "ZB", "YB"]
+    while count >= 1000 and len(units) > 1:
         count /= 1000
-    return ""
+        units.pop(0)
+    return f"{count:.3g}{units[0]}"
 
 
 def short_id(identity: str) -> str:
@@ -58,56 +78,132 @@ def short_id(identity: str) -> str:
     return identity.removeprefix("sha256:")[:12]
 
 
+def shorten(text: str, width: int) -> str:
+    """At most ``width`` characters, the last of them a mark where some are left out."""
+    return text if len(text) <= width else text[: width - 1] + "…"
+
+
+def quoted(text: str) -> str:
+    """A text as Go's %q writes it, on one line."""
+    named = {"\a": "\\a", "\b": "\\b", "\f": "\\f", "\n": "\\n", "\r": "\\r", "\t": "\\t"}
+    named |= {"\v": "\\v", "\\": "\\\\", '"': '\\"'}
+    out = []
+    for character in text:
+        code = ord(character)
+        if character in named:
+            out.append(named[character])
+        elif character.isprintable() or character == " ":
+            out.append(character)
+        else:
+            wide = "x02" if code < 0x80 else "u04" if code < 0x10000 else "U08"
+            out.append(f"\\{wide[0]}{code:{wide[1:]}x}")
+    return '"' + "".join(out) + '"'
+
+
 def command_line(text: str, full: bool) -> str:
     """A command in quotes, cut to 20 characters unless ``full``."""
-    if not full and len(text) > 20:
-        text = text[:19] + "…"
-    return '"' + text.replace("\n", "\\n") + '"'
+    return quoted(text if full else shorten(text, 20))
 
 
 def print_rows(
-    rows: list[dict[str, Any]], columns: list[tuple[str, str]], layout: str, quiet: bool = False
+    rows: list[dict[str, Any]],
+    columns: list[tuple[str, str]],
+    layout: str,
+    quiet: bool = False,
+    *,
+    headings: dict[str, str] | None = None,
+    raw: str = "",
 ) -> None:
-    """Print rows as a table, or as ``layout`` says: "table …", "json", or a template.
+    """Print rows as a table, or as ``layout`` says: "table …", "json", "raw", or a template.
 
-    ``columns`` are (heading, key) of the default table; a row's other keys are for templates.
-    ``quiet`` prints the first column only, without a heading.
+    ``columns`` are (heading, key) of the default table; a row's other keys are for templates, and
+    ``headings`` are theirs where they differ from the key. ``quiet`` prints the first column only,
+    without a heading. ``raw`` is the template of the layout of that name.
     """
     if quiet:
-        for row in rows:
-            print(row[columns[0][1]])
-        return
-    if layout == "json":
-        for row in rows:
-            print(json.dumps(row))
-        return
-    if not layout or layout == "table":
-        _align(
-            [[heading for heading, _ in columns], *([str(r[k]) for _, k in columns] for r in rows)]
-        )
-        return
+        if layout:
+            print("WARNING: --quiet prints IDs only: --format is ignored", file=sys.stderr)
+        _write([str(row[columns[0][1]]) for row in rows])
+    elif layout in ("", "table"):
+        lines = [[heading for heading, _ in columns]]
+        lines += [[str(row[key]) for _, key in columns] for row in rows]
+        _write(_aligned(["\t".join(line) for line in lines]))
+    else:
+        known = {key: heading for heading, key in columns} | (headings or {})
+        _write(_formatted(rows, raw if layout == "raw" and raw else layout, known))
+
+
+def _formatted(rows: list[dict[str, Any]], layout: str, headings: dict[str, str]) -> list[str]:
     from sampan import template
 
-    if layout.startswith("table "):
-        text = template.unescape(layout.removeprefix("table "))
-        parsed = template.parse(text)
-        headings = {key: heading for heading, key in columns}
-        titles = {key: headings.get(key, key.upper()) for row in rows[:1] for key in row}
-        first = template.render(parsed, titles or headings)
-        _align([first.split("\t"), *(template.render(parsed, row).split("\t") for row in rows)])
-        return
-    parsed = template.parse(template.unescape(layout))
-    for row in rows:
-        print(template.render(parsed, row))
+    layout = layout.strip()
+    table = layout.startswith("table")
+    text = template.unescape(layout.removeprefix("table").strip() if table else layout)
+    parsed = template.parse("{{json .}}" if text == "json" else text)
+
+    def as_json(value: Any) -> str:
+        return template.to_json(
+            template.Map(value) if isinstance(value, dict) else value,
+            html=isinstance(value, dict),
+        )
+
+    lines = [template.render(parsed, row, {"json": as_json}) for row in rows]
+    if not table:
+        return lines
+    return _aligned([_heading(parsed, headings), *lines])
 
 
-def _align(lines: list[list[str]]) -> None:
-    """Columns as Docker's: three spaces apart, ten wide at least, the last as long as it is."""
+def _heading(parsed: list[Any], headings: dict[str, str]) -> str:
+    """The first line: the template filled with the columns' names, functions left out."""
+    from sampan import template
+    from sampan.errors import InvalidArgument
+
+    def same(text: Any, *_: Any) -> Any:
+        return text
+
+    def label(name: str) -> str:
+        return name.rpartition(".")[2].replace("-", " ").replace("_", " ")
+
+    functions = dict.fromkeys(("json", "split", "join", "title", "lower", "upper", "pad"), same)
+    titles = template.Map({**headings, "Label": label})
+    try:
+        return template.render(parsed, titles, {**functions, "truncate": same})
+    except InvalidArgument:
+        return ""  # it loops over what a heading is not
+
+
+def _write(lines: list[str]) -> None:
+    if lines:
+        print("\n".join(lines))
+
+
+def _aligned(texts: list[str]) -> list[str]:
+    """Cells end with a tab; a column is a run of lines that have it (text/tabwriter)."""
+    lines = [line.split("\t") for text in texts for line in text.split("\n")]
+    out: list[str] = []
     widths: list[int] = []
-    for line in lines:
-        widths += [10] * (len(line) - 1 - len(widths))
-        for number, cell in enumerate(line[:-1]):
-            widths[number] = max(widths[number], len(cell) + 3)
-    for line in lines:
-        cells = [f"{cell:<{width}}" for cell, width in zip(line[:-1], widths, strict=False)]
-        print("".join(cells) + line[-1])
+
+    def write(begin: int, end: int) -> None:
+        for line in lines[begin:end]:
+            cells = [cell.ljust(w) for cell, w in zip(line, widths, strict=False)]
+            out.append("".join(cells + line[len(cells) :]))
+
+    def column(begin: int, end: int) -> None:
+        number, at = len(widths), begin
+        while at < end:
+            if number >= len(lines[at]) - 1:
+                at += 1
+                continue
+            write(begin, at)
+            begin, width = at, _MINIMUM
+            while at < end and number < len(lines[at]) - 1:
+                width = max(width, len(lines[at][number]) + _GAP)
+                at += 1
+            widths.append(width)
+            column(begin, at)
+            widths.pop()
+            begin = at
+        write(begin, end)
+
+    column(0, len(lines))
+    return out

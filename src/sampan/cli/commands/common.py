@@ -12,7 +12,10 @@ from sampan.errors import InvalidArgument, SampanError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["DESCRIBE", "Described", "each", "filters", "read", "report"]
+__all__ = ["DESCRIBE", "FORMAT", "TEMPLATE", "Described", "each", "filters", "read", "report"]
+
+FORMAT = Flag("format", "str", "How to print: table, 'table TEMPLATE', json, or a Go template")
+TEMPLATE = Flag("format", "str", "How to print: json, or a Go template", short="f")
 
 DESCRIBE: list[str] = []
 """Given as a command's argv (this very list), makes ``read`` raise Described."""

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import re
 import time
 from typing import TYPE_CHECKING, Any
 
 from sampan.cli import autostart
-from sampan.cli.commands.common import filters, read
+from sampan.cli.commands.common import FORMAT, filters, read
 from sampan.cli.flags import Flag
-from sampan.cli.output import age, command_line, print_rows, short_id, size
+from sampan.cli.output import age, command_line, local_time, print_rows, short_id, shorten, size
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from sampan.cli.client import Client
 
 __all__ = ["ps"]
@@ -24,66 +27,138 @@ _COLUMNS = [
     ("PORTS", "Ports"),
     ("NAMES", "Names"),
 ]
+_HEADINGS = {
+    "CreatedAt": "CREATED AT",
+    "Labels": "LABELS",
+    "LocalVolumes": "LOCAL VOLUMES",
+    "Mounts": "MOUNTS",
+    "Networks": "NETWORKS",
+    "Platform": "PLATFORM",
+    "Size": "SIZE",
+    "State": "STATE",
+}
+_RAW = (
+    "container_id: {{.ID}}\\nimage: {{.Image}}\\ncommand: {{.Command}}\\n"
+    "created_at: {{.CreatedAt}}\\nstate: {{- pad .State 1 0}}\\nstatus: {{- pad .Status 1 0}}\\n"
+    "names: {{.Names}}\\nlabels: {{- pad .Labels 1 0}}\\nports: {{- pad .Ports 1 0}}\\n"
+)
+_FLAGS = [
+    Flag("all", "bool", "Those that do not run too", short="a"),
+    Flag("filter", "list", "Only those that meet a condition, such as status=exited", short="f"),
+    FORMAT,
+    Flag("last", "int", "The last n that were created, in whatever state", short="n"),
+    Flag("latest", "bool", "The last one that was created, in whatever state", short="l"),
+    Flag("no-trunc", "bool", "Whole IDs, commands and names"),
+    Flag("quiet", "bool", "IDs only", short="q"),
+    Flag("size", "bool", "The sizes of their files", short="s"),
+]
 
 
 def ps(client: Client, argv: list[str]) -> int:
     """List containers."""
-    flags = read(
-        "ps",
-        "[OPTIONS]",
-        "List containers",
-        [
-            Flag("all", "bool", "Show all containers (default shows just running)", short="a"),
-            Flag("filter", "list", "Filter output based on conditions provided", short="f"),
-            Flag("format", "str", "'table', 'table TEMPLATE', 'json' or a Go template"),
-            Flag("last", "int", "Show n last created containers (includes all states)", short="n"),
-            Flag("latest", "bool", "Show the latest created container", short="l"),
-            Flag("no-trunc", "bool", "Don't truncate output"),
-            Flag("quiet", "bool", "Only display container IDs", short="q"),
-            Flag("size", "bool", "Display total file sizes", short="s"),
-        ],
-        argv,
-        most=0,
-    )
+    flags = read("ps", "[OPTIONS]", "List containers", _FLAGS, argv, most=0)
     if flags is None:
         return 0
     autostart.ensure(client.host)
-    last = 1 if flags.flag("latest") else flags.number("last")
+    quiet, layout = flags.flag("quiet"), flags.text("format")
+    if not layout and not quiet:
+        layout = client.settings.preference("psFormat")
+    last = flags.number("last", -1)
+    if flags.flag("latest") and last == -1:
+        last = 1
+    # A size is counted file by file: only for who looks at it.
+    sized = flags.flag("size")
+    asked = sized or (not quiet and re.search(r"\.Size\b|\{\{-?\s*json \.\s*-?\}\}", layout))
     query: dict[str, object] = {
-        "all": flags.flag("all") or last > 0,
+        "all": "1" if flags.flag("all") else None,
         "limit": last if last > 0 else None,
-        "size": flags.flag("size"),
+        "size": "1" if asked else None,
         "filters": filters(flags.items("filter")),
     }
-    containers = client.call("GET", "/containers/json", query)
     full = flags.flag("no-trunc")
-    rows = [_row(container, full) for container in containers]
-    columns = [*_COLUMNS, ("SIZE", "Size")] if flags.flag("size") else _COLUMNS
-    print_rows(rows, columns, flags.text("format"), flags.flag("quiet"))
+    rows = [_row(container, full) for container in client.call("GET", "/containers/json", query)]
+    columns = [*_COLUMNS, ("SIZE", "Size")] if sized else _COLUMNS
+    raw = _RAW + ("size: {{.Size}}\\n" if sized else "")
+    print_rows(rows, columns, layout, quiet, headings=_HEADINGS, raw=raw)
     return 0
 
 
 def _row(container: dict[str, Any], full: bool) -> dict[str, Any]:
-    identity = str(container["Id"])
-    ports = (
-        f"{p.get('IP', '')}:{p['PublicPort']}->{p['PrivatePort']}/{p['Type']}"
-        if p.get("PublicPort")
-        else f"{p['PrivatePort']}/{p['Type']}"
-        for p in container.get("Ports") or []
-    )
+    identity, labels = str(container["Id"]), container["Labels"] or {}
+    mounts = container.get("Mounts") or []
     rw, whole = container.get("SizeRw") or 0, container.get("SizeRootFs") or 0
+    places = [str(mount.get("Name") or mount.get("Source") or "") for mount in mounts]
+    descriptor = container.get("ImageManifestDescriptor") or {}
     return {
         "ID": identity if full else short_id(identity),
-        "Image": container["Image"],
+        "Image": _image(container, full),
         "Command": command_line(container["Command"], full),
-        "CreatedAt": time.strftime("%Y-%m-%d %H:%M:%S %z %Z", time.localtime(container["Created"])),
+        "CreatedAt": local_time(container["Created"]),
         "RunningFor": age(time.time() - container["Created"]) + " ago",
         "State": container["State"],
         "Status": container["Status"],
-        "Ports": ", ".join(ports),
-        "Names": ",".join(name.removeprefix("/") for name in container["Names"]),
-        "Labels": ",".join(f"{k}={v}" for k, v in sorted((container["Labels"] or {}).items())),
-        "Mounts": ",".join(m.get("Name") or m.get("Source", "") for m in container["Mounts"]),
-        "Networks": ",".join((container.get("NetworkSettings") or {}).get("Networks") or {}),
-        "Size": f"{size(rw)} (virtual {size(whole)})",
+        "Ports": ports(container.get("Ports") or []),
+        "Names": _names(container["Names"] or [], full),
+        "Labels": ",".join(f"{key}={value}" for key, value in sorted(labels.items())),
+        "Label": _label(labels),
+        "Mounts": ",".join(places if full else [shorten(place, 15) for place in places]),
+        "LocalVolumes": str(sum(1 for mount in mounts if mount.get("Driver") == "local")),
+        "Networks": ",".join(_networks(container)),
+        "Platform": descriptor.get("platform"),
+        "Size": size(rw) + (f" (virtual {size(whole)})" if whole > 0 else ""),
     }
+
+
+def _image(container: dict[str, Any], full: bool) -> str:
+    """The image's name; its ID where that is all that is left of it, cut unless ``full``."""
+    name = str(container["Image"] or "<no image>")
+    if full:
+        return name
+    identity = str(container.get("ImageID") or "")
+    if name.removeprefix("sha256:") == identity.removeprefix("sha256:"):
+        return short_id(name)
+    return name.partition("@sha256:")[0]
+
+
+def _names(names: list[str], full: bool) -> str:
+    """Its own names; with ``full`` those it has in others through links too."""
+    own = [name.removeprefix("/") for name in names]
+    return ",".join(own if full else [name for name in own if "/" not in name])
+
+
+def _networks(container: dict[str, Any]) -> list[str]:
+    return sorted((container.get("NetworkSettings") or {}).get("Networks") or {})
+
+
+def _label(labels: dict[str, str]) -> Callable[[str], str]:
+    return lambda name: labels.get(name, "")
+
+
+def ports(found: list[dict[str, Any]]) -> str:
+    """Published ports, runs of them together: ``0.0.0.0:80-81->80-81/tcp, 53/udp``."""
+    runs: list[tuple[str, str, int, int, int]] = []  # address, protocol, private, public, length
+    order = sorted(
+        found,
+        key=lambda p: (p["PrivatePort"], p.get("IP") or "", p.get("PublicPort") or 0, p["Type"]),
+    )
+    for port in order:
+        address, protocol = port.get("IP") or "", port["Type"]
+        private, public = port["PrivatePort"], port.get("PublicPort") or 0
+        for number, run in enumerate(runs):
+            follows = run[2] + run[4] == private and (run[3] + run[4] if run[3] else 0) == public
+            if run[:2] == (address, protocol) and follows:
+                runs[number] = (*run[:4], run[4] + 1)
+                break
+        else:
+            runs.append((address, protocol, private, public, 1))
+    shown = []
+    for address, protocol, private, public, length in sorted(runs, key=lambda r: (not r[3], 0)):
+        inner = _span(private, length)
+        host = f"[{address}]" if ":" in address else address
+        outer = f"{host}:{_span(public, length)}->" if public else ""
+        shown.append(f"{outer}{inner}/{protocol}")
+    return ", ".join(shown)
+
+
+def _span(first: int, length: int) -> str:
+    return str(first) if length == 1 else f"{first}-{first + length - 1}"

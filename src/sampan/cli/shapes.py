@@ -1,0 +1,94 @@
+"""What JSON does not say of the daemon's answers, for ``--format``: which objects are Go maps.
+
+Docker's client fills its own types and then the template, so that ``{{.Config.Labels.x}}`` may be
+absent and ``{{.Config.X}}`` may not, and null prints as ``[]``, ``map[]`` or ``<nil>``. The names
+are those of the Engine API's document (v1.51: ContainerInspectResponse, ImageInspect, SystemInfo,
+Volume, Network).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sampan.template.values import Map, Struct
+
+__all__ = ["shaped"]
+
+_MAPS = frozenset(
+    """
+    Annotations Config Containers Data Driver DriverOpts ExposedPorts ExtraAttributes IndexConfigs
+    Labels Metadata Networks Options PortBindings Ports Runtimes Status StorageOpt Sysctls Tmpfs
+    Volumes
+    """.split()
+)
+# `Config` is a map in a log configuration and a struct in a container.
+_STRUCT_UNLESS_TEXTS = frozenset(("Config", "Driver", "Containers", "Status"))
+_LISTS = frozenset(
+    """
+    Aliases Args Authorization Binds BlkioDeviceReadBps BlkioDeviceReadIOps BlkioDeviceWriteBps
+    BlkioDeviceWriteIOps BlkioWeightDevice CapAdd CapDrop Cmd DNSNames DeviceCgroupRules
+    DeviceRequests Devices Dns DnsOptions DnsSearch DriverStatus Entrypoint Env ExecIDs ExtraHosts
+    GroupAdd IPAM Layers LinkLocalIPs Links Log MaskedPaths Mirrors Mounts OnBuild Plugins
+    ReadonlyPaths RepoDigests RepoTags SecondaryIPAddresses SecondaryIPv6Addresses SecurityOpt
+    SecurityOptions Shell Test Ulimits VolumesFrom Warnings
+    """.split()
+)
+_POINTERS = ("Health", "Healthcheck", "Init", "SizeRootFs", "SizeRw", "StopTimeout", "UsageData")
+_TEXTS = """Author Comment Driver GraphDriver MacAddress Name Platform StopSignal Variant
+VolumeDriver""".split()
+_MOUNT = ("Type", "Name", "Source", "Destination", "Driver", "Mode", "RW", "Propagation")
+
+
+class _Map(Map):
+    pass
+
+
+class _PortMap(Map):
+    empty: Any = []
+
+
+class _PointerMap(Map):
+    empty: Any = None
+
+
+class _Answer(Struct):
+    optional = {
+        **dict.fromkeys(_TEXTS, ""),
+        **dict.fromkeys(_POINTERS),
+        **{name: _Map() for name in _MAPS - _STRUCT_UNLESS_TEXTS},
+        **{name: [] for name in _LISTS},
+    }
+
+
+class _Mount(_Answer):
+    fields = _MOUNT
+
+
+_KINDS: dict[str, type[Map]] = {
+    "PortBindings": _PortMap,
+    "Ports": _PortMap,
+    "Networks": _PointerMap,
+}
+
+
+def shaped(value: Any, name: str = "") -> Any:
+    """A decoded answer with its maps told from its structs, and its nulls by what they are."""
+    if isinstance(value, dict):
+        texts = not any(isinstance(item, dict) for item in value.values())
+        if name in _MAPS and (name not in _STRUCT_UNLESS_TEXTS or _only_texts(value)):
+            kind = _KINDS.get(name, _Map)
+            return kind({key: shaped(item) for key, item in value.items()})
+        if texts and "Destination" in value and "Propagation" in value:
+            return _Mount(value)
+        return _Answer({key: shaped(item, key) for key, item in value.items()})
+    if isinstance(value, list):
+        return [shaped(item) for item in value]
+    if value is None and name in _LISTS:
+        return []
+    if value is None and name in _MAPS:
+        return _KINDS.get(name, _Map)()
+    return value
+
+
+def _only_texts(value: dict[str, Any]) -> bool:
+    return all(isinstance(item, str) for item in value.values())
