@@ -260,7 +260,6 @@ REFUSED = {
 
 # Place -> the values that mean what we do anyway.
 ONLY = {
-    "HostConfig.RestartPolicy.Name": ("", "no"),
     "HostConfig.VolumeDriver": ("", "local"),
     "HostConfig.Runtime": ("", "sampan"),
     "HostConfig.Isolation": ("", "default"),

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from sampan.engine import recovery
+from sampan.engine.control import Control
 from sampan.engine.creation import Creation
 from sampan.engine.events import Events
 from sampan.engine.execs import Execs
@@ -22,6 +23,7 @@ from sampan.engine.images import Images
 from sampan.engine.lifecycle import Lifecycle
 from sampan.engine.live import Registry
 from sampan.engine.log import log
+from sampan.engine.restarts import Restarts
 from sampan.engine.spec import SHM, SHM_SIZE
 from sampan.engine.store import ContainerStore
 from sampan.engine.zygote import ZygoteKeeper
@@ -93,6 +95,8 @@ class Engine:
         self.registry = Registry()
         self.events = Events()
         self.containers = Lifecycle(self)
+        self.control = Control(self)
+        self.restarts = Restarts(self)
         self.creation = Creation(self)
         self.execs = Execs(self)
         self.images = Images(self)
@@ -120,11 +124,12 @@ class Engine:
         self.volumes.close()
         self.image_store.close()
 
-    def spawn_task(self, work: Coroutine[object, object, None]) -> None:
+    def spawn_task(self, work: Coroutine[object, object, None]) -> asyncio.Task[None]:
         """Run in the background; an error is logged, since nobody waits for it."""
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._task_done)
+        return task
 
     def _task_done(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
@@ -253,6 +258,7 @@ class Engine:
         if volumes:
             self.creation.drop_anonymous(record)
         self.publish(record, "destroy")
+        live.settle_starts()
         live.settle_ends()
         live.settle_removals()
         if not self._emptying:
@@ -278,25 +284,38 @@ class Engine:
     async def remove(self, reference: str, *, force: bool = False, volumes: bool = False) -> None:
         """Remove a container. Raises Conflict when it runs and ``force`` is not given."""
         live = self.registry.find(reference)
-        if live.record.state.running and force:
+        if live.removing:
+            raise Conflict(f"removal of container {reference} is already in progress")
+        live.removing = True
+        try:
+            await self._remove(live, force, volumes)
+        finally:
+            live.removing = False
+
+    async def _remove(self, live: Live, force: bool, volumes: bool) -> None:
+        if live.record.state.up and force:
             try:
-                await self.containers.kill(live.id, "SIGKILL")
+                await self.control.kill(live.id, "SIGKILL")
             except Conflict:
                 log.debug("a container ended before it was killed", container=live.id)
         async with live.lock:
             if live.id not in self.registry:
                 return  # --rm was faster
             state = live.record.state
-            if state.running:
+            if state.up:
                 if force:
                     raise Conflict(
                         f'cannot remove container "/{live.record.name}": it does not die: a '
                         "process of it hangs in the kernel"
                     )
-                hint = "unpause and then stop" if state.status == "paused" else "stop"
+                if state.status == "paused":
+                    raise Conflict(
+                        f'cannot remove container "/{live.record.name}": container is paused and '
+                        "must be unpaused first"
+                    )
                 raise Conflict(
                     f'cannot remove container "/{live.record.name}": container is '
-                    f"{state.status}: {hint} the container before removing or force remove"
+                    f"{state.status}: stop the container before removing or force remove"
                 )
             self.forget(live, volumes=volumes)
 

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from sampan.engine import merge, names, spec
+from sampan.engine import merge, names, restarts, spec
 from sampan.engine.container import ContainerRecord, UserMount, now
+from sampan.engine.control import read_signal
 from sampan.engine.files import write_files
-from sampan.engine.lifecycle import read_signal
 from sampan.engine.live import Live
 from sampan.engine.log import log
 from sampan.engine.mounts import read_mounts
@@ -92,19 +92,16 @@ class Creation:
         record = live.record
         host = record.host_config
         spec.check_modes(host)
+        restarts.check_policy(host.restart_policy, auto_remove=host.auto_remove)
         if host.shm_size < 0:
             raise InvalidArgument(f"HostConfig.ShmSize {host.shm_size} is less than 0")
         self._engine.hierarchy.group(self._engine.cgroup_of(record))
         if record.config.stop_signal:
             read_signal(record.config.stop_signal)
         self._engine.log_options(record)
-        joined = [
-            mode
-            for mode in (host.network_mode, host.pid_mode, host.ipc_mode)
-            if mode.startswith("container:")
-        ]
-        for mode in joined:
-            self._engine.registry.find(mode.partition(":")[2])
+        joined = restarts.joined(host)
+        for reference in joined:
+            self._engine.registry.find(reference)
         if joined:
             return ()
         built = self._engine.containers.spec_of(live)

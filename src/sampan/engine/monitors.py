@@ -49,6 +49,7 @@ class Monitor:
         self._on_lost = on_lost
         self._loop = asyncio.get_running_loop()
         self._replies: dict[int, asyncio.Future[dict[str, Any]]] = {}
+        self._thens: dict[int, Callable[[], None]] = {}
         self._waiting: deque[tuple[dict[str, object], tuple[int, ...]]] = deque()
         self._next = 1
         self.open = True
@@ -56,11 +57,16 @@ class Monitor:
         self._loop.add_reader(sock.fileno(), self._readable)
 
     def request(
-        self, op: str, fds: Sequence[int] = (), **fields: object
+        self,
+        op: str,
+        fds: Sequence[int] = (),
+        then: Callable[[], None] | None = None,
+        **fields: object,
     ) -> asyncio.Future[dict[str, Any]]:
         """Send a request now; the future is the reply, or a SampanError.
 
-        The descriptors are copied before this returns: the caller may close its own.
+        The descriptors are copied before this returns: the caller may close its own. ``then`` is
+        called when it was done, before any event that followed is.
         """
         reply: asyncio.Future[dict[str, Any]] = self._loop.create_future()
         if not self.open:
@@ -69,6 +75,8 @@ class Monitor:
         number = self._next
         self._next += 1
         self._replies[number] = reply
+        if then is not None:
+            self._thens[number] = then
         message: dict[str, object] = {"op": op, "seq": number, **fields}
         if self._waiting:
             self._waiting.append((message, tuple(os.dup(fd) for fd in fds)))
@@ -82,9 +90,15 @@ class Monitor:
             self._lost()
         return reply
 
-    async def call(self, op: str, fds: Sequence[int] = (), **fields: object) -> dict[str, Any]:
+    async def call(
+        self,
+        op: str,
+        fds: Sequence[int] = (),
+        then: Callable[[], None] | None = None,
+        **fields: object,
+    ) -> dict[str, Any]:
         """Send a request, wait for its reply. Raises SampanError, Unavailable when it is late."""
-        reply = self.request(op, fds, **fields)
+        reply = self.request(op, fds, then, **fields)
         try:
             async with asyncio.timeout(REQUEST_DEADLINE):
                 return await reply
@@ -127,6 +141,9 @@ class Monitor:
 
     def _reply(self, message: dict[str, Any]) -> None:
         reply = self._replies.pop(message["reply"], None)
+        then = self._thens.pop(message["reply"], None)
+        if then is not None and message.get("ok"):
+            then()
         if reply is None or reply.done():
             return
         if message.get("ok"):
