@@ -71,7 +71,14 @@ class Control:
         if not live.record.state.running:
             return  # between two runs there is no process to signal
         _, monitor = self._engine.containers.running(live.id)
-        await self._send(live, monitor, number, ends)
+        try:
+            await self._send(live, monitor, number, ends)
+        except Conflict as error:
+            # Its process is dead, and its monitor about to tell.
+            if number != SIGKILL:
+                raise Conflict(
+                    f"cannot kill container: {reference}: container {live.id} is not running"
+                ) from error
         if number == SIGKILL:
             await self._end_of(live, KILL_DEADLINE)
 

@@ -256,7 +256,7 @@ class Lifecycle:
     def ended(self, live: Live, event: dict[str, Any], error: str = "") -> None:
         """The container is over: all of what follows from it, at once."""
         if live.monitor is not None:
-            live.monitor.close()
+            live.monitor.close(Conflict(f"container {live.id} is not running"))
             live.monitor = None
         if not live.record.state.running:
             # It ended between "created" and "started".

@@ -87,7 +87,7 @@ class Monitor:
             self._waiting.append((message, tuple(os.dup(fd) for fd in fds)))
             self._loop.add_writer(self._socket.fileno(), self._writable)
         except OSError:
-            self._lost()
+            pass  # It has closed; its last words may still be unread: the end is heard there.
         return reply
 
     async def call(
@@ -115,8 +115,7 @@ class Monitor:
             except BlockingIOError:
                 return
             except OSError:
-                self._lost()
-                return
+                break  # as in ``request``
             self._waiting.popleft()
             _close(fds)
         self._loop.remove_writer(self._socket.fileno())
@@ -127,6 +126,9 @@ class Monitor:
                 received = protocol.receive(self._socket)
             except BlockingIOError:
                 return
+            except ConnectionResetError:
+                # It closed with words of ours unread, and that is told before its own last words.
+                continue
             except OSError:
                 received = None
             if received is None:
@@ -152,22 +154,25 @@ class Monitor:
             reply.set_exception(rebuilt(message.get("error") or {}))
 
     def _lost(self) -> None:
-        if not self.open:
-            return
-        self.close()
-        for reply in self._replies.values():
-            if not reply.done():
-                reply.set_exception(Unavailable("the container's monitor is gone"))
-                # Whoever sent the request may not wait for its reply any more.
-                reply.exception()
-        self._replies.clear()
-        self._on_lost()
+        if self.open:
+            self.close()
+            self._on_lost()
 
-    def close(self) -> None:
-        """Let go of the connection; the monitor lives on. ``on_lost`` is not called."""
+    def close(self, why: SampanError | None = None) -> None:
+        """Let go of the connection; the monitor lives on. ``on_lost`` is not called.
+
+        What it was asked and has not answered fails with ``why``.
+        """
         if not self.open:
             return
         self.open = False
+        for reply in self._replies.values():
+            if not reply.done():
+                reply.set_exception(why or Unavailable("the container's monitor is gone"))
+                # Whoever sent the request may not wait for its reply any more.
+                reply.exception()
+        self._replies.clear()
+        self._thens.clear()
         self._loop.remove_reader(self._socket.fileno())
         if self._waiting:
             self._loop.remove_writer(self._socket.fileno())
