@@ -41,7 +41,6 @@ def test_other_versions_are_refused(daemon: Daemon, version: str, words: str) ->
         ("GET", "/nosuch", 404, "page not found"),
         ("GET", "/containers/create", 404, "page not found"),
         ("DELETE", "/version", 404, "page not found"),
-        ("GET", "/networks", 501, "NetworkList"),
         ("POST", "/v1.44/images/a/b:c/push", 501, "ImagePush"),
         ("POST", "/containers/x/restart", 501, "ContainerRestart"),
         ("GET", "/containers/nosuch/json", 404, "No such container: nosuch"),

@@ -12,18 +12,18 @@ import os
 import shutil
 from typing import TYPE_CHECKING
 
-import msgspec
-
 from sampan.engine import recovery
 from sampan.engine.control import Control
 from sampan.engine.creation import Creation
 from sampan.engine.events import Events
 from sampan.engine.execs import Execs
+from sampan.engine.identity import identity
 from sampan.engine.images import Images
 from sampan.engine.lifecycle import Lifecycle
 from sampan.engine.live import Registry
 from sampan.engine.log import log
 from sampan.engine.restarts import Restarts
+from sampan.engine.settings import Settings, parse_size
 from sampan.engine.spec import SHM, SHM_SIZE
 from sampan.engine.store import ContainerStore
 from sampan.engine.zygote import ZygoteKeeper
@@ -43,32 +43,6 @@ __all__ = ["Engine", "Settings", "parse_size"]
 
 TRASH_DELAY = 0.5
 """Seconds from a removal to the deletion of its bytes."""
-
-
-class Settings(msgspec.Struct, frozen=True, kw_only=True):
-    """Where state lies (DESIGN: "State on disk") and what containers' cgroups stand below."""
-
-    data_root: str
-    exec_root: str
-    storage_driver: str = "overlay2"
-    cgroup_parent: str = "/sampan"
-
-    @property
-    def containers(self) -> str:
-        return f"{self.data_root}/containers"
-
-    @property
-    def run_dirs(self) -> str:
-        return f"{self.exec_root}/containers"
-
-    @property
-    def mount_point(self) -> str:
-        """Where each container, in a mount namespace of its own, mounts its root."""
-        return f"{self.exec_root}/rootfs"
-
-    @property
-    def trash(self) -> str:
-        return f"{self.data_root}/trash"
 
 
 class Engine:
@@ -102,6 +76,7 @@ class Engine:
         self.images = Images(self)
         self._tasks: set[asyncio.Task[None]] = set()
         self._emptying = False
+        self._identity = ""
 
     async def start(self) -> None:
         """Take up what is there: running containers, and what an earlier daemon left half-done."""
@@ -135,6 +110,19 @@ class Engine:
         self._tasks.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
             log.error("a background task failed", error=repr(error))
+
+    @property
+    def identity(self) -> str:
+        """A UUID, made with the data root and kept in it."""
+        if not self._identity:
+            self._identity = identity(self.settings.data_root)
+        return self._identity
+
+    @property
+    def founded(self) -> int:
+        """When its data root was made, in nanoseconds since the epoch."""
+        self.identity  # noqa: B018 - which it is made with
+        return os.stat(f"{self.settings.data_root}/engine-id").st_mtime_ns
 
     # -- where a container's things are --------------------------------------------------------
 
@@ -318,19 +306,3 @@ class Engine:
                     f"{state.status}: stop the container before removing or force remove"
                 )
             self.forget(live, volumes=volumes)
-
-
-def parse_size(text: str) -> int:
-    """``10m`` in bytes: b, k, m, g, t, in powers of 1024. Raises InvalidArgument."""
-    lowered = text.lower().removesuffix("b").removesuffix("i")
-    factor = 1
-    if lowered and lowered[-1] in "kmgt":
-        factor = 1024 ** ("kmgt".index(lowered[-1]) + 1)
-        lowered = lowered[:-1]
-    try:
-        size = int(float(lowered) * factor)
-    except ValueError:
-        size = 0
-    if size <= 0:
-        raise InvalidArgument(f"invalid size: '{text}'; write a number and b, k, m or g")
-    return size

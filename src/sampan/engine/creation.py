@@ -64,7 +64,7 @@ class Creation:
         return live.id, warnings
 
     def _record(self, request: CreateRequest, image: Image, name: str) -> ContainerRecord:
-        host = request.host_config
+        host = self._engine.settings.defaults.applied(request.host_config)
         if request.config.network_disabled:
             host = msgspec.structs.replace(host, network_mode="none")
         config = merge.merge(request.config, image.config)
@@ -137,7 +137,8 @@ class Creation:
                 record = msgspec.structs.replace(record, mounts=tuple(mounts))
                 live.record = record
             os.mkdir(directory, 0o710)
-            write_files(directory, record.host_config, spec.hostname(record, engine.machine))
+            resolved = engine.settings.defaults.resolved(record.host_config)
+            write_files(directory, resolved, spec.hostname(record, engine.machine))
             engine.driver.create_container(record.id, image.chain, image.system)
             engine.registry.add(live)
             try:
