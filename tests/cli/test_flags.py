@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from sampan.cli.container_flags import RUN, create_body
+from sampan.cli.container_body import create_body
+from sampan.cli.container_flags import RUN
 from sampan.cli.flags import Flag, Values, parse
 from sampan.cli.streams import DetachKeys
 from sampan.errors import InvalidArgument
@@ -97,7 +98,8 @@ def test_the_body_of_a_container() -> None:
 def test_a_bare_variable_takes_our_own_value(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OURS", "1")
     monkeypatch.delenv("ABSENT", raising=False)
-    assert body("-e", "OURS", "-e", "ABSENT", "img")["Env"] == ["OURS=1"]
+    # One that has no value here takes the image's away (Docker Engine API, Env).
+    assert body("-e", "OURS", "-e", "ABSENT", "img")["Env"] == ["OURS=1", "ABSENT"]
 
 
 def test_limits() -> None:
@@ -106,8 +108,8 @@ def test_limits() -> None:
     assert host("--memory-swap", "1g")["MemorySwap"] == 1 << 30
     ulimits = host("--ulimit", "nofile=10:20", "--ulimit", "core=0")["Ulimits"]
     assert ulimits == [
-        {"Name": "nofile", "Soft": 10, "Hard": 20},
         {"Name": "core", "Soft": 0, "Hard": 0},
+        {"Name": "nofile", "Soft": 10, "Hard": 20},
     ]
 
 
@@ -122,7 +124,7 @@ def test_mounts() -> None:
     config = host("--mount", "type=bind,src=/a,dst=/b,ro", "--mount", "type=tmpfs,target=/t")
     assert config["Mounts"] == [
         {"Type": "bind", "Source": "/a", "Target": "/b", "ReadOnly": True},
-        {"Type": "tmpfs", "Source": "", "Target": "/t", "ReadOnly": False},
+        {"Type": "tmpfs", "Source": "", "Target": "/t"},
     ]
 
 

@@ -10,10 +10,9 @@ from __future__ import annotations
 import json
 import os
 from typing import TYPE_CHECKING, Any
-from urllib.parse import quote
 
 from sampan import __version__
-from sampan.cli.http import Response, send
+from sampan.cli.http import Response, quote, send
 from sampan.cli.transport import connect, unreachable
 from sampan.errors import SampanError
 
@@ -45,7 +44,7 @@ class Client:
         self.settings = settings
         self._endpoint: Endpoint | None = None
         self._prefix: str | None = None
-        self._idle: socket.socket | None = None
+        self._idle: list[socket.socket] = []
 
     @property
     def endpoint(self) -> Endpoint:
@@ -58,6 +57,10 @@ class Client:
     def host(self) -> str:
         """The daemon's address as a URL."""
         return self.endpoint.host
+
+    def negotiate(self) -> None:
+        """Agree on a version now, rather than with the first request. Raises Unavailable."""
+        self._versioned()
 
     @property
     def api_version(self) -> str:
@@ -125,7 +128,7 @@ class Client:
         """The daemon's first words: its headers name API version, platform and builder."""
         response, sock = self._exchange("HEAD", "/_ping", {}, None)
         if response.reusable:
-            self._idle = sock
+            self._idle.append(sock)
         return response
 
     def _versioned(self) -> str:
@@ -154,11 +157,17 @@ class Client:
     ) -> tuple[Response, socket.socket]:
         """Raises Unavailable, PermissionDenied."""
         try:
-            sock, self._idle = self._idle or connect(self.endpoint), None
+            sock = self._reused() or connect(self.endpoint)
             send(sock, method, target, self._headers(headers), body)
             return Response(sock, method), sock
         except OSError as error:
             raise unreachable(self.host, error) from error
+
+    def _reused(self) -> socket.socket | None:
+        try:
+            return self._idle.pop()  # one step, because of threads and signal handlers
+        except IndexError:
+            return None
 
     def _headers(self, headers: dict[str, str]) -> dict[str, str]:
         configured = self.settings.config().get("HttpHeaders")
@@ -176,7 +185,7 @@ def _encode(query: dict[str, object] | None) -> str:
         if value is None or value == "":
             continue
         for item in value if isinstance(value, list) else [value]:
-            parts.append(f"{quote(key)}={quote(_parameter(item), safe='')}")
+            parts.append(f"{quote(key)}={quote(_parameter(item))}")
     return "?" + "&".join(parts) if parts else ""
 
 

@@ -12,10 +12,14 @@ __all__ = ["COMMANDS", "COMMON", "GROUPS", "HIDDEN", "LATER", "NEVER", "SUMMARIE
 # command: module under sampan.cli.commands, function, summary
 COMMANDS: dict[str, tuple[str, str, str]] = {
     "attach": ("attach", "attach", "Bring a running container's streams to this terminal"),
+    "container inspect": ("inspect", "container", "Show all the daemon knows of containers"),
+    "container prune": ("prune", "containers", "Remove every container that does not run"),
     "create": ("run", "create", "Make a container from an image without starting it"),
     "daemon": ("daemon", "daemon", "Run the daemon"),
+    "events": ("events", "events", "Print what happens as it happens"),
     "exec": ("execute", "execute", "Run a command in a running container"),
     "history": ("images", "history", "Show an image's layers and what made them"),
+    "image inspect": ("inspect", "image", "Show all the daemon knows of images"),
     "images": ("images", "images", "List images"),
     "import": ("archives", "import_", "Make an image from a root file system's tar"),
     "info": ("system", "info", "Show what the daemon has and what the machine offers"),
@@ -23,17 +27,23 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "kill": ("lifecycle", "kill", "Send containers a signal, SIGKILL unless told otherwise"),
     "load": ("archives", "load", "Load images from an archive"),
     "logs": ("logs", "logs", "Print what a container has written"),
+    "network inspect": ("networks", "inspect", "Show all the daemon knows of networks"),
+    "network ls": ("networks", "listing", "List networks"),
     "pause": ("lifecycle", "pause", "Freeze every process of containers"),
+    "port": ("port", "port", "Show where a container's ports are reached from outside"),
     "ps": ("listing", "ps", "List containers"),
     "rename": ("lifecycle", "rename", "Give a container another name"),
+    "restart": ("lifecycle", "restart", "Stop containers and start them again"),
     "rm": ("lifecycle", "remove", "Remove containers"),
     "rmi": ("images", "remove", "Remove images"),
     "run": ("run", "run", "Make a container from an image and run it"),
     "save": ("archives", "save", "Write images as an archive"),
     "start": ("lifecycle", "start", "Start containers that do not run"),
     "stop": ("lifecycle", "stop", "Ask containers to end, and end them after a time-out"),
+    "system prune": ("prune", "system", "Remove what nothing uses"),
     "tag": ("images", "tag", "Give an image another name"),
     "unpause": ("lifecycle", "unpause", "Thaw containers"),
+    "update": ("lifecycle", "update", "Change the limits and the restart policy of containers"),
     "version": ("system", "version", "Show the versions of client and daemon"),
     "wait": ("lifecycle", "wait", "Wait for containers to end and print their exit statuses"),
 }
@@ -43,24 +53,32 @@ COMMON = ("run", "exec", "ps", "logs", "images", "load", "import", "rm", "versio
 
 HIDDEN: tuple[str, ...] = ()
 
-_CONTAINER = """attach create exec inspect kill logs pause rename rm run start stop unpause
-wait""".split()
+_CONTAINER = """attach create exec kill logs pause port rename restart rm run start stop unpause
+update wait""".split()
 GROUPS: dict[str, dict[str, str]] = {
     "container": {
         **{name: name for name in _CONTAINER},
         **dict.fromkeys(("ls", "list", "ps"), "ps"),
         "remove": "rm",
+        "inspect": "container inspect",
+        "prune": "container prune",
     },
     "image": {
-        **{name: name for name in ("history", "import", "inspect", "load", "save", "tag")},
+        **{name: name for name in ("history", "import", "load", "save", "tag")},
+        "inspect": "image inspect",
         **dict.fromkeys(("ls", "list"), "images"),
         **dict.fromkeys(("rm", "remove"), "rmi"),
     },
-    "system": {"info": "info"},
+    "network": {
+        **dict.fromkeys(("ls", "list"), "network ls"),
+        "inspect": "network inspect",
+    },
+    "system": {"events": "events", "info": "info", "prune": "system prune"},
 }
 SUMMARIES = {
     "container": "Manage containers",
     "image": "Manage images",
+    "network": "Look at networks",
     "system": "The daemon and what it keeps",
 }
 
@@ -76,6 +94,10 @@ LATER: dict[str, str] = {
     "image build": "building images is not there yet: import or load one",
     "checkpoint": "checkpoints are not there yet",
     "compose": "use the docker-compose program: set DOCKER_HOST to this daemon's socket",
+    **dict.fromkeys(
+        [f"network {name}" for name in ("connect", "create", "disconnect", "prune", "rm")],
+        "networks beyond none and host are not there yet",
+    ),
     "manifest": "manifest lists are not there yet",
     "search": "searching registries is not there yet",
 }

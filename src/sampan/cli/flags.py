@@ -29,11 +29,11 @@ class Flag:
 
     bool; str; int; bytes ("512m"); duration ("1m30s", kept in nanoseconds); list, which collects
     repetitions; strings, which also splits at commas. Without a help text a flag is known but not
-    shown: another name's old spelling. With ``refused`` it is known and not done: using it is an
-    error that says why.
+    shown; ``old`` is another spelling of it that is not shown either. With ``refused`` it is known
+    and not done: using it is an error that says why.
     """
 
-    __slots__ = ("default", "help", "hint", "kind", "name", "refused", "short")
+    __slots__ = ("default", "help", "hint", "kind", "name", "old", "refused", "short")
 
     def __init__(
         self,
@@ -44,6 +44,7 @@ class Flag:
         short: str = "",
         hint: str = "",
         default: object = None,
+        old: str = "",
         refused: str = "",
     ) -> None:
         self.name = name
@@ -52,6 +53,7 @@ class Flag:
         self.short = short
         self.hint = hint or {"bool": "", "str": "string", "strings": "list"}.get(kind, kind)
         self.default = default
+        self.old = old
         self.refused = refused
 
 
@@ -91,7 +93,7 @@ class Values:
 
 def parse(command: str, flags: list[Flag], argv: list[str], *, interspersed: bool = True) -> Values:
     """Split ``argv`` into flags and arguments; raises InvalidArgument with a hint to --help."""
-    long = {flag.name: flag for flag in flags}
+    long = {name: flag for flag in flags for name in (flag.name, flag.old) if name}
     short = {flag.short: flag for flag in flags if flag.short}
     values: dict[str, object] = {}
     arguments: list[str] = []
@@ -173,7 +175,7 @@ def options(flags: list[Flag], title: str = "Options") -> str:
 def _meant(name: str, known: dict[str, Flag]) -> str:
     from sampan.cli.overview import nearest
 
-    close = nearest(name, [other for other, flag in known.items() if flag.help])
+    close = nearest(name, [flag.name for flag in known.values() if flag.help])
     return f" (did you mean --{close[0]}?)" if close else ""
 
 
@@ -207,7 +209,10 @@ def _bytes(text: str) -> int:
     unit = 1
     if stem and stem[-1] in _BINARY:
         unit, stem = _BINARY[stem[-1]], stem[:-1]
-    return int(float(stem) * unit)
+    count = int(float(stem) * unit)
+    if count < 0:
+        raise ValueError(text)
+    return count
 
 
 def _duration(text: str) -> int:

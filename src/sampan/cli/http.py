@@ -15,10 +15,20 @@ from sampan.errors import Unavailable
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["Response", "send"]
+__all__ = ["Response", "quote", "send"]
 
 _CHUNK = 1 << 16
 _HEAD_LIMIT = 1 << 20
+
+
+_UNRESERVED = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~")
+
+
+def quote(text: str, safe: str = "") -> str:
+    """Percent-encoded (RFC 3986), but for unreserved characters and ``safe`` ones."""
+    kept = _UNRESERVED | frozenset(safe.encode())
+    data = text.encode(errors="surrogateescape")
+    return "".join(chr(byte) if byte in kept else f"%{byte:02X}" for byte in data)
 
 
 def send(

@@ -64,13 +64,13 @@ def age(seconds: float) -> str:
     return f"{days // 30} months" if days < 730 else f"{whole // 86400 // 365} years"
 
 
-def size(count: float) -> str:
+def size(count: float, digits: int = 3) -> str:
     """Bytes in decimal units with three digits, as in ``docker images`` ("7.81MB")."""
     units = ["B", "kB", "MB", "GB", "TB", "PB", "EB", "ZB", "YB"]
     while count >= 1000 and len(units) > 1:
         count /= 1000
         units.pop(0)
-    return f"{count:.3g}{units[0]}"
+    return f"{count:.{digits}g}{units[0]}"
 
 
 def short_id(identity: str) -> str:

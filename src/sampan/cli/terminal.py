@@ -1,4 +1,9 @@
-"""The user's terminal: raw mode, window size, and signals passed on to the container."""
+"""The user's terminal: raw mode, window size, and signals passed on to the container.
+
+A terminal that was made raw is given back however the command ends, short of SIGKILL: a signal
+that would end us ends us by an exception, and a stop (SIGTSTP from outside) gives the terminal
+back for as long as we are stopped.
+"""
 
 from __future__ import annotations
 
@@ -16,8 +21,10 @@ if TYPE_CHECKING:
 
 __all__ = ["RawTerminal", "on_resize", "pass_signals", "size"]
 
-# What a person or a supervisor sends to end or nudge a program; the rest is the client's own.
-_PASSED = ("HUP", "INT", "QUIT", "USR1", "USR2", "TERM", "ALRM", "CONT")
+# What a person or a supervisor sends to end or nudge a program. The rest is the client's own: job
+# control is the shell's, and SIGCHLD, SIGPIPE and SIGWINCH are about this process.
+_PASSED = ("HUP", "INT", "QUIT", "ABRT", "USR1", "USR2", "TERM", "ALRM", "CONT", "IO", "PWR")
+_ENDING = (signal.SIGTERM, signal.SIGHUP, signal.SIGINT, signal.SIGQUIT)
 
 
 class RawTerminal:
@@ -29,11 +36,29 @@ class RawTerminal:
     def __enter__(self) -> None:
         if sys.stdin.isatty():
             self._saved = termios.tcgetattr(0)
+            for number in _ENDING:
+                signal.signal(number, _end)
+            signal.signal(signal.SIGTSTP, self._stop)
             tty.setraw(0, termios.TCSANOW)
 
     def __exit__(self, *_: object) -> None:
         if self._saved is not None:
+            signal.signal(signal.SIGTSTP, signal.SIG_DFL)
             termios.tcsetattr(0, termios.TCSADRAIN, self._saved)
+
+    def _stop(self, _number: int, _frame: FrameType | None) -> None:
+        assert self._saved is not None
+        termios.tcsetattr(0, termios.TCSANOW, self._saved)
+        signal.signal(signal.SIGTSTP, signal.SIG_DFL)
+        os.kill(os.getpid(), signal.SIGTSTP)
+        # Here again when continued.
+        signal.signal(signal.SIGTSTP, self._stop)
+        tty.setraw(0, termios.TCSANOW)
+        os.kill(os.getpid(), signal.SIGWINCH)  # the window may have another size by now
+
+
+def _end(number: int, _frame: FrameType | None) -> None:
+    raise SystemExit(128 + number)
 
 
 def size() -> tuple[int, int] | None:

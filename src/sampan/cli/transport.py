@@ -10,7 +10,6 @@ import signal
 import socket
 import sys
 from typing import TYPE_CHECKING
-from urllib.parse import unquote, urlsplit
 
 from sampan.errors import InvalidArgument, PermissionDenied, SampanError, Unavailable
 
@@ -41,6 +40,8 @@ def connect(endpoint: Endpoint) -> socket.socket:
 
 
 def _tcp(endpoint: Endpoint, where: str) -> socket.socket:
+    from urllib.parse import urlsplit
+
     try:
         place = urlsplit(f"//{where}")
         name, port = place.hostname or "localhost", place.port
@@ -56,6 +57,8 @@ def _tcp(endpoint: Endpoint, where: str) -> socket.socket:
 
 
 def _ssh(host: str) -> socket.socket:
+    from urllib.parse import unquote, urlsplit
+
     form = f"{host}: expected ssh://[user@]host[:port][/socket]"
     try:
         place = urlsplit(host)

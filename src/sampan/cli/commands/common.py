@@ -6,16 +6,31 @@ import sys
 from typing import TYPE_CHECKING
 
 from sampan.cli.client import ApiError
-from sampan.cli.flags import Flag, Values, parse, usage
+from sampan.cli.flags import Flag, UsageError, Values, parse, usage
+from sampan.cli.http import quote
 from sampan.errors import InvalidArgument, SampanError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
-__all__ = ["DESCRIBE", "FORMAT", "TEMPLATE", "Described", "each", "filters", "read", "report"]
+    from sampan.cli.client import Client
+
+__all__ = [
+    "DESCRIBE",
+    "FORMAT",
+    "TEMPLATE",
+    "Described",
+    "each",
+    "filters",
+    "path",
+    "read",
+    "report",
+]
 
 FORMAT = Flag("format", "str", "How to print: table, 'table TEMPLATE', json, or a Go template")
 TEMPLATE = Flag("format", "str", "How to print: json, or a Go template", short="f")
+
+_AT_ONCE = 32
 
 DESCRIBE: list[str] = []
 """Given as a command's argv (this very list), makes ``read`` raise Described."""
@@ -77,19 +92,70 @@ def report(error: SampanError, name: str = "") -> None:
     print(f"sampan: {said}", file=sys.stderr)
 
 
-def each(names: list[str], act: Callable[[str], object], echo: bool = True) -> int:
-    """Act on every name, print those that went well, report the others; 1 if any failed."""
+def path(template: str, name: str) -> str:
+    """A path of the API with an object's name in it. Raises InvalidArgument for no name."""
+    if not name.strip("/ "):
+        raise InvalidArgument("a name or ID is needed, and this one is empty")
+    return template.format(quote(name, "/:@+"))
+
+
+def each(
+    names: list[str],
+    act: Callable[[str], object],
+    echo: bool = True,
+    *,
+    client: Client | None = None,
+) -> int:
+    """Act on every name, print those that went well, report the others; 1 if any failed.
+
+    With ``client`` several are under way at once: ten containers that take their ten seconds to
+    stop take ten seconds. What is printed is in the order of the names.
+    """
+    if client is None or len(names) < 2:
+        attempts: Iterator[object] = (_attempt(act, name) for name in names)
+    else:
+        attempts = _together(client, names, act)
     status = 0
-    for name in names:
-        try:
-            result = act(name)
-        except SampanError as error:
-            report(error)
+    for name, result in zip(names, attempts, strict=True):
+        if isinstance(result, SampanError):
+            report(result)
             status = 1
-            continue
-        if echo:
+        elif echo:
             print(result if isinstance(result, str) else name, flush=True)
     return status
+
+
+def _attempt(act: Callable[[str], object], name: str) -> object:
+    try:
+        return act(name)
+    except SampanError as error:
+        return error
+
+
+def _together(client: Client, names: list[str], act: Callable[[str], object]) -> Iterator[object]:
+    import threading
+
+    client.negotiate()  # once, for all
+    results: list[object] = [SampanError("this client failed")] * len(names)
+    ready = [threading.Event() for _ in names]
+    waiting = list(reversed(range(len(names))))
+
+    def work() -> None:
+        while True:
+            try:
+                number = waiting.pop()
+            except IndexError:
+                return
+            try:
+                results[number] = _attempt(act, names[number])
+            finally:
+                ready[number].set()
+
+    for _ in range(min(len(names), _AT_ONCE)):
+        threading.Thread(target=work, daemon=True).start()
+    for number, event in enumerate(ready):
+        event.wait()
+        yield results[number]
 
 
 def filters(items: list[str]) -> dict[str, list[str]] | None:
@@ -98,6 +164,6 @@ def filters(items: list[str]) -> dict[str, list[str]] | None:
     for item in items:
         key, equals, value = item.partition("=")
         if not equals:
-            raise InvalidArgument(f"--filter: {item}: expected key=value")
+            raise UsageError(f"--filter: {item}: expected key=value")
         found.setdefault(key.strip().lower(), []).append(value.strip())
     return found or None

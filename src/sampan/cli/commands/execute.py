@@ -32,7 +32,7 @@ _FLAGS = [
 
 def execute(client: Client, argv: list[str]) -> int:
     """Run a command in a running container; the exit status is the command's."""
-    from sampan.cli.container_flags import environment
+    from sampan.cli.container_values import environment
 
     flags = read(
         "exec",

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import sys
+import re
 import time
 from typing import TYPE_CHECKING, Any
-from urllib.parse import quote
 
 from sampan.cli import autostart
-from sampan.cli.commands.common import filters, read
+from sampan.cli.commands.common import FORMAT, filters, path, read, report
+from sampan.cli.commands.inspect import platform_json
 from sampan.cli.flags import Flag
-from sampan.cli.output import age, print_rows, short_id, size
+from sampan.cli.output import age, local_time, print_rows, short_id, shorten, size
 from sampan.errors import SampanError
 
 if TYPE_CHECKING:
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 __all__ = ["history", "images", "remove", "split_reference", "tag"]
 
+_NONE = "<none>"
 _COLUMNS = [
     ("REPOSITORY", "Repository"),
     ("TAG", "Tag"),
@@ -25,6 +26,20 @@ _COLUMNS = [
     ("CREATED", "CreatedSince"),
     ("SIZE", "Size"),
 ]
+_HEADINGS = {
+    "Containers": "CONTAINERS",
+    "CreatedAt": "CREATED AT",
+    "Digest": "DIGEST",
+    "SharedSize": "SHARED SIZE",
+    "UniqueSize": "UNIQUE SIZE",
+    "VirtualSize": "SIZE",
+}
+_RAW = (
+    "repository: {{.Repository}}\\ntag: {{.Tag}}\\nimage_id: {{.ID}}\\n"
+    "created_at: {{.CreatedAt}}\\nvirtual_size: {{.Size}}\\n"
+)
+_RAW_DIGEST = _RAW.replace("image_id:", "digest: {{.Digest}}\\nimage_id:")
+_TREE = "listing the platforms of an image is not there yet"
 
 
 def images(client: Client, argv: list[str]) -> int:
@@ -34,12 +49,13 @@ def images(client: Client, argv: list[str]) -> int:
         "[OPTIONS] [REPOSITORY[:TAG]]",
         "List images",
         [
-            Flag("all", "bool", "Show all images (default hides intermediate images)", short="a"),
-            Flag("digests", "bool", "Show digests"),
-            Flag("filter", "list", "Filter output based on conditions provided", short="f"),
-            Flag("format", "str", "'table', 'table TEMPLATE', 'json' or a Go template"),
-            Flag("no-trunc", "bool", "Don't truncate output"),
-            Flag("quiet", "bool", "Only show image IDs", short="q"),
+            Flag("all", "bool", "Those between two others too", short="a"),
+            Flag("digests", "bool", "The digests they were pulled or pushed by too"),
+            Flag("filter", "list", "Only those that meet a condition (dangling=true)", short="f"),
+            FORMAT,
+            Flag("no-trunc", "bool", "Whole IDs"),
+            Flag("quiet", "bool", "IDs only", short="q"),
+            Flag("tree", "bool", "", refused=_TREE),
         ],
         argv,
         most=1,
@@ -47,39 +63,70 @@ def images(client: Client, argv: list[str]) -> int:
     if flags is None:
         return 0
     autostart.ensure(client.host)
+    quiet, layout, digests = flags.flag("quiet"), flags.text("format"), flags.flag("digests")
+    if not layout and not quiet:
+        layout = client.settings.preference("imagesFormat")
     chosen = filters(flags.items("filter")) or {}
     if flags.arguments:
-        chosen["reference"] = [flags.arguments[0]]
-    query: dict[str, object] = {"all": flags.flag("all"), "filters": chosen or None}
+        chosen.setdefault("reference", []).append(flags.arguments[0])
+    query: dict[str, object] = {
+        "all": "1" if flags.flag("all") else None,
+        "filters": chosen or None,
+    }
     found = client.call("GET", "/images/json", query)
-    full = flags.flag("no-trunc")
-    rows = [row for image in found for row in _rows(image, full)]
-    if flags.flag("quiet"):
-        rows = list({row["ID"]: row for row in rows}.values())
-        print_rows(rows, [("IMAGE ID", "ID")], "", quiet=True)
-        return 0
+    wanted = digests or re.search(r"\{\{-?\s*\.Digest\s*-?\}\}", layout) is not None
+    rows = [row for image in found for row in _rows(image, flags.flag("no-trunc"), wanted)]
     columns = list(_COLUMNS)
-    if flags.flag("digests"):
+    if digests:
         columns.insert(2, ("DIGEST", "Digest"))
-    print_rows(rows, columns, flags.text("format"))
+    if quiet:
+        columns = [("IMAGE ID", "ID")]
+    raw = _RAW_DIGEST if digests else _RAW
+    print_rows(rows, columns, layout, quiet, headings=_HEADINGS, raw=raw)
     return 0
 
 
-def _rows(image: dict[str, Any], full: bool) -> list[dict[str, Any]]:
-    created = image["Created"]
-    digests = dict(d.split("@") for d in image.get("RepoDigests") or [])
+def _rows(image: dict[str, Any], full: bool, digests: bool) -> list[dict[str, Any]]:
+    created, total = image["Created"], image["Size"]
+    shared, users = image.get("SharedSize", -1), image.get("Containers", -1)
     common = {
         "ID": image["Id"] if full else short_id(image["Id"]),
-        "CreatedSince": age(time.time() - created) + " ago" if created > 0 else "N/A",
-        "CreatedAt": time.strftime("%Y-%m-%d %H:%M:%S %z %Z", time.localtime(max(0, created))),
-        "Size": size(image["Size"]),
+        "CreatedSince": age(time.time() - created) + " ago",
+        "CreatedAt": local_time(created),
+        "Size": size(total),
+        "VirtualSize": size(total, 4),
+        "SharedSize": "N/A" if shared == -1 else size(shared),
+        "UniqueSize": "N/A" if shared == -1 else size(total - shared),
+        "Containers": "N/A" if users == -1 else str(users),
     }
-    rows = []
-    for reference in image.get("RepoTags") or ["<none>:<none>"]:
+    return [
+        {"Repository": repository or _NONE, "Tag": name or _NONE, "Digest": digest or _NONE}
+        | common
+        for repository, name, digest in _names(image, digests)
+    ]
+
+
+def _names(image: dict[str, Any], wanted: bool) -> list[tuple[str, str, str]]:
+    """Repository, tag and digest of each row; digests that have a tag only where wanted."""
+    tags: dict[str, list[str]] = {}
+    for reference in image.get("RepoTags") or []:
         repository, name = split_reference(reference)
-        digest = digests.get(repository, "<none>")
-        rows.append({"Repository": repository, "Tag": name, "Digest": digest, **common})
-    return rows
+        if repository != _NONE:
+            tags.setdefault(repository, []).append(name)
+    digests: dict[str, list[str]] = {}
+    for reference in image.get("RepoDigests") or []:
+        repository, _, digest = reference.partition("@")
+        if repository != _NONE:
+            digests.setdefault(repository, []).append(digest)
+    rows = [
+        (repository, name, digest)
+        for repository, names in tags.items()
+        for name in names
+        for digest in (digests.get(repository) if wanted else None) or [""]
+    ]
+    for repository in digests.keys() - tags.keys():
+        rows += [(repository, "", digest) for digest in (digests[repository] if wanted else [""])]
+    return rows or [("", "", "")]
 
 
 def split_reference(reference: str) -> tuple[str, str]:
@@ -93,12 +140,13 @@ def history(client: Client, argv: list[str]) -> int:
     flags = read(
         "history",
         "[OPTIONS] IMAGE",
-        "Show the history of an image",
+        "Show an image's layers and what made them",
         [
-            Flag("format", "str", "'table', 'table TEMPLATE', 'json' or a Go template"),
-            Flag("human", "bool", "Print sizes and dates in human readable format", short="H"),
-            Flag("no-trunc", "bool", "Don't truncate output"),
-            Flag("quiet", "bool", "Only show image IDs", short="q"),
+            FORMAT,
+            Flag("human", "bool", "Sizes and dates to be read (true)", short="H"),
+            Flag("no-trunc", "bool", "Whole IDs and commands"),
+            Flag("platform", "str", "This platform's, os[/arch[/variant]], of an index"),
+            Flag("quiet", "bool", "IDs only", short="q"),
         ],
         argv,
         least=1,
@@ -106,34 +154,37 @@ def history(client: Client, argv: list[str]) -> int:
     )
     if flags is None:
         return 0
-    human = flags.flag("human") or not flags.given("human")
-    rows = []
-    for entry in client.call("GET", f"/images/{quote(flags.arguments[0])}/history"):
-        by = str(entry.get("CreatedBy") or "")
-        if not flags.flag("no-trunc") and len(by) > 45:
-            by = by[:44] + "…"
-        identity = str(entry["Id"])
-        moment = entry["Created"]
-        iso = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(max(0, moment)))
-        rows.append(
-            {
-                "ID": identity if flags.flag("no-trunc") else short_id(identity),
-                "CreatedSince": age(time.time() - moment) + " ago" if human else iso,
-                "CreatedAt": iso,
-                "CreatedBy": by,
-                "Size": size(entry["Size"]) if human else entry["Size"],
-                "Comment": entry.get("Comment") or "",
-            }
-        )
+    human, full = flags.flag("human") or not flags.given("human"), flags.flag("no-trunc")
+    query: dict[str, object] = {"platform": platform_json(flags.text("platform"))}
+    entries = client.call("GET", path("/images/{}/history", flags.arguments[0]), query)
+    rows = [_layer(entry, human, full) for entry in entries]
     columns = [
         ("IMAGE", "ID"),
-        ("CREATED", "CreatedSince"),
+        ("CREATED" if human else "CREATED AT", "CreatedSince"),
         ("CREATED BY", "CreatedBy"),
         ("SIZE", "Size"),
         ("COMMENT", "Comment"),
     ]
-    print_rows(rows, columns, flags.text("format"), flags.flag("quiet"))
+    layout = flags.text("format")
+    print_rows(rows, columns, layout, flags.flag("quiet"), headings={"CreatedAt": "CREATED AT"})
     return 0
+
+
+def _layer(entry: dict[str, Any], human: bool, full: bool) -> dict[str, Any]:
+    by = str(entry.get("CreatedBy") or "").replace("\t", " ")
+    identity, moment = str(entry["Id"]), entry["Created"]
+    local = time.localtime(moment)
+    zone = time.strftime("%z", local)
+    zone = "Z" if zone == "+0000" else f"{zone[:3]}:{zone[3:]}"
+    iso = time.strftime("%Y-%m-%dT%H:%M:%S", local) + zone
+    return {
+        "ID": identity if full else short_id(identity),
+        "CreatedSince": age(time.time() - moment) + " ago" if human else iso,
+        "CreatedAt": iso,
+        "CreatedBy": by if full else shorten(by, 45),
+        "Size": size(entry["Size"]) if human else str(entry["Size"]),
+        "Comment": entry.get("Comment") or "",
+    }
 
 
 def tag(client: Client, argv: list[str]) -> int:
@@ -141,7 +192,7 @@ def tag(client: Client, argv: list[str]) -> int:
     flags = read(
         "tag",
         "SOURCE_IMAGE[:TAG] TARGET_IMAGE[:TAG]",
-        "Create a tag TARGET_IMAGE that refers to SOURCE_IMAGE",
+        "Give an image another name",
         [],
         argv,
         least=2,
@@ -151,7 +202,7 @@ def tag(client: Client, argv: list[str]) -> int:
         return 0
     source, target = flags.arguments
     repository, name = split_reference(target)
-    client.call("POST", f"/images/{quote(source)}/tag", {"repo": repository, "tag": name})
+    client.call("POST", path("/images/{}/tag", source), {"repo": repository, "tag": name})
     return 0
 
 
@@ -160,24 +211,29 @@ def remove(client: Client, argv: list[str]) -> int:
     flags = read(
         "rmi",
         "[OPTIONS] IMAGE [IMAGE...]",
-        "Remove one or more images",
+        "Remove images",
         [
-            Flag("force", "bool", "Force removal of the image", short="f"),
-            Flag("no-prune", "bool", "Do not delete untagged parents"),
+            Flag("force", "bool", "Even if a stopped container or another name uses it", short="f"),
+            Flag("no-prune", "bool", "Keep parents that have no name"),
+            Flag("platform", "strings", "Only these platforms' images of an index"),
         ],
         argv,
         least=1,
     )
     if flags is None:
         return 0
-    query: dict[str, object] = {"force": flags.flag("force"), "noprune": flags.flag("no-prune")}
+    query: dict[str, object] = {
+        "force": "1" if flags.flag("force") else None,
+        "noprune": "1" if flags.flag("no-prune") else None,
+        "platforms": [platform_json(text) for text in flags.items("platform")] or None,
+    }
     status = 0
     for name in flags.arguments:
         try:
-            answer = client.call("DELETE", f"/images/{quote(name)}", query)
+            answer = client.call("DELETE", path("/images/{}", name), query)
         except SampanError as error:
-            print(f"sampan: {error.message}", file=sys.stderr)
-            status = 1
+            report(error)
+            status = 0 if flags.flag("force") and getattr(error, "status", 0) == 404 else 1
             continue
         for change in answer:
             for kind, what in change.items():

@@ -1,4 +1,4 @@
-"""``inspect``: all the daemon knows of containers and images."""
+"""``inspect`` of any object, and of containers and images by their groups' commands."""
 
 from __future__ import annotations
 
@@ -6,18 +6,26 @@ import json
 import sys
 from typing import TYPE_CHECKING, Any
 
-from sampan import template
 from sampan.cli.client import ApiError
-from sampan.cli.commands.common import read
-from sampan.cli.flags import Flag
+from sampan.cli.commands.common import TEMPLATE, path, read, report
+from sampan.cli.flags import Flag, UsageError
 from sampan.errors import InvalidArgument
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from sampan.cli.client import Client
 
-__all__ = ["inspect"]
+__all__ = ["container", "image", "inspect", "show"]
 
-_PATHS = {"container": "/containers/{}/json", "image": "/images/{}/json"}
+_PATHS = {
+    "container": "/containers/{}/json",
+    "image": "/images/{}/json",
+    "network": "/networks/{}",
+    "volume": "/volumes/{}",
+}
+_SWARM = ("config", "node", "plugin", "secret", "service", "task")
+_SIZE = Flag("size", "bool", "The sizes of a container's files too", short="s")
 
 
 def inspect(client: Client, argv: list[str]) -> int:
@@ -25,50 +33,121 @@ def inspect(client: Client, argv: list[str]) -> int:
     flags = read(
         "inspect",
         "[OPTIONS] NAME|ID [NAME|ID...]",
-        "Return low-level information on objects",
-        [
-            Flag("format", "str", "Format output using a Go template, or 'json'", short="f"),
-            Flag("size", "bool", "Display total file sizes if the type is container", short="s"),
-            Flag("type", "str", "Only inspect objects of this type (container|image)"),
-        ],
+        "Show all the daemon knows of objects",
+        [TEMPLATE, _SIZE, Flag("type", "str", f"Only objects of this type: {', '.join(_PATHS)}")],
         argv,
         least=1,
     )
     if flags is None:
         return 0
     kind = flags.text("type")
+    if kind in _SWARM:
+        raise InvalidArgument(f"--type: {kind}: this engine has neither a swarm nor plugins")
     if kind and kind not in _PATHS:
-        raise InvalidArgument(f"--type: {kind}: expected container or image")
-    kinds = [kind] if kind else list(_PATHS)
-    layout = flags.text("format")
-    parsed = template.parse(layout) if layout and layout != "json" else None
-    found: list[dict[str, Any]] = []
-    status = 0
-    for name in flags.arguments:
-        details = _one(client, name, kinds, flags.flag("size"))
-        if details is None:
-            print(f"sampan: no such {kind or 'object'}: {name}", file=sys.stderr)
-            status = 1
-        elif parsed is not None:
-            print(template.render(parsed, details))
-        elif layout == "json":
-            print(json.dumps(details, separators=(",", ":")))
-        else:
-            found.append(details)
-    if not layout:
-        print(json.dumps(found, indent=4))
-    return status
+        raise InvalidArgument(f"--type: {kind}: expected {', '.join(_PATHS)}")
+    query: dict[str, object] = {"size": "1" if flags.flag("size") else None}
+    if kind:
+        used = query if kind == "container" else {}
+        return show(client, _PATHS[kind], flags.arguments, flags.text("format"), used)
+    return _print(flags.arguments, flags.text("format"), lambda name: _any(client, name, query))
 
 
-def _one(client: Client, name: str, kinds: list[str], size: bool) -> dict[str, Any] | None:
-    for kind in kinds:
-        query: dict[str, object] = {"size": True} if size and kind == "container" else {}
+def container(client: Client, argv: list[str]) -> int:
+    """``container inspect``."""
+    summary = "Show all the daemon knows of containers"
+    synopsis = "[OPTIONS] CONTAINER [CONTAINER...]"
+    flags = read("container inspect", synopsis, summary, [TEMPLATE, _SIZE], argv, least=1)
+    if flags is None:
+        return 0
+    query: dict[str, object] = {"size": "1" if flags.flag("size") else None}
+    return show(client, _PATHS["container"], flags.arguments, flags.text("format"), query)
+
+
+def image(client: Client, argv: list[str]) -> int:
+    """``image inspect``."""
+    platform = Flag("platform", "str", "This platform's, os[/arch[/variant]], of an index")
+    flags = read(
+        "image inspect",
+        "[OPTIONS] IMAGE [IMAGE...]",
+        "Show all the daemon knows of images",
+        [TEMPLATE, platform],
+        argv,
+        least=1,
+    )
+    if flags is None:
+        return 0
+    query: dict[str, object] = {"platform": platform_json(flags.text("platform"))}
+    return show(client, _PATHS["image"], flags.arguments, flags.text("format"), query)
+
+
+def platform_json(text: str) -> str | None:
+    """``os[/arch[/variant]]`` as the API's JSON (OCI image-spec, platform); None for ""."""
+    if not text:
+        return None
+    parts = text.split("/")
+    if len(parts) > 3 or not all(parts):
+        raise UsageError(f"--platform: {text}: expected os[/arch[/variant]]")
+    return json.dumps(dict(zip(("os", "architecture", "variant"), parts, strict=False)))
+
+
+def show(
+    client: Client, template: str, names: list[str], layout: str, query: dict[str, object]
+) -> int:
+    """Inspect objects of one type, whose path ``template`` has a place for the name."""
+    return _print(names, layout, lambda name: client.call("GET", path(template, name), query))
+
+
+def _any(client: Client, name: str, query: dict[str, object]) -> Any:
+    """The first type that has such an object."""
+    for kind, template in _PATHS.items():
         try:
-            answer = client.call("GET", _PATHS[kind].format(name), query)
+            return client.call("GET", path(template, name), query if kind == "container" else {})
         except ApiError as error:
-            if error.status != 404:
+            if error.status not in (404, 501):
                 raise
-            continue
-        assert isinstance(answer, dict)
-        return answer
     return None
+
+
+def _print(names: list[str], layout: str, get: Callable[[str], Any]) -> int:
+    shower = _template(layout) if layout and layout != "json" else None
+    found: list[Any] = []
+    errors: list[Exception] = []
+    status = 0
+    for name in names:
+        try:
+            details = get(name)
+        except ApiError as error:
+            report(error)
+            status = 1
+            continue
+        if details is None:
+            print(f"Error: No such object: {name}", file=sys.stderr)
+            status = 1
+        elif shower is None:
+            found.append(details)
+        else:
+            try:
+                print(shower(details))
+            except InvalidArgument as error:
+                print()
+                errors.append(error)
+    for problem in errors:
+        print(f"sampan: {problem}", file=sys.stderr)
+    if layout == "json":
+        print(json.dumps(found, separators=(",", ":"), ensure_ascii=False))
+    elif not layout:
+        print(json.dumps(found, indent=4, ensure_ascii=False))
+    return 1 if errors else status
+
+
+def _template(layout: str) -> Callable[[Any], str]:
+    from sampan import template
+    from sampan.cli.shapes import shaped
+
+    try:
+        parsed = template.parse(template.unescape(layout))
+    except InvalidArgument as error:
+        wrong = UsageError(str(error))
+        wrong.exit_code = 64  # EX_USAGE, as Docker's inspect
+        raise wrong from error
+    return lambda details: template.render(parsed, shaped(details))

@@ -1,20 +1,29 @@
-"""start, stop, kill, pause, unpause, wait, rename, rm: one request for each container named."""
+"""start, stop, restart, kill, pause, unpause, wait, rename, rm, update.
+
+One request for each container named, several at once where they take time.
+"""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
 from sampan.cli.client import ApiError
-from sampan.cli.commands.common import each, read
+from sampan.cli.commands.common import each, path, read
 from sampan.cli.flags import Flag
-from sampan.errors import InvalidArgument
+from sampan.errors import InvalidArgument, SampanError
 
 if TYPE_CHECKING:
     from sampan.cli.client import Client
 
-__all__ = ["kill", "pause", "remove", "rename", "start", "stop", "unpause", "wait"]
+__all__ = ["kill", "pause", "remove", "rename", "restart", "start", "stop", "unpause", "update"]
+__all__ += ["wait"]
 
 _MANY = "[OPTIONS] CONTAINER [CONTAINER...]"
+_PLAIN = "CONTAINER [CONTAINER...]"
+_ENDING = [
+    Flag("signal", "str", "Signal that asks them to end", short="s"),
+    Flag("timeout", "int", "Seconds until they are killed; -1: never", short="t", old="time"),
+]
 
 
 def start(client: Client, argv: list[str]) -> int:
@@ -22,11 +31,13 @@ def start(client: Client, argv: list[str]) -> int:
     flags = read(
         "start",
         _MANY,
-        "Start one or more stopped containers",
+        "Start containers that do not run",
         [
-            Flag("attach", "bool", "Attach STDOUT/STDERR and forward signals", short="a"),
-            Flag("detach-keys", "str", "Override the key sequence for detaching a container"),
-            Flag("interactive", "bool", "Attach container's STDIN", short="i"),
+            Flag("attach", "bool", "Print what it writes and hand signals on", short="a"),
+            Flag("checkpoint", "str", "", refused="checkpoints are not there yet"),
+            Flag("checkpoint-dir", "str", "", refused="checkpoints are not there yet"),
+            Flag("detach-keys", "str", "Keys that leave it running (ctrl-p,ctrl-q)", hint="keys"),
+            Flag("interactive", "bool", "Hand it standard input", short="i"),
         ],
         argv,
         least=1,
@@ -38,36 +49,39 @@ def start(client: Client, argv: list[str]) -> int:
 
         if len(flags.arguments) > 1:
             raise InvalidArgument("start: only one container can be attached to")
-        details = client.call("GET", f"/containers/{flags.arguments[0]}/json")
+        details = client.call("GET", path("/containers/{}/json", flags.arguments[0]))
         stdin = flags.flag("interactive") and bool(details["Config"]["OpenStdin"])
-        return attach_to(client, details, stdin, True, flags.text("detach-keys"))
+        keys = flags.text("detach-keys") or client.settings.preference("detachKeys")
+        return attach_to(client, details, stdin, True, keys)
     return each(
-        flags.arguments, lambda name: client.call("POST", f"/containers/{name}/start") and None
+        flags.arguments, lambda name: client.call("POST", path("/containers/{}/start", name))
     )
 
 
 def stop(client: Client, argv: list[str]) -> int:
     """Ask containers to end, and end them after the time-out."""
-    flags = read(
-        "stop",
-        _MANY,
-        "Stop one or more running containers",
-        [
-            Flag("signal", "str", "Signal to send to the container", short="s"),
-            Flag("time", "int", "Seconds to wait before killing the container", short="t"),
-            Flag("timeout", "int", ""),
-        ],
-        argv,
-        least=1,
-    )
+    summary = "Ask containers to end, and end them after a time-out"
+    return _end(client, argv, "stop", summary)
+
+
+def restart(client: Client, argv: list[str]) -> int:
+    """Stop containers and start them again."""
+    return _end(client, argv, "restart", "Stop containers and start them again")
+
+
+def _end(client: Client, argv: list[str], name: str, summary: str) -> int:
+    flags = read(name, _MANY, summary, _ENDING, argv, least=1)
     if flags is None:
         return 0
-    query: dict[str, object] = {"signal": flags.text("signal")}
-    for name in ("time", "timeout"):
-        if flags.given(name):
-            query["t"] = flags.number(name)
+    query: dict[str, object] = {
+        "signal": flags.text("signal"),
+        "t": flags.number("timeout") if flags.given("timeout") else None,
+    }
+    template = f"/containers/{{}}/{name}"
     return each(
-        flags.arguments, lambda name: client.call("POST", f"/containers/{name}/stop", query)
+        flags.arguments,
+        lambda container: client.call("POST", path(template, container), query),
+        client=client,
     )
 
 
@@ -76,8 +90,8 @@ def kill(client: Client, argv: list[str]) -> int:
     flags = read(
         "kill",
         _MANY,
-        "Kill one or more running containers",
-        [Flag("signal", "str", "Signal to send to the container (default KILL)", short="s")],
+        "Send containers a signal, SIGKILL unless told otherwise",
+        [Flag("signal", "str", "Signal to send, a name or a number (KILL)", short="s")],
         argv,
         least=1,
     )
@@ -85,60 +99,60 @@ def kill(client: Client, argv: list[str]) -> int:
         return 0
     query: dict[str, object] = {"signal": flags.text("signal", "KILL")}
     return each(
-        flags.arguments, lambda name: client.call("POST", f"/containers/{name}/kill", query)
+        flags.arguments,
+        lambda name: client.call("POST", path("/containers/{}/kill", name), query),
+        client=client,
     )
 
 
 def pause(client: Client, argv: list[str]) -> int:
     """Freeze every process of containers."""
-    flags = read(
-        "pause", "CONTAINER [CONTAINER...]", "Pause all processes of containers", [], argv, least=1
-    )
-    if flags is None:
-        return 0
-    return each(flags.arguments, lambda name: client.call("POST", f"/containers/{name}/pause"))
+    return _simple(client, argv, "pause", "Freeze every process of containers")
 
 
 def unpause(client: Client, argv: list[str]) -> int:
     """Thaw containers."""
-    flags = read(
-        "unpause",
-        "CONTAINER [CONTAINER...]",
-        "Unpause all processes of containers",
-        [],
-        argv,
-        least=1,
-    )
+    return _simple(client, argv, "unpause", "Thaw containers")
+
+
+def _simple(client: Client, argv: list[str], name: str, summary: str) -> int:
+    flags = read(name, _PLAIN, summary, [], argv, least=1)
     if flags is None:
         return 0
-    return each(flags.arguments, lambda name: client.call("POST", f"/containers/{name}/unpause"))
+    template = f"/containers/{{}}/{name}"
+    return each(
+        flags.arguments,
+        lambda container: client.call("POST", path(template, container)),
+        client=client,
+    )
 
 
 def wait(client: Client, argv: list[str]) -> int:
     """Wait for containers and print their exit statuses."""
-    flags = read(
-        "wait",
-        "CONTAINER [CONTAINER...]",
-        "Block until one or more containers stop, then print their exit codes",
-        [],
-        argv,
-        least=1,
-    )
+    summary = "Wait for containers to end and print their exit statuses"
+    flags = read("wait", _PLAIN, summary, [], argv, least=1)
     if flags is None:
         return 0
-    return each(
-        flags.arguments,
-        lambda name: str(client.call("POST", f"/containers/{name}/wait")["StatusCode"]),
-    )
+
+    def one(name: str) -> str:
+        answer = client.call("POST", path("/containers/{}/wait", name))
+        error = (answer.get("Error") or {}).get("Message")
+        if error:
+            raise SampanError(str(error))
+        return str(answer["StatusCode"])
+
+    return each(flags.arguments, one, client=client)
 
 
 def rename(client: Client, argv: list[str]) -> int:
     """Give a container another name."""
-    flags = read("rename", "CONTAINER NEW_NAME", "Rename a container", [], argv, least=2, most=2)
+    flags = read(
+        "rename", "CONTAINER NEW_NAME", "Give a container another name", [], argv, least=2, most=2
+    )
     if flags is None:
         return 0
     old, new = flags.arguments
-    client.call("POST", f"/containers/{old}/rename", {"name": new})
+    client.call("POST", path("/containers/{}/rename", old), {"name": new})
     return 0
 
 
@@ -147,11 +161,11 @@ def remove(client: Client, argv: list[str]) -> int:
     flags = read(
         "rm",
         _MANY,
-        "Remove one or more containers",
+        "Remove containers",
         [
-            Flag("force", "bool", "Force the removal of a running container", short="f"),
-            Flag("link", "bool", "", short="l", refused="links arrive with networks"),
-            Flag("volumes", "bool", "Remove anonymous volumes of the container", short="v"),
+            Flag("force", "bool", "Kill those that run", short="f"),
+            Flag("link", "bool", "Remove the link of this name", short="l"),
+            Flag("volumes", "bool", "Remove their nameless volumes too", short="v"),
         ],
         argv,
         least=1,
@@ -159,14 +173,45 @@ def remove(client: Client, argv: list[str]) -> int:
     if flags is None:
         return 0
     force = flags.flag("force")
-    query: dict[str, object] = {"force": force, "v": flags.flag("volumes")}
+    query: dict[str, object] = {
+        "force": "1" if force else None,
+        "link": "1" if flags.flag("link") else None,
+        "v": "1" if flags.flag("volumes") else None,
+    }
+    absent: list[str] = []
 
     def one(name: str) -> None:
         try:
-            client.call("DELETE", f"/containers/{name}", query)
+            client.call("DELETE", path("/containers/{}", name), query)
         except ApiError as error:
             # rm --force of what is not there is what was asked for, as with rm(1) -f.
-            if not (force and error.status == 404):
-                raise
+            if force and error.status == 404:
+                absent.append(name)
+            raise
 
-    return each(flags.arguments, one)
+    status = each(flags.arguments, one, client=client)
+    return 0 if len(absent) == len(flags.arguments) else status
+
+
+def update(client: Client, argv: list[str]) -> int:
+    """Change limits and the restart policy of containers."""
+    from sampan.cli.container_flags import UPDATE
+    from sampan.cli.container_values import limits
+
+    summary = "Change the limits and the restart policy of containers"
+    flags = read("update", _MANY, summary, UPDATE, argv, least=1)
+    if flags is None:
+        return 0
+    body = limits(flags)
+    if not body:
+        raise InvalidArgument("update: nothing to change: give at least one limit, or --restart")
+    warnings: list[str] = []
+
+    def one(name: str) -> None:
+        answer = client.call("POST", path("/containers/{}/update", name), None, body)
+        warnings.extend(answer.get("Warnings") or [])
+
+    status = each(flags.arguments, one)
+    for warning in warnings:
+        print(warning)
+    return status

@@ -6,6 +6,7 @@ before the first exit (reference: Docker CLI on the wire).
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 from typing import TYPE_CHECKING, Any
@@ -13,77 +14,84 @@ from typing import TYPE_CHECKING, Any
 from sampan.cli import autostart, terminal
 from sampan.cli.client import ApiError, Client
 from sampan.cli.commands.common import read
-from sampan.cli.container_flags import CREATE, RUN, create_body, warn
+from sampan.cli.container_body import create_body
+from sampan.cli.container_flags import CREATE, RUN
+from sampan.cli.flags import UsageError
 from sampan.cli.streams import DetachKeys, pump
-from sampan.errors import InvalidArgument, NotFound, SampanError
+from sampan.errors import InvalidArgument, SampanError
 
 if TYPE_CHECKING:
     from sampan.cli.flags import Values
 
-__all__ = ["Nothing", "create", "follow_size", "run"]
+__all__ = ["Nothing", "create", "follow_size", "pull_image", "run"]
 
 _SYNOPSIS = "[OPTIONS] IMAGE [COMMAND] [ARG...]"
 _MISSING = ("executable file not found", "no such file or directory")
 _NOT_EXECUTABLE = ("permission denied", "is a directory", "exec format error")
+_PULL = ("always", "missing", "never")
 
 
 def create(client: Client, argv: list[str]) -> int:
     """Create a container and print its ID."""
-    flags = read(
-        "create", _SYNOPSIS, "Create a new container", CREATE, argv, least=1, interspersed=False
-    )
+    summary = "Make a container from an image without starting it"
+    flags = read("create", _SYNOPSIS, summary, CREATE, argv, least=1, interspersed=False)
     if flags is None:
         return 0
-    autostart.ensure(client.host)
     print(_create(client, flags))
     return 0
 
 
 def run(client: Client, argv: list[str]) -> int:
     """Create and run a container; the exit status is its command's."""
-    flags = read(
-        "run",
-        _SYNOPSIS,
-        "Create and run a new container from an image",
-        RUN,
-        argv,
-        least=1,
-        interspersed=False,
-    )
+    summary = "Make a container from an image and run it"
+    flags = read("run", _SYNOPSIS, summary, RUN, argv, least=1, interspersed=False)
     if flags is None:
         return 0
     detached = flags.flag("detach")
     if detached and flags.items("attach"):
-        raise InvalidArgument("--attach and --detach contradict each other")
+        raise _refusal("--attach and --detach contradict each other")
     if flags.flag("tty") and flags.flag("interactive") and not detached and not sys.stdin.isatty():
-        raise InvalidArgument("the input device is not a TTY: leave -t out")
-    autostart.ensure(client.host)
+        raise _refusal("the input device is not a TTY: leave -t out")
     identity = _create(client, flags)
     if detached:
-        _start(client, identity, flags)
+        _start(client, identity)
         print(identity)
         return 0
     return _attached(client, identity, flags)
 
 
+def _refusal(text: str) -> InvalidArgument:
+    """Nothing was begun: told from a container's failure by 1, not 125."""
+    error = InvalidArgument(text)
+    error.exit_code = 1
+    return error
+
+
 def _create(client: Client, flags: Values) -> str:
-    cidfile = flags.text("cidfile")
+    policy, cidfile = flags.text("pull", "missing"), flags.text("cidfile")
+    if policy not in _PULL:
+        raise UsageError(f"--pull: {policy}: expected {', '.join(_PULL)}")
     if cidfile and os.path.exists(cidfile):
-        raise InvalidArgument(f"--cidfile: {cidfile} exists already: another container's?")
-    body = create_body(flags)
+        raise _refusal(f"--cidfile: {cidfile} exists already: is it another container's?")
+    body = create_body(flags, _proxies(client))
+    now = terminal.size() if flags.flag("tty") else None
+    if now:
+        body["HostConfig"]["ConsoleSize"] = list(now)
+    autostart.ensure(client.host)
     query: dict[str, object] = {"name": flags.text("name"), "platform": flags.text("platform")}
-    if flags.text("pull") == "always":
-        _pull(client, body["Image"], flags)
+    if policy == "always":
+        _fetch(client, body["Image"], flags)
     try:
         answer = client.call("POST", "/containers/create", query, body)
     except ApiError as error:
-        if error.status != 404 or "No such image" not in error.message:
+        if error.status != 404 or "No such image" not in error.message or policy == "never":
             raise
-        if flags.text("pull") == "never":
-            raise
-        _pull(client, body["Image"], flags)
+        if not flags.flag("quiet"):
+            print(f"Unable to find image '{_tagged(body['Image'])}' locally", file=sys.stderr)
+        _fetch(client, body["Image"], flags)
         answer = client.call("POST", "/containers/create", query, body)
-    warn(answer.get("Warnings") or [])
+    for message in answer.get("Warnings") or []:
+        print(f"WARNING: {message}", file=sys.stderr)
     identity = str(answer["Id"])
     if cidfile:
         with open(cidfile, "x", encoding="ascii") as file:
@@ -91,41 +99,77 @@ def _create(client: Client, flags: Values) -> str:
     return identity
 
 
-def _pull(client: Client, image: str, flags: Values) -> None:
-    if not flags.flag("quiet"):
-        print(f"Unable to find image '{image}' locally", file=sys.stderr)
-    for event in client.lines("POST", "/images/create", {"fromImage": image}):
-        if "error" in event:
-            raise NotFound(str(event["error"]))
-        if not flags.flag("quiet") and event.get("status"):
-            print(event["status"], file=sys.stderr)
+def _tagged(image: str) -> str:
+    """The name with the tag that is meant where none is said."""
+    return image if "@" in image or ":" in image.rpartition("/")[2] else f"{image}:latest"
+
+
+def _fetch(client: Client, image: str, flags: Values) -> None:
+    pull_image(client, image, flags.text("platform"), quiet=flags.flag("quiet"))
+
+
+def pull_image(client: Client, image: str, platform: str, *, quiet: bool) -> None:
+    """Have the daemon fetch an image; progress goes to standard error."""
+    from sampan.cli import progress
+
+    name, digest = image, image.partition("@")[2]
+    if digest:
+        name = image.partition("@")[0]
+    elif ":" in image.rpartition("/")[2]:
+        name, _, digest = image.rpartition(":")
+    query: dict[str, object] = {
+        "fromImage": name,
+        "tag": digest or "latest",
+        "platform": platform,
+    }
+    progress.show(client.lines("POST", "/images/create", query), sys.stderr, quiet=quiet)
+
+
+_PROXIES = {
+    "httpProxy": "HTTP_PROXY",
+    "httpsProxy": "HTTPS_PROXY",
+    "ftpProxy": "FTP_PROXY",
+    "noProxy": "NO_PROXY",
+    "allProxy": "ALL_PROXY",
+}
+
+
+def _proxies(client: Client) -> list[str]:
+    """The variables that config.json's ``proxies`` set for this daemon, or for all."""
+    configured = client.settings.config().get("proxies") or {}
+    chosen = configured.get(client.host) or configured.get("default") or {}
+    return [
+        f"{name}={chosen[key]}"
+        for key, upper in _PROXIES.items()
+        if chosen.get(key)
+        for name in (upper, upper.lower())
+    ]
 
 
 def _attached(client: Client, identity: str, flags: Values) -> int:
     tty, stdin = flags.flag("tty"), flags.flag("interactive")
     attached = [name.lower() for name in flags.items("attach")]
+    detach_keys = flags.text("detach-keys") or client.settings.preference("detachKeys")
     query: dict[str, object] = {
         "stream": True,
         "stdin": stdin and (not attached or "stdin" in attached),
         "stdout": not attached or "stdout" in attached,
         "stderr": not attached or "stderr" in attached,
-        "detachKeys": flags.text("detach-keys"),
+        "detachKeys": detach_keys,
     }
-    keys = DetachKeys(flags.text("detach-keys")) if tty else None
+    keys = DetachKeys(detach_keys) if tty else None
     sock = client.hijack(f"/containers/{identity}/attach", query)
     condition = "removed" if flags.flag("rm") else "next-exit"
     waiting = client.request("POST", f"/containers/{identity}/wait", {"condition": condition})
     if not tty and (flags.flag("sig-proxy") or not flags.given("sig-proxy")):
         terminal.pass_signals(lambda name: _signal(client, identity, name))
-    _start(client, identity, flags)
+    _start(client, identity)
     with terminal.RawTerminal() if tty and stdin else Nothing():
         if tty:
             follow_size(client, f"/containers/{identity}/resize")
         pump(sock, stdin=bool(query["stdin"]), raw=tty, detach_keys=keys)
     if keys is not None and keys.pressed:
         return 0
-    import json
-
     answer: dict[str, Any] = json.loads(waiting.read())
     error = (answer.get("Error") or {}).get("Message")
     if error:
@@ -133,17 +177,16 @@ def _attached(client: Client, identity: str, flags: Values) -> int:
     return int(answer["StatusCode"])
 
 
-def _start(client: Client, identity: str, flags: Values) -> None:
+def _start(client: Client, identity: str) -> None:
     try:
         client.call("POST", f"/containers/{identity}/start")
     except ApiError as error:
-        failure = SampanError(error.message)
         text = error.message.lower()
         if any(words in text for words in _MISSING):
-            failure.exit_code = 127
+            error.exit_code = 127
         elif any(words in text for words in _NOT_EXECUTABLE):
-            failure.exit_code = 126
-        raise failure from error
+            error.exit_code = 126
+        raise
 
 
 def _signal(client: Client, identity: str, name: str) -> None:

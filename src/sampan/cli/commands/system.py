@@ -2,114 +2,141 @@
 
 from __future__ import annotations
 
-import json
 import platform
 import sys
 from typing import TYPE_CHECKING, Any
 
-from sampan import __version__, template
+from sampan import __version__
 from sampan.cli import autostart
-from sampan.cli.commands.common import read
-from sampan.cli.flags import Flag
+from sampan.cli.client import API_VERSION
+from sampan.cli.commands.common import TEMPLATE, read, report
 from sampan.errors import SampanError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from sampan.cli.client import Client
 
 __all__ = ["info", "version"]
 
-_FORMAT = [Flag("format", "str", "Format output using a Go template, or 'json'", short="f")]
-
 
 def version(client: Client, argv: list[str]) -> int:
     """Versions of this client and of the daemon, if one answers."""
-    flags = read("version", "[OPTIONS]", "Show the version information", _FORMAT, argv, most=0)
+    summary = "Show the versions of client and daemon"
+    flags = read("version", "[OPTIONS]", summary, [TEMPLATE], argv, most=0)
     if flags is None:
         return 0
-    machine = {"x86_64": "amd64", "aarch64": "arm64"}.get(platform.machine(), platform.machine())
-    mine = {
-        "Version": __version__,
-        "ApiVersion": "1.51",
-        "PythonVersion": platform.python_version(),
-        "Os": "linux",
-        "Arch": machine,
-    }
     failure = None
     server: dict[str, Any] | None = None
+    spoken = API_VERSION
     try:
         server = client.call("GET", "/version")
+        spoken = client.api_version
     except SampanError as error:
         failure = error
+    mine = {
+        "Version": __version__,
+        "ApiVersion": spoken,
+        "DefaultAPIVersion": API_VERSION,
+        "PythonVersion": platform.python_version(),
+        "Os": "linux",
+        "Arch": _machine(),
+        "Context": client.settings.context_name(),
+    }
     _print({"Client": mine, "Server": server}, flags.text("format"), _version_text)
     if failure is not None:
-        print(f"sampan: {failure.message}", file=sys.stderr)
+        report(failure)
         return 1
     return 0
 
 
+def _machine() -> str:
+    machine = platform.machine()
+    return {"x86_64": "amd64", "aarch64": "arm64"}.get(machine, machine)
+
+
 def _version_text(data: dict[str, Any]) -> str:
-    lines = []
-    for side in ("Client", "Server"):
-        values = data[side]
-        if not values:
-            continue
-        lines.append(f"{side}: Sampan")
-        shown = [("Version", "Version"), ("API version", "ApiVersion"), ("OS/Arch", "Os")]
-        for label, key in shown:
-            value = f"{values['Os']}/{values['Arch']}" if key == "Os" else values.get(key, "")
-            lines.append(f" {label + ':':<20}{value}")
-        kernel = values.get("KernelVersion")
-        if kernel:
-            lines.append(f" {'Kernel version:':<20}{kernel}")
+    mine, server = data["Client"], data["Server"]
+    rows = [
+        ("Version", mine["Version"]),
+        ("API version", mine["ApiVersion"]),
+        ("Python version", mine["PythonVersion"]),
+        ("OS/Arch", f"{mine['Os']}/{mine['Arch']}"),
+        ("Context", mine["Context"]),
+    ]
+    if mine["ApiVersion"] != mine["DefaultAPIVersion"]:
+        rows[1] = ("API version", f"{mine['ApiVersion']} (newest {mine['DefaultAPIVersion']})")
+    lines = ["Client: Sampan", *(f" {label + ':':<18} {value}" for label, value in rows)]
+    if server:
+        lines += ["", *_server_text(server)]
     return "\n".join(lines)
+
+
+def _server_text(server: dict[str, Any]) -> list[str]:
+    name = (server.get("Platform") or {}).get("Name") or ""
+    lines = [f"Server: {name}".rstrip()]
+    for component in server.get("Components") or []:
+        details = component.get("Details") or {}
+        lines += [f" {component['Name']}:", f"  {'Version:':<17} {component['Version']}"]
+        rows = [
+            ("API version", _api_versions(details)),
+            ("Python version", details.get("GoVersion", "").removeprefix("Python ")),
+            ("Git commit", details.get("GitCommit")),
+            ("Built", details.get("BuildTime")),
+            ("OS/Arch", f"{details['Os']}/{details.get('Arch')}" if details.get("Os") else ""),
+            ("Kernel version", details.get("KernelVersion")),
+            ("Experimental", details.get("Experimental")),
+        ]
+        if "Python" not in details.get("GoVersion", ""):
+            rows[1] = ("Go version", details.get("GoVersion"))
+        lines += [f"  {label + ':':<17} {value}" for label, value in rows if value]
+    return lines
+
+
+def _api_versions(details: dict[str, Any]) -> str:
+    newest, oldest = details.get("ApiVersion"), details.get("MinAPIVersion")
+    return f"{newest} (oldest {oldest})" if newest and oldest else newest or ""
 
 
 def info(client: Client, argv: list[str]) -> int:
     """What the daemon has and what the machine offers."""
-    flags = read("info", "[OPTIONS]", "Display system-wide information", _FORMAT, argv, most=0)
+    summary = "Show what the daemon has and what the machine offers"
+    flags = read("info", "[OPTIONS]", summary, [TEMPLATE], argv, most=0)
     if flags is None:
         return 0
     autostart.ensure(client.host)
-    _print(client.call("GET", "/info"), flags.text("format"), _info_text)
-    return 0
+    layout = flags.text("format")
+    server = client.call("GET", "/info")
+    mine = {
+        "Debug": client.settings.debug,
+        "Context": client.settings.context_name(),
+        "Plugins": [],
+        "Warnings": None,
+        "Version": __version__,
+        "DefaultAPIVersion": API_VERSION,
+        "Os": "linux",
+        "Arch": _machine(),
+    }
+    if layout:
+        _print({**server, "ClientInfo": mine}, layout, str)
+    else:
+        from sampan.cli.commands.system_info import describe
+
+        print(describe(mine, server))
+    for warning in (server.get("Warnings") or []) if not layout else []:
+        print(warning, file=sys.stderr)
+    errors = server.get("ServerErrors") or []
+    for error in errors:
+        print(f"ERROR: {error}", file=sys.stderr)
+    return 1 if errors else 0
 
 
-_INFO = (
-    ("Containers", "Containers"),
-    (" Running", "ContainersRunning"),
-    (" Paused", "ContainersPaused"),
-    (" Stopped", "ContainersStopped"),
-    ("Images", "Images"),
-    ("Server Version", "ServerVersion"),
-    ("Storage Driver", "Driver"),
-    ("Logging Driver", "LoggingDriver"),
-    ("Cgroup Driver", "CgroupDriver"),
-    ("Cgroup Version", "CgroupVersion"),
-    ("Kernel Version", "KernelVersion"),
-    ("Operating System", "OperatingSystem"),
-    ("OSType", "OSType"),
-    ("Architecture", "Architecture"),
-    ("CPUs", "NCPU"),
-    ("Total Memory", "MemTotal"),
-    ("Name", "Name"),
-    ("ID", "ID"),
-    ("Root Dir", "DockerRootDir"),
-)
-
-
-def _info_text(data: dict[str, Any]) -> str:
-    lines = [f"{label}: {data[key]}" for label, key in _INFO if data.get(key) not in (None, "")]
-    options = data.get("SecurityOptions") or []
-    if options:
-        lines += ["Security Options:", *(f" {option}" for option in options)]
-    lines += [f"WARNING: {text}" for text in data.get("Warnings") or []]
-    return "\n".join(lines)
-
-
-def _print(data: dict[str, Any], layout: str, text: Any) -> None:
+def _print(data: dict[str, Any], layout: str, text: Callable[[dict[str, Any]], str]) -> None:
     if not layout:
         print(text(data))
-    elif layout == "json":
-        print(json.dumps(data, separators=(",", ":")))
-    else:
-        print(template.render(template.parse(layout), data))
+        return
+    from sampan import template
+    from sampan.cli.shapes import shaped
+
+    parsed = template.parse("{{json .}}" if layout == "json" else template.unescape(layout))
+    print(template.render(parsed, shaped(data)))
