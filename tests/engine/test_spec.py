@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -10,13 +11,13 @@ import pytest
 from sampan.engine import merge, security
 from sampan.engine.config import read_create
 from sampan.engine.container import ContainerRecord
-from sampan.engine.mounts import read_mounts
+from sampan.engine.mounts import Reader
 from sampan.engine.spec import Other, build_spec, spec_json
-from sampan.errors import InvalidArgument, NotSupported, SampanError
+from sampan.errors import InvalidArgument, NotFound, NotSupported, SampanError
 from sampan.kernel.capabilities import NAMES
 from sampan.kernel.seccomp import compiled
 from sampan.oci.image import ImageConfig
-from sampan.oci.runtime import Spec
+from sampan.oci.runtime import Mount, Spec
 from sampan.runtime.spec import validate
 
 ID = "c0ffee" + "0" * 58
@@ -35,8 +36,16 @@ def record(image: ImageConfig | None = None, **fields: Any) -> ContainerRecord:
         config=config,
         host_config=request.host_config,
         args=merge.command(config),
-        mounts=tuple(read_mounts(config, request.host_config)),
+        mounts=tuple(one.mount for one in Reader(_nobody, "/d").read(config, request.host_config)),
     )
+
+
+def _nobody(reference: str) -> ContainerRecord:
+    raise NotFound(f"No such container: {reference}")
+
+
+def _image(chain: Sequence[str]) -> Mount:
+    return Mount(destination="/", type="bind", source=f"/layers/{chain[-1]}", options=("bind",))
 
 
 def spec(image: ImageConfig | None = None, **fields: Any) -> Spec:
@@ -47,6 +56,7 @@ def spec(image: ImageConfig | None = None, **fields: Any) -> Spec:
         cgroup=f"/sampan/{ID}",
         machine="machine",
         other=lambda namespace, reference: Other(4242, "/other"),
+        image=_image,
     )
 
 
@@ -210,31 +220,6 @@ def test_contradictions_are_refused_by_name(host: dict[str, Any], words: str) ->
         spec(HostConfig=host)
     assert words in str(caught.value)
     assert isinstance(caught.value, InvalidArgument | NotSupported)
-
-
-@pytest.mark.parametrize(
-    ("text", "options", "writable"),
-    [
-        ("/a:/b", ("rbind", "rprivate"), True),
-        ("/a:/b:ro", ("rbind", "rprivate", "ro", "rro"), False),
-        ("/a:/b:rslave,ro", ("rbind", "rslave", "ro", "rro"), False),
-        ("/a:/b:z", ("rbind", "rprivate"), True),
-        ("/a//b/:/c/../d", ("rbind", "rprivate"), True),
-    ],
-)
-def test_binds_are_read(text: str, options: tuple[str, ...], writable: bool) -> None:
-    (mount,) = record(HostConfig={"Binds": [text]}).mounts
-    assert (mount.options, mount.writable, mount.type) == (options, writable, "bind")
-    if "//" in text:
-        assert (mount.source, mount.destination) == ("/a/b", "/d")
-
-
-@pytest.mark.parametrize(
-    "text", ["/a", "/a:", ":/b", "/a:/b:ro:x", "/a:/b:nonsense", "/a:/b:ro,rw", "/a:/", "a b:/c"]
-)
-def test_bad_binds_are_refused(text: str) -> None:
-    with pytest.raises(InvalidArgument):
-        record(HostConfig={"Binds": [text]})
 
 
 def test_dockers_form_of_a_seccomp_profile_is_reduced_to_this_container() -> None:

@@ -342,7 +342,7 @@ def test_a_failed_mount_leaves_no_descriptor(tmp_path: Path) -> None:
             "idmap is for bind mounts only",
         ),
         (Mount(destination="/a", type="proc", options=("tmpcopyup",)), "tmpcopyup is for tmpfs"),
-        (Mount(destination="/a", type="tmpfs", options=("copyup",)), "copyup is for bind"),
+        (Mount(destination="/a", type="tmpfs", options=("subpath=b",)), "subpath is for bind"),
     ],
 )
 def test_contradictions_are_refused(tmp_path: Path, entry: Mount, message: str) -> None:

@@ -24,6 +24,7 @@ __all__ = [
     "DeviceMapping",
     "Healthcheck",
     "HostConfig",
+    "ImageOptions",
     "LogConfig",
     "MountRequest",
     "RestartPolicy",
@@ -32,6 +33,7 @@ __all__ = [
     "Ulimit",
     "VolumeOptions",
     "WeightDevice",
+    "read_body",
     "read_create",
     "read_struct",
 ]
@@ -132,6 +134,10 @@ class VolumeOptions(_Wire, frozen=True, kw_only=True):
     subpath: str = ""
 
 
+class ImageOptions(_Wire, frozen=True, kw_only=True):
+    subpath: str = ""
+
+
 class TmpfsOptions(_Wire, frozen=True, kw_only=True):
     size_bytes: int = 0
     mode: int = 0
@@ -148,6 +154,7 @@ class MountRequest(_Wire, frozen=True, kw_only=True):
     consistency: str = ""
     bind_options: BindOptions | None = None
     volume_options: VolumeOptions | None = None
+    image_options: ImageOptions | None = None
     tmpfs_options: TmpfsOptions | None = None
 
 
@@ -235,6 +242,7 @@ class CreateRequest(msgspec.Struct, frozen=True, kw_only=True):
 
     config: ContainerConfig
     host_config: HostConfig
+    deep_read_only: bool = True
     warnings: tuple[str, ...] = ()
 
 
@@ -247,7 +255,6 @@ REFUSED = {
     "HostConfig.PortBindings": "containers have no network of their own in this version",
     "HostConfig.PublishAllPorts": "containers have no network of their own in this version",
     "HostConfig.Links": "containers have no network of their own in this version",
-    "HostConfig.VolumesFrom": "name the volumes with Binds or Mounts",
     "HostConfig.StorageOpt": "no storage driver here takes options per container",
     "HostConfig.Cgroup": "use CgroupParent",
     "HostConfig.KernelMemory": "the kernel has dropped it; limit Memory",
@@ -260,7 +267,7 @@ REFUSED = {
 
 # Place -> the values that mean what we do anyway.
 ONLY = {
-    "HostConfig.VolumeDriver": ("", "local"),
+    "HostConfig.RestartPolicy.Name": ("", "no"),
     "HostConfig.Runtime": ("", "sampan"),
     "HostConfig.Isolation": ("", "default"),
     "HostConfig.UsernsMode": ("", "host"),
@@ -307,6 +314,16 @@ def read_struct(kind: type[T], value: object, where: str = "") -> T:
         return msgspec.convert(_without_null(value), kind)
     except msgspec.ValidationError as error:
         raise InvalidArgument(f"{where or 'body'}: {_place(str(error))}") from error
+
+
+def read_body(kind: type[T], body: object) -> T:
+    """A request's decoded JSON: names in any case, and none that is not a field.
+
+    Raises InvalidArgument.
+    """
+    if not isinstance(body, dict):
+        raise InvalidArgument("invalid JSON: got EOF while reading request body")
+    return read_struct(kind, _known(_without_null(body), _struct_names(kind), ""))
 
 
 def _place(message: str) -> str:
@@ -389,9 +406,6 @@ def read_create(body: object) -> CreateRequest:
         config = msgspec.structs.replace(config, cmd=[config.cmd])
     if isinstance(config.entrypoint, str):
         config = msgspec.structs.replace(config, entrypoint=[config.entrypoint])
-    if host.memory_swappiness == -1:
-        # The client's word for "not given".
-        host = msgspec.structs.replace(host, memory_swappiness=None)
     _refuse(config, host)
     _endpoints(networking, host.network_mode)
     return CreateRequest(config=config, host_config=host)

@@ -12,20 +12,19 @@ import os
 import shutil
 from typing import TYPE_CHECKING
 
+import msgspec
+
 from sampan.engine import recovery
-from sampan.engine.control import Control
 from sampan.engine.creation import Creation
 from sampan.engine.events import Events
 from sampan.engine.execs import Execs
-from sampan.engine.identity import identity
 from sampan.engine.images import Images
 from sampan.engine.lifecycle import Lifecycle
 from sampan.engine.live import Registry
 from sampan.engine.log import log
-from sampan.engine.restarts import Restarts
-from sampan.engine.settings import Settings, parse_size
 from sampan.engine.spec import SHM, SHM_SIZE
 from sampan.engine.store import ContainerStore
+from sampan.engine.volumes import Volumes
 from sampan.engine.zygote import ZygoteKeeper
 from sampan.errors import Conflict, InvalidArgument, KernelError
 from sampan.image.store import ImageStore
@@ -43,6 +42,32 @@ __all__ = ["Engine", "Settings", "parse_size"]
 
 TRASH_DELAY = 0.5
 """Seconds from a removal to the deletion of its bytes."""
+
+
+class Settings(msgspec.Struct, frozen=True, kw_only=True):
+    """Where state lies (DESIGN: "State on disk") and what containers' cgroups stand below."""
+
+    data_root: str
+    exec_root: str
+    storage_driver: str = "overlay2"
+    cgroup_parent: str = "/sampan"
+
+    @property
+    def containers(self) -> str:
+        return f"{self.data_root}/containers"
+
+    @property
+    def run_dirs(self) -> str:
+        return f"{self.exec_root}/containers"
+
+    @property
+    def mount_point(self) -> str:
+        """Where each container, in a mount namespace of its own, mounts its root."""
+        return f"{self.exec_root}/rootfs"
+
+    @property
+    def trash(self) -> str:
+        return f"{self.data_root}/trash"
 
 
 class Engine:
@@ -64,19 +89,17 @@ class Engine:
         self.image_store = ImageStore(settings.data_root, settings.storage_driver)
         self.database = self.image_store.database
         self.driver = self.image_store.driver
-        self.volumes = VolumeStore(settings.data_root, self.database)
+        self.volume_store = VolumeStore(settings.data_root, self.database)
         self.store = ContainerStore(self.database)
         self.registry = Registry()
         self.events = Events()
         self.containers = Lifecycle(self)
-        self.control = Control(self)
-        self.restarts = Restarts(self)
         self.creation = Creation(self)
+        self.volumes = Volumes(self)
         self.execs = Execs(self)
         self.images = Images(self)
         self._tasks: set[asyncio.Task[None]] = set()
         self._emptying = False
-        self._identity = ""
 
     async def start(self) -> None:
         """Take up what is there: running containers, and what an earlier daemon left half-done."""
@@ -96,33 +119,19 @@ class Engine:
         self.zygote.close()
         # With containers in it the parent of their groups stays, for them and the next daemon.
         self.hierarchy.group(self.settings.cgroup_parent).prune()
-        self.volumes.close()
+        self.volume_store.close()
         self.image_store.close()
 
-    def spawn_task(self, work: Coroutine[object, object, None]) -> asyncio.Task[None]:
+    def spawn_task(self, work: Coroutine[object, object, None]) -> None:
         """Run in the background; an error is logged, since nobody waits for it."""
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._task_done)
-        return task
 
     def _task_done(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
             log.error("a background task failed", error=repr(error))
-
-    @property
-    def identity(self) -> str:
-        """A UUID, made with the data root and kept in it."""
-        if not self._identity:
-            self._identity = identity(self.settings.data_root)
-        return self._identity
-
-    @property
-    def founded(self) -> int:
-        """When its data root was made, in nanoseconds since the epoch."""
-        self.identity  # noqa: B018 - which it is made with
-        return os.stat(f"{self.settings.data_root}/engine-id").st_mtime_ns
 
     # -- where a container's things are --------------------------------------------------------
 
@@ -157,18 +166,6 @@ class Engine:
             "max_file": int(count),
             "tag_attrs": {},
         }
-
-    def check_sources(self, record: ContainerRecord) -> None:
-        """What is bound in must be there; a directory is made for ``-v``, as Docker does."""
-        for mount in record.mounts:
-            if mount.type != "bind" or os.path.lexists(mount.source):
-                continue
-            try:
-                os.makedirs(mount.source, exist_ok=True)
-            except OSError as error:
-                raise InvalidArgument(
-                    f"error while creating mount source path '{mount.source}': {error.strerror}"
-                ) from error
 
     def provide_shm(self, record: ContainerRecord) -> None:
         """Mount the /dev/shm that other containers may join, until this one ends."""
@@ -244,9 +241,8 @@ class Engine:
         except FileNotFoundError:
             log.warn("a container had no directory", container=record.id)
         if volumes:
-            self.creation.drop_anonymous(record)
+            self.volumes.drop_anonymous(record)
         self.publish(record, "destroy")
-        live.settle_starts()
         live.settle_ends()
         live.settle_removals()
         if not self._emptying:
@@ -267,42 +263,45 @@ class Engine:
         """Delete what was renamed away, by an earlier daemon too. Blocks."""
         self._empty_trash()
         self.driver.collect()
-        self.volumes.collect()
+        self.volume_store.collect()
 
     async def remove(self, reference: str, *, force: bool = False, volumes: bool = False) -> None:
         """Remove a container. Raises Conflict when it runs and ``force`` is not given."""
         live = self.registry.find(reference)
-        if live.removing:
-            raise Conflict(f"removal of container {reference} is already in progress")
-        live.removing = True
-        try:
-            await self._remove(live, force, volumes)
-        finally:
-            live.removing = False
-
-    async def _remove(self, live: Live, force: bool, volumes: bool) -> None:
-        if live.record.state.up and force:
+        if live.record.state.running and force:
             try:
-                await self.control.kill(live.id, "SIGKILL")
+                await self.containers.kill(live.id, "SIGKILL")
             except Conflict:
                 log.debug("a container ended before it was killed", container=live.id)
         async with live.lock:
             if live.id not in self.registry:
                 return  # --rm was faster
             state = live.record.state
-            if state.up:
+            if state.running:
                 if force:
                     raise Conflict(
                         f'cannot remove container "/{live.record.name}": it does not die: a '
                         "process of it hangs in the kernel"
                     )
-                if state.status == "paused":
-                    raise Conflict(
-                        f'cannot remove container "/{live.record.name}": container is paused and '
-                        "must be unpaused first"
-                    )
+                hint = "unpause and then stop" if state.status == "paused" else "stop"
                 raise Conflict(
                     f'cannot remove container "/{live.record.name}": container is '
-                    f"{state.status}: stop the container before removing or force remove"
+                    f"{state.status}: {hint} the container before removing or force remove"
                 )
             self.forget(live, volumes=volumes)
+
+
+def parse_size(text: str) -> int:
+    """``10m`` in bytes: b, k, m, g, t, in powers of 1024. Raises InvalidArgument."""
+    lowered = text.lower().removesuffix("b").removesuffix("i")
+    factor = 1
+    if lowered and lowered[-1] in "kmgt":
+        factor = 1024 ** ("kmgt".index(lowered[-1]) + 1)
+        lowered = lowered[:-1]
+    try:
+        size = int(float(lowered) * factor)
+    except ValueError:
+        size = 0
+    if size <= 0:
+        raise InvalidArgument(f"invalid size: '{text}'; write a number and b, k, m or g")
+    return size

@@ -12,20 +12,22 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from sampan.engine import merge, names, restarts, spec
-from sampan.engine.container import ContainerRecord, UserMount, now
-from sampan.engine.control import read_signal
+from sampan.engine import merge, names, spec
+from sampan.engine.container import ContainerRecord, now
 from sampan.engine.files import write_files
+from sampan.engine.lifecycle import read_signal
 from sampan.engine.live import Live
-from sampan.engine.log import log
-from sampan.engine.mounts import read_mounts
-from sampan.errors import InvalidArgument, SampanError
+from sampan.engine.mounts import Reader
+from sampan.errors import InvalidArgument, NotSupported
 from sampan.oci import platform as platforms
 from sampan.runtime.spec import validate
 
 if TYPE_CHECKING:
-    from sampan.engine.config import CreateRequest
+    from sampan.engine.config import ContainerConfig, CreateRequest
+    from sampan.engine.container import UserMount
     from sampan.engine.core import Engine
+    from sampan.engine.mounts import Wanted
+    from sampan.engine.volumes import Claim
     from sampan.image.types import Image
 
 __all__ = ["Creation"]
@@ -56,18 +58,44 @@ class Creation:
         image = await engine.images.resolve(request.config.image)
         if not name:
             name = names.random_name(engine.registry.names)
-        record = self._record(request, image, name)
+        config = merge.merge(request.config, image.config)
+        wanted = await self._mounts(request, config)
+        record = self._record(request, image, name, config)
+        record = msgspec.structs.replace(record, mounts=tuple(one.mount for one in wanted))
         live = Live(record)
         warnings = [*self._check(live), *self._warnings(record, image)]
-        self._make(live, image)
+        await self._make(live, image, wanted)
         engine.publish(live.record, "create")
         return live.id, warnings
 
-    def _record(self, request: CreateRequest, image: Image, name: str) -> ContainerRecord:
-        host = self._engine.settings.defaults.applied(request.host_config)
+    async def _mounts(self, request: CreateRequest, config: ContainerConfig) -> list[Wanted]:
+        engine = self._engine
+        reader = Reader(
+            lambda reference: engine.registry.find(reference).record,
+            engine.settings.data_root,
+            deep=request.deep_read_only,
+        )
+        wanted = reader.read(config, request.host_config)
+        for position, one in enumerate(wanted):
+            if one.mount.type == "image" and not one.mount.layers:
+                wanted[position] = one._replace(mount=await self._image_mount(one.mount))
+        return wanted
+
+    async def _image_mount(self, mount: UserMount) -> UserMount:
+        image = await self._engine.images.resolve(mount.name)
+        if image.system:
+            raise NotSupported(
+                f"image {mount.name} cannot be mounted: it is this machine's own directories; "
+                "mount them as binds"
+            )
+        return msgspec.structs.replace(mount, source=image.id, layers=image.chain)
+
+    def _record(
+        self, request: CreateRequest, image: Image, name: str, config: ContainerConfig
+    ) -> ContainerRecord:
+        host = request.host_config
         if request.config.network_disabled:
             host = msgspec.structs.replace(host, network_mode="none")
-        config = merge.merge(request.config, image.config)
         record = ContainerRecord(
             id=os.urandom(32).hex(),
             name=name,
@@ -78,7 +106,6 @@ class Creation:
             config=config,
             host_config=host,
             args=merge.command(config),
-            mounts=tuple(read_mounts(config, host)),
         )
         if not record.config.hostname:
             hostname = spec.hostname(record, self._engine.machine)
@@ -92,16 +119,19 @@ class Creation:
         record = live.record
         host = record.host_config
         spec.check_modes(host)
-        restarts.check_policy(host.restart_policy, auto_remove=host.auto_remove)
         if host.shm_size < 0:
             raise InvalidArgument(f"HostConfig.ShmSize {host.shm_size} is less than 0")
         self._engine.hierarchy.group(self._engine.cgroup_of(record))
         if record.config.stop_signal:
             read_signal(record.config.stop_signal)
         self._engine.log_options(record)
-        joined = restarts.joined(host)
-        for reference in joined:
-            self._engine.registry.find(reference)
+        joined = [
+            mode
+            for mode in (host.network_mode, host.pid_mode, host.ipc_mode)
+            if mode.startswith("container:")
+        ]
+        for mode in joined:
+            self._engine.registry.find(mode.partition(":")[2])
         if joined:
             return ()
         built = self._engine.containers.spec_of(live)
@@ -125,58 +155,57 @@ class Creation:
             )
         return warnings
 
-    def _make(self, live: Live, image: Image) -> None:
+    async def _make(self, live: Live, image: Image, wanted: list[Wanted]) -> None:
+        if not any(one.mount.type == "volume" for one in wanted):
+            self._build(live, image)
+            self._commit(live)
+            return
+        async with self._engine.volumes.claimed(wanted) as claim:
+            live.record = msgspec.structs.replace(live.record, mounts=claim.mounts)
+            self._build(live, image)
+            try:
+                if claim.fill:
+                    await self._engine.volumes.fill(claim, live.record)
+            except BaseException:
+                self._undo(live)
+                raise
+            self._commit(live, claim)
+
+    def _build(self, live: Live, image: Image) -> None:
+        """What a container has on disk, but for its row."""
         engine, record = self._engine, live.record
         directory = engine.directory(record.id)
-        made: list[str] = []
         try:
-            mounts = []
-            for mount in record.mounts:
-                mounts.append(self._volume(mount, made) if mount.type == "volume" else mount)
-            if mounts:
-                record = msgspec.structs.replace(record, mounts=tuple(mounts))
-                live.record = record
             os.mkdir(directory, 0o710)
-            resolved = engine.settings.defaults.resolved(record.host_config)
-            write_files(directory, resolved, spec.hostname(record, engine.machine))
+            write_files(directory, record.host_config, spec.hostname(record, engine.machine))
             engine.driver.create_container(record.id, image.chain, image.system)
+            for mount in record.mounts:
+                if mount.layers:
+                    engine.driver.hold_layer(record.id, mount.layers[-1])
+        except BaseException:
+            self._undo(live)
+            raise
+
+    def _commit(self, live: Live, claim: Claim | None = None) -> None:
+        """The row, with those of the volumes that are new with it."""
+        engine = self._engine
+        try:
             engine.registry.add(live)
             try:
-                engine.store.add(record)
+                with engine.database.transaction():
+                    if claim is not None and claim.new:
+                        engine.volume_store.add(*claim.new)
+                    engine.store.add(live.record)
             except BaseException:
                 engine.registry.remove(live)
                 raise
         except BaseException:
-            engine.driver.remove_container(record.id)
-            shutil.rmtree(directory, ignore_errors=True)
-            for name in made:
-                engine.volumes.remove(name)
+            self._undo(live)
             raise
 
-    def _volume(self, mount: UserMount, made: list[str]) -> UserMount:
-        """The mount with its volume's directory; the volume is made when it is new."""
-        volumes = self._engine.volumes
-        known = mount.name and mount.name in {volume.name for volume in volumes.list()}
-        volume = volumes.create(mount.name or None)
-        if not known:
-            made.append(volume.name)
-        return msgspec.structs.replace(mount, name=volume.name, source=volume.path)
-
-    def drop_anonymous(self, record: ContainerRecord) -> None:
-        """Remove the volumes that were made for this container and have no name."""
-        for mount in record.mounts:
-            if mount.anonymous and not self._used(mount.name):
-                try:
-                    self._engine.volumes.remove(mount.name)
-                except SampanError as error:
-                    log.warn("an anonymous volume stays", volume=mount.name, error=error.message)
-
-    def _used(self, volume: str) -> bool:
-        return any(
-            mount.type == "volume" and mount.name == volume
-            for live in self._engine.registry
-            for mount in live.record.mounts
-        )
+    def _undo(self, live: Live) -> None:
+        self._engine.driver.remove_container(live.id)
+        shutil.rmtree(self._engine.directory(live.id), ignore_errors=True)
 
     def rename(self, reference: str, name: str) -> None:
         """Raises NotFound, Conflict, InvalidArgument."""

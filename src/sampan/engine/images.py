@@ -153,9 +153,10 @@ class Images:
 
     def _users(self, image_id: str) -> list[User]:
         return [
-            User(live.id, live.record.state.up)
+            User(live.id, live.record.state.running)
             for live in self._engine.registry
             if live.record.image_id == image_id
+            or any(m.type == "image" and m.source == image_id for m in live.record.mounts)
         ]
 
     def layer_sizes(self, image: Image) -> list[int]:

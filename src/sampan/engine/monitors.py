@@ -49,7 +49,6 @@ class Monitor:
         self._on_lost = on_lost
         self._loop = asyncio.get_running_loop()
         self._replies: dict[int, asyncio.Future[dict[str, Any]]] = {}
-        self._thens: dict[int, Callable[[], None]] = {}
         self._waiting: deque[tuple[dict[str, object], tuple[int, ...]]] = deque()
         self._next = 1
         self.open = True
@@ -57,16 +56,11 @@ class Monitor:
         self._loop.add_reader(sock.fileno(), self._readable)
 
     def request(
-        self,
-        op: str,
-        fds: Sequence[int] = (),
-        then: Callable[[], None] | None = None,
-        **fields: object,
+        self, op: str, fds: Sequence[int] = (), **fields: object
     ) -> asyncio.Future[dict[str, Any]]:
         """Send a request now; the future is the reply, or a SampanError.
 
-        The descriptors are copied before this returns: the caller may close its own. ``then`` is
-        called when it was done, before any event that followed is.
+        The descriptors are copied before this returns: the caller may close its own.
         """
         reply: asyncio.Future[dict[str, Any]] = self._loop.create_future()
         if not self.open:
@@ -75,8 +69,6 @@ class Monitor:
         number = self._next
         self._next += 1
         self._replies[number] = reply
-        if then is not None:
-            self._thens[number] = then
         message: dict[str, object] = {"op": op, "seq": number, **fields}
         if self._waiting:
             self._waiting.append((message, tuple(os.dup(fd) for fd in fds)))
@@ -87,18 +79,12 @@ class Monitor:
             self._waiting.append((message, tuple(os.dup(fd) for fd in fds)))
             self._loop.add_writer(self._socket.fileno(), self._writable)
         except OSError:
-            pass  # It has closed; its last words may still be unread: the end is heard there.
+            self._lost()
         return reply
 
-    async def call(
-        self,
-        op: str,
-        fds: Sequence[int] = (),
-        then: Callable[[], None] | None = None,
-        **fields: object,
-    ) -> dict[str, Any]:
+    async def call(self, op: str, fds: Sequence[int] = (), **fields: object) -> dict[str, Any]:
         """Send a request, wait for its reply. Raises SampanError, Unavailable when it is late."""
-        reply = self.request(op, fds, then, **fields)
+        reply = self.request(op, fds, **fields)
         try:
             async with asyncio.timeout(REQUEST_DEADLINE):
                 return await reply
@@ -115,7 +101,8 @@ class Monitor:
             except BlockingIOError:
                 return
             except OSError:
-                break  # as in ``request``
+                self._lost()
+                return
             self._waiting.popleft()
             _close(fds)
         self._loop.remove_writer(self._socket.fileno())
@@ -126,9 +113,6 @@ class Monitor:
                 received = protocol.receive(self._socket)
             except BlockingIOError:
                 return
-            except ConnectionResetError:
-                # It closed with words of ours unread, and that is told before its own last words.
-                continue
             except OSError:
                 received = None
             if received is None:
@@ -143,9 +127,6 @@ class Monitor:
 
     def _reply(self, message: dict[str, Any]) -> None:
         reply = self._replies.pop(message["reply"], None)
-        then = self._thens.pop(message["reply"], None)
-        if then is not None and message.get("ok"):
-            then()
         if reply is None or reply.done():
             return
         if message.get("ok"):
@@ -154,25 +135,22 @@ class Monitor:
             reply.set_exception(rebuilt(message.get("error") or {}))
 
     def _lost(self) -> None:
-        if self.open:
-            self.close()
-            self._on_lost()
-
-    def close(self, why: SampanError | None = None) -> None:
-        """Let go of the connection; the monitor lives on. ``on_lost`` is not called.
-
-        What it was asked and has not answered fails with ``why``.
-        """
         if not self.open:
             return
-        self.open = False
+        self.close()
         for reply in self._replies.values():
             if not reply.done():
-                reply.set_exception(why or Unavailable("the container's monitor is gone"))
+                reply.set_exception(Unavailable("the container's monitor is gone"))
                 # Whoever sent the request may not wait for its reply any more.
                 reply.exception()
         self._replies.clear()
-        self._thens.clear()
+        self._on_lost()
+
+    def close(self) -> None:
+        """Let go of the connection; the monitor lives on. ``on_lost`` is not called."""
+        if not self.open:
+            return
+        self.open = False
         self._loop.remove_reader(self._socket.fileno())
         if self._waiting:
             self._loop.remove_writer(self._socket.fileno())

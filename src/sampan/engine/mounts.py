@@ -1,29 +1,35 @@
-"""Mounts a user asks for: ``-v``, ``--mount``, ``--tmpfs`` and an image's volumes.
+"""Mounts a user asks for: ``--volumes-from``, ``-v``, ``--mount``, ``--tmpfs``, an image's volumes.
 
-They come out as the runtime specification's mount options. Two of them at one place contradict
-each other, except that a volume the *image* declares gives way. A bind's source named by ``-v`` is
-made as a directory when it is missing, as Docker does; named by ``--mount`` it must be there.
+They come out as the runtime specification's mount options, and with each volume what is wanted of
+it. Two of ``-v``, ``--mount`` and ``--tmpfs`` at one place contradict each other; they go before
+what another container has there, and all of them before what the image declares. A bind's source
+named by ``-v`` is made as a directory when the container starts and it is missing, as Docker does;
+named by ``--mount`` it must be there (``create-mountpoint`` aside). Error texts are Docker's, by
+which its clients' users search.
 """
 
 from __future__ import annotations
 
 import os
 import posixpath
-import re
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from sampan.engine.container import UserMount
-from sampan.errors import InvalidArgument, NotSupported
+from sampan.errors import InvalidArgument, NotFound, NotSupported, SampanError
+from sampan.volume.store import check_name
 
 if TYPE_CHECKING:
-    from sampan.engine.config import ContainerConfig, HostConfig, MountRequest
+    from collections.abc import Callable
 
-__all__ = ["read_mounts"]
+    from sampan.engine.config import ContainerConfig, HostConfig, MountRequest
+    from sampan.engine.container import ContainerRecord
+
+__all__ = ["Reader", "VolumeWish", "Wanted"]
 
 _PROPAGATIONS = {"private", "rprivate", "shared", "rshared", "slave", "rslave"}
 # Not for us: host file systems of other platforms, and SELinux labels, which no file here has.
-_WITHOUT_EFFECT = {"cached", "delegated", "consistent", "default", "z", "Z"}
-_VOLUME_NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]+\Z")
+_CONSISTENCIES = {"cached", "delegated", "consistent", "default"}
+_LABELS = {"z", "Z"}
 _TMPFS_FLAGS = {
     "ro", "rw", "exec", "noexec", "suid", "nosuid", "dev", "nodev", "sync", "async", "atime",
     "noatime", "diratime", "nodiratime", "relatime", "norelatime", "strictatime", "nostrictatime",
@@ -31,45 +37,77 @@ _TMPFS_FLAGS = {
     "runbindable", "mand", "nomand",
 }  # fmt: skip
 _TMPFS_VALUES = {"size", "mode", "uid", "gid", "nr_inodes", "nr_blocks", "mpol"}
+# What of a mount of the API may be set for which type.
+_OPTIONS = {
+    "BindOptions": ("bind",),
+    "VolumeOptions": ("volume",),
+    "ImageOptions": ("image",),
+    "TmpfsOptions": ("tmpfs",),
+}
+_TYPES = ("bind", "volume", "image", "tmpfs")
 
 
-def _destination(path: str, what: str) -> str:
-    _no_nul(path, what)
-    if not path.startswith("/"):
-        raise InvalidArgument(
-            f"invalid {what}: mount path must be absolute: '{path}'; begin it with /"
-        )
+class VolumeWish(NamedTuple):
+    """What is asked of a mount's volume: ``copy`` fills an empty one from the image."""
+
+    name: str = ""
+    driver: str = ""
+    options: dict[str, str] = {}
+    labels: dict[str, str] = {}
+    copy: bool = True
+
+
+class Wanted(NamedTuple):
+    """A mount, and what its volume is to be. ``declared``: by the image or for it, so that the
+    image must have a directory there, or nothing."""
+
+    mount: UserMount
+    volume: VolumeWish | None = None
+    declared: bool = False
+
+
+class _Mode(NamedTuple):
+    writable: bool
+    propagation: str
+    copy: bool | None
+
+
+def _target(path: str) -> str:
+    """A clean absolute path that is not the root."""
+    if not path:
+        raise InvalidArgument("field Target must not be empty")
     clean = posixpath.normpath(path)
     if clean.startswith("//"):
         clean = clean[1:]
     if clean == "/":
-        raise InvalidArgument(f"invalid {what}: destination can't be '/'")
+        raise InvalidArgument("invalid specification: destination can't be '/'")
+    return _absolute(clean, path)
+
+
+def _absolute(clean: str, path: str) -> str:
+    if "\0" in path:
+        raise InvalidArgument(f"invalid mount path: {path!r} contains a NUL character")
+    if not path.startswith("/"):
+        raise InvalidArgument(f"invalid mount path: '{path}' mount path must be absolute")
     return clean
 
 
-def _no_nul(path: str, what: str) -> None:
-    if "\0" in path:
-        raise InvalidArgument(f"invalid {what}: {path!r} contains a NUL character")
-
-
-def _bind_options(writable: bool, propagation: str, recursive: bool = True) -> tuple[str, ...]:
-    options = ["rbind" if recursive else "bind", propagation or "rprivate"]
+def _bind_options(writable: bool, propagation: str, recursive: bool, deep: bool) -> tuple[str, ...]:
+    options = ["rbind" if recursive else "bind", propagation]
     if not writable:
         # A read-only mount with writable mounts below it is not read-only.
-        options += ["ro", "rro"] if recursive else ["ro"]
+        options += ["ro", "rro"] if recursive and deep else ["ro"]
     return tuple(options)
 
 
-def _read_bind(text: str) -> UserMount:
-    """``source:destination[:options]``; a source without a slash is a volume's name."""
-    what = f"volume specification '{text}'"
-    parts = text.split(":")
-    if len(parts) not in (2, 3) or not all(parts):
-        raise InvalidArgument(f"invalid {what}: write source:destination or source:destination:ro")
-    source, mode = parts[0], parts[2] if len(parts) == 3 else ""
-    _no_nul(source, what)
-    destination = _destination(parts[1], what)
-    writable, propagation, copy, seen = True, "", True, set[str]()
+def _volume_options(writable: bool, subpath: str) -> tuple[str, ...]:
+    options = _bind_options(writable, "rprivate", True, True)
+    return (*options, f"subpath={subpath}") if subpath else options
+
+
+def _mode(mode: str) -> _Mode:
+    """What stands behind the second colon of ``-v``. Raises InvalidArgument."""
+    writable, propagation, copy, seen = True, "", None, set[str]()
     for option in mode.split(",") if mode else ():
         if option in ("ro", "rw"):
             kind, writable = "access", option == "rw"
@@ -77,132 +115,34 @@ def _read_bind(text: str) -> UserMount:
             kind, propagation = "propagation", option
         elif option == "nocopy":
             kind, copy = "copy", False
-        elif option in _WITHOUT_EFFECT:
-            kind = option
+        elif option in _LABELS:
+            kind = "label"
+        elif option in _CONSISTENCIES:
+            kind = "consistency"
         else:
-            raise InvalidArgument(f"invalid mode: {option}: in {what}")
+            raise InvalidArgument(f"invalid mode: {mode}")
         if kind in seen:
-            raise InvalidArgument(f"invalid mode: {mode}: {kind} is given twice in {what}")
+            raise InvalidArgument(f"invalid mode: {mode}")
         seen.add(kind)
-    if not source.startswith("/"):
-        if propagation:
-            raise InvalidArgument(f"invalid mode: {propagation}: a volume has no propagation")
-        return _volume(source, destination, writable, mode or "z", copy=copy, what=what)
-    if not copy:
-        raise InvalidArgument(f"invalid mode: nocopy: in {what}: only a volume is copied to")
-    return UserMount(
-        type="bind",
-        source=posixpath.normpath(source),
-        destination=destination,
-        options=_bind_options(writable, propagation),
-        mode=mode,
-        writable=writable,
-        propagation=propagation or "rprivate",
-    )
+    return _Mode(writable, propagation, copy)
 
 
-def _volume(
-    name: str, destination: str, writable: bool, mode: str, *, copy: bool, what: str
-) -> UserMount:
-    if name and not _VOLUME_NAME.match(name):
-        raise InvalidArgument(
-            f"invalid {what}: '{name}' includes invalid characters for a local volume name, only "
-            '"[a-zA-Z0-9][a-zA-Z0-9_.-]" are allowed. If you intended to pass a host directory, '
-            "use absolute path"
-        )
-    return UserMount(
-        type="volume",
-        name=name,
-        destination=destination,
-        # The runtime's word: an empty volume is filled with what the image has there.
-        options=(*_bind_options(writable, ""), *(("copyup",) if copy else ())),
-        driver="local",
-        mode=mode,
-        writable=writable,
-        anonymous=not name,
-    )
+def _is_mode(text: str) -> bool:
+    try:
+        _mode(text)
+    except InvalidArgument:
+        return False
+    return bool(text)
 
 
-def _read_mount(request: MountRequest, position: int) -> UserMount:
-    what = f'mount config for type "{request.type}"'
-    destination = _destination(request.target, what)
-    for kind, value in (
-        ("bind", request.bind_options),
-        ("volume", request.volume_options),
-        ("tmpfs", request.tmpfs_options),
-    ):
-        if value is not None and kind != request.type:
-            raise InvalidArgument(f"invalid {what}: {kind.title()}Options must not be specified")
-    writable = not request.read_only
-    if request.type == "bind":
-        bind = request.bind_options
-        _no_nul(request.source, what)
-        if not request.source.startswith("/"):
-            raise InvalidArgument(
-                f"invalid {what}: invalid mount path: '{request.source}' mount path must be "
-                "absolute"
-            )
-        propagation = bind.propagation if bind else ""
-        if propagation and propagation not in _PROPAGATIONS:
-            raise InvalidArgument(f"invalid {what}: propagation '{propagation}' is unknown")
-        source = posixpath.normpath(request.source)
-        if not os.path.lexists(source):
-            if not (bind and bind.create_mountpoint):
-                raise InvalidArgument(
-                    f"invalid {what}: bind source path does not exist: {request.source}"
-                )
-            os.makedirs(source, exist_ok=True)
-        recursive = not (bind and bind.non_recursive)
-        options = _bind_options(writable, propagation, recursive)
-        if bind and bind.read_only_non_recursive:
-            options = tuple(option for option in options if option != "rro")
-        return UserMount(
-            type="bind",
-            source=source,
-            destination=destination,
-            options=options,
-            writable=writable,
-            propagation=propagation or "rprivate",
-        )
-    if request.type == "volume":
-        volume = request.volume_options
-        if volume is not None:
-            driver = volume.driver_config
-            if driver and (driver.name not in ("", "local") or driver.options):
-                raise NotSupported(
-                    f"HostConfig.Mounts[{position}].VolumeOptions.DriverConfig is not supported "
-                    "yet: use the local driver without options"
-                )
-            for name, given in (("Labels", volume.labels), ("Subpath", volume.subpath)):
-                if given:
-                    raise NotSupported(
-                        f"HostConfig.Mounts[{position}].VolumeOptions.{name} is not supported yet"
-                    )
-        copy = not (volume and volume.no_copy)
-        return _volume(request.source, destination, writable, "z", copy=copy, what=what)
-    if request.type == "tmpfs":
-        if request.source:
-            raise InvalidArgument(f"invalid {what}: Source must not be specified")
-        tmpfs = request.tmpfs_options
-        words = ["noexec", "nosuid", "nodev"]
-        if tmpfs and tmpfs.size_bytes:
-            words.append(f"size={tmpfs.size_bytes}")
-        if tmpfs and tmpfs.mode:
-            words.append(f"mode={tmpfs.mode:o}")
-        for option in tmpfs.options if tmpfs else ():
-            words += _tmpfs_options("=".join(option))
-        if not writable:
-            words.append("ro")
-        return UserMount(
-            type="tmpfs", destination=destination, options=tuple(words), writable=writable
-        )
-    raise NotSupported(
-        f'HostConfig.Mounts[{position}].Type "{request.type}" is not supported: '
-        "use bind, volume or tmpfs"
-    )
+def _subpath(path: str, where: str) -> str:
+    if path and (path.startswith("/") or "\0" in path or ".." in path.split("/")):
+        raise InvalidArgument(f"subpath must be a relative path within the {where}")
+    return "" if not path or posixpath.normpath(path) == "." else path
 
 
-def _tmpfs_options(text: str) -> list[str]:
+def tmpfs_options(text: str) -> list[str]:
+    """``--tmpfs``'s words. Raises InvalidArgument."""
     options = [option for option in text.split(",") if option]
     for option in options:
         name, equals, _ = option.partition("=")
@@ -211,40 +151,315 @@ def _tmpfs_options(text: str) -> list[str]:
     return options
 
 
-def read_mounts(config: ContainerConfig, host: HostConfig) -> list[UserMount]:
-    """All user mounts, parents before children; ``config`` is merged with the image's.
+class Reader:
+    """Reads a request's mounts. ``find`` is the registry's; ``data_root`` must not be mounted
+    private; ``deep``: read-only means read-only all the way down (since API 1.44)."""
 
-    A volume's ``source`` is still empty: the volume store fills it in. Raises InvalidArgument,
-    NotSupported.
-    """
-    found: dict[str, UserMount] = {}
+    def __init__(
+        self, find: Callable[[str], ContainerRecord], data_root: str, *, deep: bool = True
+    ) -> None:
+        self._find = find
+        self._data_root = data_root
+        self._deep = deep
 
-    def add(mount: UserMount) -> None:
-        if mount.destination in found:
-            raise InvalidArgument(f"Duplicate mount point: {mount.destination}")
-        found[mount.destination] = mount
+    def read(self, config: ContainerConfig, host: HostConfig) -> list[Wanted]:
+        """All mounts, parents before children; ``config`` is merged with the image's.
 
-    for text in host.binds or ():
-        add(_read_bind(text))
-    for position, request in enumerate(host.mounts):
-        add(_read_mount(request, position))
-    for place, text in host.tmpfs.items():
-        options = ["noexec", "nosuid", "nodev", *_tmpfs_options(text)]
-        add(
-            UserMount(
+        A volume's ``source``, and the name of an anonymous one, are still empty.
+        Raises InvalidArgument, NotFound, NotSupported.
+        """
+        found: dict[str, Wanted] = {}
+        given: set[str] = set()
+
+        def add(wanted: Wanted) -> None:
+            place = wanted.mount.destination
+            if place in given:
+                raise InvalidArgument(f"Duplicate mount point: {place}")
+            given.add(place)
+            found[place] = wanted
+
+        for text in host.volumes_from or ():
+            for mount in self._inherited(text):
+                found[mount.destination] = Wanted(mount)
+        for text in host.binds or ():
+            add(self._bind(text, host.volume_driver))
+        for request in host.mounts:
+            add(self._mount(request))
+        for place, text in host.tmpfs.items():
+            options = ["noexec", "nosuid", "nodev", *tmpfs_options(text)]
+            mount = UserMount(
                 type="tmpfs",
-                destination=_destination(place, "tmpfs"),
+                destination=_target(place),
                 options=tuple(options),
                 writable="ro" not in options,
                 listed=False,
             )
+            add(Wanted(mount))
+        for text in config.volumes or ():
+            # The client puts `-v /data` here, and `-v /a:/b` sometimes too (old docker-py).
+            if ":" in text:
+                add(self._bind(text, host.volume_driver))
+                continue
+            place = _target(text)
+            if place not in found:
+                volume = VolumeWish(driver=host.volume_driver)
+                found[place] = self._volume(volume, place, True, "", declared=True)
+        return sorted(found.values(), key=lambda wanted: wanted.mount.destination.count("/"))
+
+    def _inherited(self, text: str) -> list[UserMount]:
+        """The mounts of another container: ``name`` or ``name:ro``."""
+        if not text:
+            raise InvalidArgument("volumes-from specification cannot be an empty string")
+        name, _, mode = text.partition(":")
+        writable = _mode(mode).writable
+        if _mode(mode).copy is not None:
+            raise InvalidArgument(f"invalid mode: {mode}")
+        try:
+            record = self._find(name)
+        except NotFound as error:
+            raise InvalidArgument(error.message) from error
+        mounts = []
+        for mount in record.mounts:
+            if not mount.listed:
+                continue
+            options = mount.options
+            if mount.writable and not writable:
+                options = (*options, "ro") if mount.type == "tmpfs" else (*options, "ro", "rro")
+            mounts.append(
+                UserMount(
+                    type=mount.type,
+                    source=mount.source,
+                    destination=mount.destination,
+                    options=options,
+                    name=mount.name,
+                    driver=mount.driver,
+                    writable=mount.writable and writable,
+                    propagation=mount.propagation,
+                    anonymous=mount.anonymous,
+                    make_source=mount.make_source,
+                    layers=mount.layers,
+                )
+            )
+        return mounts
+
+    def _bind(self, text: str, driver: str) -> Wanted:
+        """``source:destination[:mode]``; a source without a slash is a volume's name."""
+        wrong = f"invalid volume specification: '{text}'"
+        parts = text.split(":")
+        source, place, mode = "", parts[0], ""
+        if len(parts) in (2, 3):
+            source, place, mode = parts[0], parts[1], parts[2] if len(parts) == 3 else ""
+        if len(parts) > 3 or not all(parts) or (len(parts) == 2 and _is_mode(parts[1])):
+            raise InvalidArgument(wrong)
+        read = _mode(mode)
+        try:
+            place = _target(place)
+            if source.startswith("/"):
+                if read.copy is not None:
+                    raise InvalidArgument("field VolumeOptions must not be specified")
+                source = _absolute(posixpath.normpath(source), source)
+                return Wanted(self._bind_mount(source, place, read, mode, make=True))
+            if read.propagation:
+                raise InvalidArgument("field BindOptions must not be specified")
+        except InvalidArgument as error:
+            kind = "bind" if source.startswith("/") else "volume"
+            raise InvalidArgument(
+                f'{wrong}: invalid mount config for type "{kind}": {error.message}'
+            ) from error
+        wish = VolumeWish(source, driver, copy=read.copy is None)
+        # A mode that was not given is shown as this; an anonymous volume's is not.
+        return self._volume(wish, place, read.writable, mode or ("z" if source else ""))
+
+    def _bind_mount(
+        self,
+        source: str,
+        place: str,
+        read: _Mode,
+        mode: str = "",
+        *,
+        recursive: bool = True,
+        deep: bool | None = None,
+        make: bool = False,
+    ) -> UserMount:
+        propagation = read.propagation or self._default_propagation(source)
+        self._check_data_root(source, propagation)
+        deep = self._deep if deep is None else deep
+        return UserMount(
+            type="bind",
+            source=source,
+            destination=place,
+            options=_bind_options(read.writable, propagation, recursive, deep),
+            mode=mode,
+            writable=read.writable,
+            propagation=propagation,
+            make_source=make,
         )
-    for text in config.volumes or ():
-        # The client puts `-v /data` here, and `-v /a:/b` sometimes too (old docker-py).
-        if ":" in text:
-            add(_read_bind(text))
-            continue
-        place = _destination(text, "volume specification")
-        if place not in found:
-            add(_volume("", place, True, "", copy=True, what="volume"))
-    return sorted(found.values(), key=lambda mount: mount.destination.count("/"))
+
+    def _near_data_root(self, source: str) -> bool:
+        own, other = f"{self._data_root}/", f"{source.rstrip('/')}/"
+        return own.startswith(other) or other.startswith(own)
+
+    def _default_propagation(self, source: str) -> str:
+        # What this machine unmounts below its data root must not live on in a container.
+        return "rslave" if self._near_data_root(source) else "rprivate"
+
+    def _check_data_root(self, source: str, propagation: str) -> None:
+        if propagation not in ("rslave", "rshared") and self._near_data_root(source):
+            raise InvalidArgument(
+                'invalid mount config: must use either propagation mode "rslave" or "rshared" when '
+                f'mount source is within the daemon root, daemon root: "{self._data_root}", bind '
+                f'mount source: "{source}", propagation: "{propagation}"'
+            )
+
+    def _volume(
+        self,
+        wish: VolumeWish,
+        place: str,
+        writable: bool,
+        mode: str,
+        *,
+        subpath: str = "",
+        declared: bool = False,
+    ) -> Wanted:
+        if wish.name:
+            check_name(wish.name)
+        mount = UserMount(
+            type="volume",
+            name=wish.name,
+            destination=place,
+            options=_volume_options(writable, subpath),
+            driver=wish.driver or "local",
+            mode=mode,
+            writable=writable,
+            anonymous=not wish.name,
+        )
+        return Wanted(mount, wish, declared)
+
+    # -- the API's Mounts ----------------------------------------------------------------------
+
+    def _mount(self, request: MountRequest) -> Wanted:
+        try:
+            return self._checked(request)
+        except SampanError as error:
+            what = f'invalid mount config for type "{request.type}"'
+            if isinstance(error, InvalidArgument) and not error.message.startswith("create "):
+                raise InvalidArgument(f"{what}: {error.message}") from error
+            raise
+
+    def _checked(self, request: MountRequest) -> Wanted:
+        if request.type in ("npipe", "cluster"):
+            raise NotSupported(
+                f'mounts of type "{request.type}" are not supported: '
+                + ("they are of Windows" if request.type == "npipe" else "this is no swarm")
+            )
+        if request.type not in _TYPES:
+            raise InvalidArgument("mount type unknown")
+        place = _target(request.target)
+        given = {
+            "BindOptions": request.bind_options,
+            "VolumeOptions": request.volume_options,
+            "ImageOptions": request.image_options,
+            "TmpfsOptions": request.tmpfs_options,
+        }
+        for field, kinds in _OPTIONS.items():
+            if given[field] is not None and request.type not in kinds:
+                raise InvalidArgument(f"field {field} must not be specified")
+        consistency = request.consistency
+        if consistency and consistency not in _CONSISTENCIES:
+            raise InvalidArgument(f"invalid consistency: {consistency}")
+        if request.type == "bind":
+            return Wanted(self._request_bind(request, place))
+        if request.type == "volume":
+            return self._request_volume(request, place)
+        if request.type == "image":
+            return self._request_image(request, place)
+        return Wanted(self._request_tmpfs(request, place))
+
+    def _request_bind(self, request: MountRequest, place: str) -> UserMount:
+        options = request.bind_options
+        if not request.source:
+            raise InvalidArgument("field Source must not be empty")
+        propagation = options.propagation if options else ""
+        if propagation and propagation not in _PROPAGATIONS:
+            raise InvalidArgument(f"invalid propagation mode: {propagation}")
+        source = _absolute(posixpath.normpath(request.source), request.source)
+        make = bool(options and options.create_mountpoint)
+        if not make and not os.path.lexists(source):
+            raise InvalidArgument(f"bind source path does not exist: {request.source}")
+        recursive = not (options and options.non_recursive)
+        shallow = bool(options and options.read_only_non_recursive)
+        forced = bool(options and options.read_only_force_recursive)
+        if (shallow or forced) and not request.read_only:
+            raise InvalidArgument(
+                "ReadOnlyNonRecursive and ReadOnlyForceRecursive need ReadOnly to be set"
+            )
+        if shallow and forced:
+            raise InvalidArgument(
+                "ReadOnlyNonRecursive and ReadOnlyForceRecursive contradict each other"
+            )
+        if forced and propagation not in ("", "rprivate"):
+            raise InvalidArgument(
+                "ReadOnlyForceRecursive needs the propagation rprivate: what is mounted there "
+                "later would not be read-only"
+            )
+        read = _Mode(not request.read_only, propagation, None)
+        deep = forced or (self._deep and not shallow)
+        return self._bind_mount(source, place, read, recursive=recursive, deep=deep, make=make)
+
+    def _request_volume(self, request: MountRequest, place: str) -> Wanted:
+        options = request.volume_options
+        subpath = _subpath(options.subpath if options else "", "volume")
+        if not request.source and request.read_only:
+            raise InvalidArgument("must not set ReadOnly mode when using anonymous volumes")
+        if not request.source and subpath:
+            raise InvalidArgument("must not set Subpath when using anonymous volumes")
+        driver = options.driver_config if options else None
+        wish = VolumeWish(
+            name=request.source,
+            driver=driver.name if driver else "",
+            options=driver.options if driver else {},
+            labels=options.labels if options else {},
+            # A part of a volume is not the image's to fill.
+            copy=not (options and options.no_copy) and not subpath,
+        )
+        return self._volume(wish, place, not request.read_only, "z", subpath=subpath)
+
+    def _request_image(self, request: MountRequest, place: str) -> Wanted:
+        if not request.source:
+            raise InvalidArgument("field Source must not be empty")
+        options = request.image_options
+        subpath = _subpath(options.subpath if options else "", "image")
+        mount = UserMount(
+            type="image",
+            name=request.source,
+            destination=place,
+            options=(f"subpath={subpath}",) if subpath else (),
+            writable=False,
+        )
+        return Wanted(mount)
+
+    def _request_tmpfs(self, request: MountRequest, place: str) -> UserMount:
+        if request.source:
+            raise InvalidArgument("field Source must not be specified")
+        tmpfs = request.tmpfs_options
+        words = ["noexec", "nosuid", "nodev"]
+        if tmpfs and tmpfs.size_bytes:
+            if tmpfs.size_bytes < 0:
+                raise InvalidArgument(f"SizeBytes {tmpfs.size_bytes} is less than 0")
+            words.append(f"size={tmpfs.size_bytes}")
+        if tmpfs and tmpfs.mode:
+            if not 0 <= tmpfs.mode <= 0o7777:
+                raise InvalidArgument(f"Mode {tmpfs.mode} is not a file mode (a decimal number)")
+            words.append(f"mode={tmpfs.mode:o}")
+        for option in tmpfs.options if tmpfs else ():
+            if len(option) not in (1, 2):
+                raise InvalidArgument("an item of Options has one text, or two: name and value")
+            words += tmpfs_options("=".join(option))
+        if request.read_only:
+            words.append("ro")
+        return UserMount(
+            type="tmpfs",
+            destination=place,
+            options=tuple(words),
+            writable=not request.read_only,
+        )

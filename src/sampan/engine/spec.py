@@ -28,7 +28,7 @@ from sampan.oci.runtime import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from sampan.engine.config import HostConfig
     from sampan.engine.container import ContainerRecord
@@ -42,6 +42,7 @@ __all__ = [
     "build_spec",
     "check_modes",
     "hostname",
+    "own_mounts",
     "spec_json",
 ]
 
@@ -170,15 +171,13 @@ def _standard_mounts(record: ContainerRecord, shm: str, writable_cgroups: bool) 
     return mounts
 
 
-def _mounts(
-    record: ContainerRecord, directory: str, shm: str, writable_cgroups: bool
-) -> tuple[Mount, ...]:
+def own_mounts(
+    record: ContainerRecord, directory: str, image: Callable[[Sequence[str]], Mount]
+) -> list[Mount]:
+    """A container's files of its own, and what the user asked for; ``image(chain)`` is the storage
+    driver's mount of an image's layers."""
     own = {mount.destination for mount in record.mounts}
-    mounts = [
-        mount
-        for mount in _standard_mounts(record, shm, writable_cgroups)
-        if mount.destination not in own
-    ]
+    mounts = []
     for name in FILES:
         place = f"/etc/{name}"
         if place not in own:
@@ -186,12 +185,33 @@ def _mounts(
                 Mount(destination=place, type="bind", source=f"{directory}/{name}", options=_BIND)
             )
     for mount in record.mounts:
+        if mount.type == "image":
+            found = image(mount.layers)
+            options = (*found.options, *mount.options)
+            mounts.append(found.replace(destination=mount.destination, options=options))
+            continue
         kind = "tmpfs" if mount.type == "tmpfs" else "bind"
         source = "tmpfs" if mount.type == "tmpfs" else mount.source
         mounts.append(
             Mount(destination=mount.destination, type=kind, source=source, options=mount.options)
         )
-    return tuple(mounts)
+    return mounts
+
+
+def _mounts(
+    record: ContainerRecord,
+    directory: str,
+    shm: str,
+    writable_cgroups: bool,
+    image: Callable[[Sequence[str]], Mount],
+) -> tuple[Mount, ...]:
+    own = {mount.destination for mount in record.mounts}
+    mounts = [
+        mount
+        for mount in _standard_mounts(record, shm, writable_cgroups)
+        if mount.destination not in own
+    ]
+    return (*mounts, *own_mounts(record, directory, image))
 
 
 def build_process(record: ContainerRecord, host_name: str) -> Process:
@@ -245,9 +265,11 @@ def build_spec(
     cgroup: str,
     machine: str,
     other: Callable[[str, str], Other],
+    image: Callable[[Sequence[str]], Mount],
 ) -> Spec:
     """``directory`` holds the container's files, ``root`` is where its root file system will be
-    mounted, ``other(namespace, reference)`` finds a container whose namespace is joined.
+    mounted, ``other(namespace, reference)`` finds a container whose namespace is joined, ``image``
+    as for ``own_mounts``.
 
     Raises InvalidArgument, NotSupported, and whatever ``other`` raises.
     """
@@ -280,7 +302,7 @@ def build_spec(
         oci_version=SPEC_VERSION,
         root=Root(path=root, readonly=host.readonly_rootfs),
         process=process,
-        mounts=_mounts(record, directory, shm, options.writable_cgroups),
+        mounts=_mounts(record, directory, shm, options.writable_cgroups, image),
         hostname=hostname(record, machine) if own_names else None,
         domainname=record.config.domainname or None,
         annotations=host.annotations,

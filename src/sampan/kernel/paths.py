@@ -26,6 +26,7 @@ from sampan.kernel.resolve import (
     RESOLVE_NO_XDEV,
     openat2,
 )
+from sampan.kernel.syscalls import c_string, syscall
 
 __all__ = [
     "O_PATH",
@@ -40,8 +41,10 @@ __all__ = [
     "make_file_in_root",
     "open_in_root",
     "openat2",
+    "rename_new",
 ]
 
+_RENAME_NOREPLACE = 1
 _MAX_LINKS = 40
 # Somebody who removes what was just made can keep us going; the bound makes that an error.
 _MAX_ATTEMPTS = 128
@@ -84,6 +87,12 @@ def make_file_in_root(root_fd: int, path: str, mode: int = 0o644) -> int:
         return fd
     with _Walk(root_fd, path, 0o755) as walk:
         return walk.file(mode)
+
+
+def rename_new(source_dir: int, source: str, target_dir: int, target: str) -> None:
+    """Rename, replacing nothing: ``EEXIST`` where something has the name (renameat2(2))."""
+    old, new = c_string(source), c_string(target)
+    syscall("renameat2", source_dir, old, target_dir, new, _RENAME_NOREPLACE, target=target)
 
 
 class _Walk:

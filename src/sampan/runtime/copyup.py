@@ -1,8 +1,9 @@
-"""Copying what an image has at a mount point into the fresh mount that will cover it.
+"""Copying what an image has at a mount point into what will cover it there.
 
-The ``tmpcopyup`` of a tmpfs and Docker's rule for new named volumes. Both sides are walked by
-descriptor, never by path: the volume may be visible to another container meanwhile, and the image
-is not ours. Owners, modes, times, extended attributes, holes and hard links are kept.
+The ``tmpcopyup`` of a tmpfs, and Docker's rule for empty volumes (``sampan.volume.filling``). Both
+sides are walked by descriptor, never by path: the volume may be visible to another container
+meanwhile, and the image is not ours. Owners, modes, times, extended attributes, holes and hard
+links are kept.
 
 What is mounted below the source is not the image's, and is left out: an image whose mount point is
 a link to ``/`` would else have the kernel's files copied, before they are masked (the class of

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import os
 import stat
-from errno import EACCES, EINVAL, ELOOP, ENOENT, ENOTDIR, EPERM
+from errno import EACCES, EINVAL, ELOOP, ENOENT, ENOTDIR, EPERM, EXDEV
 from typing import TYPE_CHECKING
 
 from sampan.errors import InvalidArgument, KernelError, NotFound
@@ -58,6 +58,7 @@ _SHARED_SUPERBLOCK = frozenset({"proc", "sysfs", "mqueue", "devpts", "cgroup", "
 # The policy labels what is in these by itself.
 _UNLABELLED = frozenset({"proc", "sysfs", "mqueue", "cgroup", "cgroup2"})
 
+_BELOW = paths.RESOLVE_BENEATH | paths.RESOLVE_NO_MAGICLINKS
 _STRICT = paths.RESOLVE_IN_ROOT | paths.RESOLVE_NO_MAGICLINKS | paths.RESOLVE_NO_SYMLINKS
 _VALUE_LIMIT = 255  # bytes fsconfig(2) takes as one string
 
@@ -122,7 +123,10 @@ class Plan:
         """A detached clone of a bind's source; ``NotFound`` names a missing one."""
         recursive = km.AT_RECURSIVE if self.options.recursive else 0
         try:
-            fd = km.open_tree(AT_FDCWD, self.source, km.OPEN_TREE_CLONE | recursive)
+            if self.options.subpath:
+                fd = self._clone_below(self.options.recursive)
+            else:
+                fd = km.open_tree(AT_FDCWD, self.source, km.OPEN_TREE_CLONE | recursive)
         except KernelError as error:
             if error.errno in (ENOENT, ENOTDIR):
                 raise NotFound(f"bind source {self.source} does not exist") from None
@@ -131,12 +135,36 @@ class Plan:
             if self.userns >= 0:
                 whole = km.AT_RECURSIVE if self.options.idmap == "ridmap" else 0
                 km.mount_setattr(fd, "", whole, km.MOUNT_ATTR_IDMAP, userns_fd=self.userns)
-            # Content that is still to be copied in comes before "ro".
-            apply(fd, steps(self.options, propagation, defer_readonly=self.options.copyup))
+            apply(fd, steps(self.options, propagation))
         except BaseException:
             os.close(fd)
             raise
         return fd
+
+    def _clone_below(self, recursive: bool) -> int:
+        source = km.open_tree(AT_FDCWD, self.source, 0)
+        try:
+            below = self.below(source)
+            try:
+                return km.clone_tree(below, recursive)
+            finally:
+                os.close(below)
+        finally:
+            os.close(source)
+
+    def below(self, source: int) -> int:
+        """What is at the subpath of the directory ``source``, which a container may be changing:
+        nothing that leads out of it is followed."""
+        subpath = self.options.subpath
+        try:
+            return paths.openat2(source, subpath, os.O_PATH, resolve=_BELOW)
+        except KernelError as error:
+            reason = {ENOENT: "it does not exist", EXDEV: "it leads out of the source"}.get(
+                error.errno or 0, (error.strerror or "").lower()
+            )
+            raise InvalidArgument(
+                f"mount {self.destination}: cannot access path {subpath}: {reason}"
+            ) from None
 
     def close(self) -> None:
         if self.descriptor >= 0:
@@ -144,15 +172,13 @@ class Plan:
             self.descriptor = -1
 
 
-def steps(options: MountOptions, propagation: int, defer_readonly: bool = False) -> list[Step]:
+def steps(options: MountOptions, propagation: int) -> list[Step]:
     """The mount_setattr(2) calls that give a detached mount its attributes and propagation.
 
     ``propagation`` is what every clone starts from, before the mount's own words: a clone of a
     shared mount is a peer of the host's until it is told otherwise.
     """
     on, off = options.set, options.clear
-    if defer_readonly:
-        on &= ~km.MOUNT_ATTR_RDONLY
     words = options.propagation
     # A first word for the whole tree that leaves the peers anyway makes the start redundant.
     if propagation and not (words and words[0][1] and words[0][0] != km.MS_SHARED):
@@ -343,6 +369,8 @@ class Builder:
         options = plan.options
         if options.bind:
             fd = self.clone(plan)
+        elif options.subpath:
+            fd = self._part(plan)
         else:
             fd, plan.descriptor = plan.descriptor, -1
         directory = fd < 0 or stat.S_ISDIR(os.fstat(fd).st_mode)
@@ -373,6 +401,28 @@ class Builder:
             for descriptor in (fd, target):
                 if descriptor >= 0:
                     os.close(descriptor)
+
+    def _part(self, plan: Plan) -> int:
+        """A detached clone of what is at the subpath of a new file system. Only a part of what is
+        mounted somewhere can be cloned: for that long it covers the root, which is ours alone."""
+        whole = self.filesystem(plan)
+        if whole < 0:
+            raise InvalidArgument(
+                f"mount {plan.destination}: this kernel cannot mount a part of so many layers"
+            )
+        try:
+            apply(whole, [(False, 0, 0, km.MS_PRIVATE)])
+            km.attach(whole, self.root)
+            try:
+                below = plan.below(whole)
+                try:
+                    return km.clone_tree(below, True)
+                finally:
+                    os.close(below)
+            finally:
+                km.umount(self.procfs.fd_path(whole), km.MNT_DETACH)
+        finally:
+            os.close(whole)
 
     def _forget(self, destination: str) -> None:
         """What is at or below ``destination`` is covered now."""

@@ -6,8 +6,9 @@ list of words mixes five things: attributes of the mount (``nosuid``), flags of 
 own data (``size=64k``), which is every word nobody else claims. A later word wins over an earlier
 one about the same attribute.
 
-Two words are ours: ``copyup`` on a bind mount (an empty source is first filled with what the root
-file system has at the destination) beside the known ``tmpcopyup`` (the same for a fresh tmpfs).
+``tmpcopyup`` is runc's: a fresh tmpfs is first filled with what the root file system has at the
+destination. One word is ours: ``subpath=PATH`` on a bind or overlay mount, to mount what is at
+PATH inside the source, resolved by the kernel below it: no link there leads out.
 """
 
 from __future__ import annotations
@@ -70,10 +71,10 @@ _PROPAGATION: dict[str, tuple[int, bool]] = {
     "runbindable": (km.MS_UNBINDABLE, True),
 }
 
-_WORDS = ("bind", "copyup", "defaults", "idmap", "rbind", "remount", "ridmap", "tmpcopyup")
+_WORDS = ("bind", "defaults", "idmap", "rbind", "remount", "ridmap", "tmpcopyup")
 
 NAMES: tuple[str, ...] = tuple(
-    sorted({*_ATTRIBUTES, *_RECURSIVE, *_SUPERBLOCK, *_PROPAGATION, *_WORDS} - {"copyup"})
+    sorted({*_ATTRIBUTES, *_RECURSIVE, *_SUPERBLOCK, *_PROPAGATION, *_WORDS})
 )
 """Every word with a meaning here, sorted: ``mountOptions`` of the features document."""
 
@@ -107,6 +108,7 @@ class MountOptions:
         "recursive_set",
         "remount",
         "set",
+        "subpath",
         "superblock",
     )
 
@@ -121,7 +123,8 @@ class MountOptions:
         self.propagation: list[tuple[int, bool]] = []  # (MS_SHARED ..., the whole tree), in order
         self.data: list[str] = []
         self.idmap = ""  # "", "idmap" or "ridmap"
-        self.copyup = False  # copyup or tmpcopyup
+        self.copyup = False  # tmpcopyup
+        self.subpath = ""
 
     @property
     def wants_old_call(self) -> bool:
@@ -149,7 +152,7 @@ class MountOptions:
 def parse(words: tuple[str, ...], fstype: str | None, where: str) -> MountOptions:
     """Sort ``words``; ``where`` (the mount's destination) is named in errors.
 
-    ``InvalidArgument``: data or copy-up where it has no meaning, contradictions.
+    ``InvalidArgument``: data, copy-up or a subpath where it has no meaning, contradictions.
     """
     result = MountOptions()
     for word in words:
@@ -176,9 +179,10 @@ def parse(words: tuple[str, ...], fstype: str | None, where: str) -> MountOption
             result.remount = True
         elif word in ("idmap", "ridmap"):
             result.idmap = word
-        elif word in ("copyup", "tmpcopyup"):
-            _check_copyup(word, words, fstype, where)
+        elif word == "tmpcopyup":
             result.copyup = True
+        elif word.startswith("subpath="):
+            result.subpath = word.removeprefix("subpath=")
         elif word and word != "defaults":
             result.data.append(word)
     result.bind = result.bind or fstype in ("bind", "rbind")
@@ -190,11 +194,8 @@ def parse(words: tuple[str, ...], fstype: str | None, where: str) -> MountOption
         )
     if result.idmap and not result.bind:
         raise InvalidArgument(f"mount {where}: {result.idmap} is for bind mounts only")
+    if result.copyup and (result.bind or fstype != "tmpfs"):
+        raise InvalidArgument(f"mount {where}: tmpcopyup is for tmpfs mounts only")
+    if result.subpath and not (result.bind or fstype == "overlay"):
+        raise InvalidArgument(f"mount {where}: subpath is for bind and overlay mounts only")
     return result
-
-
-def _check_copyup(word: str, words: tuple[str, ...], fstype: str | None, where: str) -> None:
-    bind = fstype in ("bind", "rbind") or "bind" in words or "rbind" in words
-    if (word == "tmpcopyup" and (bind or fstype != "tmpfs")) or (word == "copyup" and not bind):
-        kind = "tmpfs" if word == "tmpcopyup" else "bind"
-        raise InvalidArgument(f"mount {where}: {word} is for {kind} mounts only")

@@ -31,10 +31,12 @@ from sampan.runtime.idmap import UserNamespaces
 from sampan.runtime.mount import Builder, Plan, apply
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from sampan.oci.runtime import Spec
     from sampan.runtime.launch import Launch
 
-__all__ = ["Prepared", "Root", "build", "prepare"]
+__all__ = ["Prepared", "Root", "assemble", "build", "prepare"]
 
 _PROPAGATIONS: dict[str, tuple[int, bool]] = {
     "shared": (km.MS_SHARED, False),
@@ -74,6 +76,19 @@ class Prepared:
             return 0
         return km.MS_SLAVE if kind == km.MS_SLAVE else km.MS_PRIVATE
 
+    def open(self, recipe: Sequence[Mount], mounts: Sequence[Mount], bundle: str) -> None:
+        """Plan the root's own mounts and the others, and open their sources."""
+        self.layers = [Plan(mount, bundle) for mount in recipe]
+        if self.layers[0].destination != "/":
+            raise InvalidArgument("the first mount of a root file system must be on /")
+        self.plans = [Plan(mount, bundle) for mount in mounts]
+        for plan in self.plans:
+            if plan.destination == "/" and not plan.existing:
+                raise InvalidArgument("mounts: / is the root file system's own place")
+        for plan in (*self.layers, *self.plans):
+            plan.open_source(self.userns, self.start_propagation)
+        _open_overlays(self)
+
     def close(self) -> None:
         """Release every descriptor; a detached mount nobody attached ends with it."""
         for plan in (*self.layers, *self.plans):
@@ -98,16 +113,7 @@ def prepare(launch: Launch) -> Prepared:
         recipe = launch.rootfs or (
             Mount(destination="/", type="bind", source=prepared.path, options=("rbind",)),
         )
-        prepared.layers = [Plan(mount, launch.bundle) for mount in recipe]
-        if prepared.layers[0].destination != "/":
-            raise InvalidArgument("the first mount of a root file system must be on /")
-        prepared.plans = [Plan(mount, launch.bundle) for mount in spec.mounts]
-        for plan in prepared.plans:
-            if plan.destination == "/" and not plan.existing:
-                raise InvalidArgument("mounts: / is the root file system's own place")
-        for plan in (*prepared.layers, *prepared.plans):
-            plan.open_source(prepared.userns, prepared.start_propagation)
-        _open_overlays(prepared)
+        prepared.open(recipe, spec.mounts, launch.bundle)
     except BaseException:
         prepared.close()
         raise
@@ -135,22 +141,14 @@ def build(launch: Launch, prepared: Prepared, procfs: paths.Procfs) -> Root:
             label=linux.mount_label,
             own_cgroupns=bool(cgroupns),
         )
-        root = builder.root = _root_mount(prepared, builder)
+        root = assemble(prepared, builder)
         try:
-            for plan in prepared.layers[1:]:
-                builder.mount(plan)
-            if any(plan.options.copyup for plan in prepared.plans):
-                builder.image = _mount_ids(root, prepared, builder)
-            for plan in prepared.plans:
-                builder.mount(plan)
             if not any(plan.options.bind and plan.destination == "/dev" for plan in prepared.plans):
                 devices.make_all(root, prepared.devices, bind=prepared.has_userns)
                 devices.make_links(root)
         except BaseException:
             os.close(root)
             raise
-        finally:
-            builder.close()
     finally:
         os.umask(umask)
     late = tuple(
@@ -161,6 +159,26 @@ def build(launch: Launch, prepared: Prepared, procfs: paths.Procfs) -> Root:
         and (plan.options.set | plan.options.recursive_set) & km.MOUNT_ATTR_RDONLY
     )
     return Root(root, spec, linux, "chroot" if joined else "pivot", late)
+
+
+def assemble(prepared: Prepared, builder: Builder) -> int:
+    """Make all that is mounted; the root's descriptor. In a mount namespace of the caller's own,
+    with no umask. Closes ``builder``."""
+    try:
+        root = builder.root = _root_mount(prepared, builder)
+        try:
+            for plan in prepared.layers[1:]:
+                builder.mount(plan)
+            if any(plan.options.copyup for plan in prepared.plans):
+                builder.image = _mount_ids(root, prepared, builder)
+            for plan in prepared.plans:
+                builder.mount(plan)
+        except BaseException:
+            os.close(root)
+            raise
+    finally:
+        builder.close()
+    return root
 
 
 class Root:

@@ -343,7 +343,7 @@ class LayerStore:
                     (self._driver.name,),
                 )
                 wanted.update(row[0] for row in without_blob)
-            wanted.update(self._driver.containers().values(), self._pins)
+            wanted.update(self._driver.held(), self._pins)
             used: set[str] = set()
             for chain_id in wanted:
                 at: str | None = chain_id

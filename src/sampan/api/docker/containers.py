@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any
 
+import msgspec
+
 from sampan.api.docker import render
 from sampan.api.docker.context import Context, empty, reply
 from sampan.api.docker.listing import list_containers
@@ -35,6 +37,8 @@ async def list_(context: Context) -> Answer:
 
 async def create(context: Context) -> Answer:
     request = read_create(await context.body())
+    if context.version < (1, 44):
+        request = msgspec.structs.replace(request, deep_read_only=False)
     platform = context.text("platform")
     if platform and platform not in ("linux", *_own_platforms()):
         raise NotSupported(f"platform {platform} is not this machine's: {_own_platforms()[0]}")
@@ -67,35 +71,24 @@ async def start(context: Context) -> Answer:
 
 
 async def stop(context: Context) -> Answer:
-    await context.engine.control.stop(
-        context.parameters[0], context.integer("t"), _stop_signal(context)
+    await context.engine.containers.stop(
+        context.parameters[0], context.integer("t"), context.text("signal")
     )
     return empty()
-
-
-async def restart(context: Context) -> Answer:
-    await context.engine.control.restart(
-        context.parameters[0], context.integer("t"), _stop_signal(context)
-    )
-    return empty()
-
-
-def _stop_signal(context: Context) -> str:
-    return context.text("signal") if context.version >= (1, 42) else ""
 
 
 async def kill(context: Context) -> Answer:
-    await context.engine.control.kill(context.parameters[0], context.text("signal"))
+    await context.engine.containers.kill(context.parameters[0], context.text("signal"))
     return empty()
 
 
 async def pause(context: Context) -> Answer:
-    await context.engine.control.pause(context.parameters[0])
+    await context.engine.containers.pause(context.parameters[0])
     return empty()
 
 
 async def unpause(context: Context) -> Answer:
-    await context.engine.control.unpause(context.parameters[0])
+    await context.engine.containers.unpause(context.parameters[0])
     return empty()
 
 
@@ -143,7 +136,6 @@ ROUTES = (
     ("GET", "/containers/{id}/json", inspect),
     ("POST", "/containers/{id}/start", start),
     ("POST", "/containers/{id}/stop", stop),
-    ("POST", "/containers/{id}/restart", restart),
     ("POST", "/containers/{id}/kill", kill),
     ("POST", "/containers/{id}/rename", rename),
     ("POST", "/containers/{id}/pause", pause),

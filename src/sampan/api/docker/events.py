@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 __all__ = ["ROUTES", "selected"]
 
 _encode = msgspec.json.Encoder().encode
-_ACTORS = ("container", "image")
+_ACTORS = ("container", "image", "volume")
 _KNOWN = ("type", "event", "label", *_ACTORS)
 
 

@@ -9,6 +9,7 @@ need a hand: they, and what follows them, are pumped through a pair of sockets.
 from __future__ import annotations
 
 import asyncio
+import os
 import socket
 from typing import TYPE_CHECKING
 
@@ -35,10 +36,12 @@ class Hijack:
         request = self._context.request
         sock, rest = await request.connection.take_over(request, "tcp", media_type)
         if not rest:
-            return sock.detach()
+            return os.dup(sock.fileno())
         ours, theirs = socket.socketpair()
         theirs.setblocking(True)
-        self._pump = asyncio.get_running_loop().create_task(_pump(sock, ours, rest))
+        self._pump = asyncio.get_running_loop().create_task(
+            _pump(socket.socket(fileno=os.dup(sock.fileno())), ours, rest)
+        )
         return theirs.detach()
 
     def write(self, data: bytes) -> None:
@@ -51,7 +54,6 @@ class Hijack:
         """What the handler returns when it is done; our end of the connection closes."""
         if self._pump is not None:
             await self._pump
-        await self._context.connection.released()
         return Taken()
 
 

@@ -41,8 +41,6 @@ def duration(seconds: float) -> str:
 
 def status_text(state: State, now: float) -> str:
     """``ps``'s column STATUS."""
-    if state.status == "restarting":
-        return f"Restarting ({state.exit_code}) {duration(now - state.finished_at / 1e9)} ago"
     if state.running:
         text = f"Up {duration(now - state.started_at / 1e9)}"
         return text + " (Paused)" if state.status == "paused" else text
@@ -99,13 +97,12 @@ def _networks(record: ContainerRecord) -> dict[str, Any]:
     return {} if name.startswith("container:") else {name: _endpoint()}
 
 
-def _state(live: Live) -> dict[str, Any]:
-    state = live.record.state
+def _state(state: State) -> dict[str, Any]:
     return {
-        "Status": live.status,
-        "Running": state.up,
+        "Status": state.status,
+        "Running": state.running,
         "Paused": state.status == "paused",
-        "Restarting": state.status == "restarting",
+        "Restarting": False,
         "OOMKilled": state.oom_killed,
         "Dead": False,
         "Pid": state.pid,
@@ -140,14 +137,14 @@ def inspect(engine: Engine, live: Live) -> dict[str, Any]:
         "Created": rfc3339(record.created),
         "Path": record.args[0],
         "Args": list(record.args[1:]),
-        "State": _state(live),
+        "State": _state(record.state),
         "Image": record.image_id,
         "ResolvConfPath": f"{directory}/resolv.conf",
         "HostnamePath": f"{directory}/hostname",
         "HostsPath": f"{directory}/hosts",
         "LogPath": engine.log_path(record.id) if logged else "",
         "Name": f"/{record.name}",
-        "RestartCount": record.state.restarts,
+        "RestartCount": 0,
         "Driver": record.driver,
         "Platform": "linux",
         "MountLabel": "",

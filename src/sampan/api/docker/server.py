@@ -13,13 +13,11 @@ from sampan.api.docker import (
     events,
     execs,
     images,
-    info,
     logs,
-    networks,
     stats,
-    swarm,
     system,
     versions,
+    volumes,
 )
 from sampan.api.docker.context import HEADERS, Context, error, reply
 from sampan.api.docker.routing import Router
@@ -28,60 +26,35 @@ from sampan.engine.log import log
 from sampan.errors import SampanError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from sampan.api.http.connection import Answer
     from sampan.api.http.messages import Request
     from sampan.engine.core import Engine
 
-    Observer = Callable[[str, str, int, float], None]
-
 __all__ = ["ApiServer"]
-
-_PARTS = (
-    attach,
-    containers,
-    events,
-    execs,
-    images,
-    info,
-    logs,
-    networks,
-    stats,
-    swarm,
-    system,
-)
 
 
 class ApiServer(Server):
-    """The protocol factory for ``loop.create_unix_server`` and its like.
-
-    ``observer`` is told each answer's method, path, status and seconds.
-    """
+    """The protocol factory for ``loop.create_unix_server`` and its like."""
 
     def __init__(self, engine: Engine) -> None:
         super().__init__(self._dispatch, error, _report, fields=HEADERS)
         self._engine = engine
-        self.observer: Observer | None = None
         self._router = Router()
-        for part in _PARTS:
+        for part in (system, events, containers, attach, logs, stats, execs, images, volumes):
             self._router.add(part.ROUTES)
 
     async def _dispatch(self, request: Request) -> Answer:
-        if self.observer is None and not log.debugging:
+        if not log.debugging:
             return await self._answer(request)
         before = time.monotonic()
         answer = await self._answer(request)
-        seconds = time.monotonic() - before
-        if self.observer is not None:
-            self.observer(request.method, request.path, answer.status, seconds)
         log.debug(
             "request answered",
             method=request.method,
             path=request.path,
             status=answer.status,
             client=request.headers.get("user-agent", ""),
-            ms=f"{seconds * 1000:.1f}",
+            ms=f"{(time.monotonic() - before) * 1000:.1f}",
         )
         return answer
 

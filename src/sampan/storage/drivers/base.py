@@ -81,6 +81,15 @@ class SnapshotDriver(Protocol):
     def mounts(self, name: str) -> tuple[Mount, ...]:
         """The recipe: destinations relative to the container's root, "/" first."""
 
+    def image_mount(self, chain: Sequence[str]) -> Mount:
+        """What mounts an image by itself, read-only, at "/". NotFound (a layer)."""
+
+    def hold_layer(self, name: str, chain_id: str) -> None:
+        """Keep a layer, and what is below it, as long as the container is there. NotFound."""
+
+    def held(self) -> set[str]:
+        """Chain IDs of all that containers stand on or hold."""
+
     def changes(self, name: str) -> list[Change]:
         """What differs from the layers below, sorted by path."""
 

@@ -5,6 +5,7 @@
                         /layers/<hex>/parent                   symlink: ../<hex of the parent>
                         /rw/<container>/                       what the container writes
                         /rw/<container>/top                    hard link of its top layer's name
+                        /rw/<container>/layer%<hex>            the same of a layer held for it
                         /staging/<hex>.<n>/                    layers in the making
                         /trash/                                renamed away, deleted later
 
@@ -39,6 +40,7 @@ __all__ = ["DirectoryDriver"]
 
 _FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_HELD = "layer%"
 
 
 def open_directory(parent: int, name: str, *, make: bool = False) -> int:
@@ -180,6 +182,27 @@ class DirectoryDriver:
                 continue  # being made, or removed just now
         return found
 
+    def hold_layer(self, name: str, chain_id: str) -> None:
+        self._require_layer(chain_id)
+        layer = digests.hexadecimal(chain_id)
+        fd = os.open(self._checked(name), _DIRECTORY, dir_fd=self._rw_fd)
+        try:
+            self._link_name(layer, fd, f"{_HELD}{layer}")
+        except FileExistsError:
+            pass
+        finally:
+            os.close(fd)
+
+    def held(self) -> set[str]:
+        found = set(self.containers().values())
+        for name in os.listdir(self._rw_fd):
+            try:
+                entries = os.listdir(f"{self.root}/rw/{name}")
+            except FileNotFoundError:
+                continue  # removed just now
+            found.update(f"sha256:{e[len(_HELD) :]}" for e in entries if e.startswith(_HELD))
+        return found
+
     def usage(self, name: str) -> Usage:
         self._top(name)
         fd = os.open(name, _DIRECTORY, dir_fd=self._rw_fd)
@@ -270,12 +293,18 @@ class DirectoryDriver:
 
     def _finish_container(self, fd: int, top: str) -> None:
         try:
-            os.link(f"{top}/name", "top", src_dir_fd=self._layers_fd, dst_dir_fd=fd)
+            self._link_name(top, fd, "top")
+        except OSError as error:
+            raise KernelError("linkat", error.errno or 0, f"layers/{top}/name") from error
+
+    def _link_name(self, layer: str, fd: int, name: str) -> None:
+        try:
+            os.link(f"{layer}/name", name, src_dir_fd=self._layers_fd, dst_dir_fd=fd)
         except OSError as error:
             if error.errno != EMLINK:
-                raise KernelError("linkat", error.errno or 0, f"layers/{top}/name") from error
-            self._replace_name(top)
-            os.link(f"{top}/name", "top", src_dir_fd=self._layers_fd, dst_dir_fd=fd)
+                raise
+            self._replace_name(layer)
+            os.link(f"{layer}/name", name, src_dir_fd=self._layers_fd, dst_dir_fd=fd)
 
     def _replace_name(self, top: str) -> None:
         """A file with as many links as the file system allows (ext4: 65,000) gives way to a new."""

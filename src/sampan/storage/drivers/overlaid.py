@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING
 
 from sampan.errors import InvalidArgument, KernelError, NotSupported
 from sampan.kernel.mounts import fsconfig_create, fsconfig_string, fsopen
+from sampan.oci import digest as digests
 from sampan.oci.runtime import Mount
 from sampan.storage.archive.diff import Change, changes_in_upper, write_upper
 from sampan.storage.archive.tree import files_size
@@ -135,6 +136,16 @@ class OverlaidDriver(DirectoryDriver):
         for directory in self._system(name):
             recipe.append(_overlay(directory, directory, writable, directory.replace("/", "%")))
         return tuple(recipe)
+
+    def image_mount(self, chain: Sequence[str]) -> Mount:
+        self._require_layer(chain[-1])
+        top = digests.hexadecimal(chain[-1])
+        paths = self._lower_paths(top)
+        if len(paths) == 1:
+            return Mount(destination="/", type="bind", source=paths[0], options=("bind", "ro"))
+        # Without an upper directory it takes two lower ones.
+        words = (f"lowerdir={self._lower(top)}", *_OPTIONS)
+        return Mount(destination="/", type="overlay", source="overlay", options=("ro", *words))
 
     def changes(self, name: str) -> list[Change]:
         with ExitStack() as stack:

@@ -63,6 +63,11 @@ class Vfs(DirectoryDriver):
         source = f"{self.root}/rw/{name}/fs"
         return (Mount(destination="/", type="bind", source=source, options=("bind",)),)
 
+    def image_mount(self, chain: Sequence[str]) -> Mount:
+        self._require_layer(chain[-1])
+        source = self.layer_path(chain[-1])
+        return Mount(destination="/", type="bind", source=source, options=("bind", "ro"))
+
     def changes(self, name: str) -> list[Change]:
         with ExitStack() as stack:
             return changes_between(*self._opened(name, stack))
