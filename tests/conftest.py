@@ -7,6 +7,7 @@ before the first; what is new and ours fails the run.
 from __future__ import annotations
 
 import os
+import re
 import time
 from collections.abc import Generator
 from pathlib import Path
@@ -16,6 +17,13 @@ import pytest
 from tests.compatibility.record import recorder
 
 _before: set[str] = set()
+_base: list[Path] = []
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _own_directory(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Where this run's files are, as against another's."""
+    _base.append(tmp_path_factory.getbasetemp())
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -59,14 +67,34 @@ def _ours() -> set[str]:
 def _mounts() -> set[str]:
     with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as file:
         places = [line.split()[4] for line in file]
-    return {f"mount {p}" for p in places if "sampan" in p or "pytest" in p}
+    return {
+        f"mount {p}" for p in places if ("sampan" in p or "pytest" in p) and not _is_anothers(p)
+    }
+
+
+def _is_anothers(text: str) -> bool:
+    """Whether a name tells that it belongs to another run of tests on this machine."""
+    directory = re.search(r"/pytest-of-[^/]+/pytest-(\d+)/", text)
+    if directory is not None:
+        return bool(_base) and directory[0] not in f"{_base[0]}/"
+    group = re.search(r"sampan-test-(\d+)-", text)
+    return group is not None and int(group[1]) != os.getpid()
 
 
 def _cgroups() -> set[str]:
-    root = Path("/sys/fs/cgroup")
     found: set[str] = set()
-    for pattern in ("*sampan*", "*/*sampan*", "*/*/*sampan*"):
-        found |= {f"cgroup {path}" for path in root.glob(pattern) if path.is_dir()}
+    level = ["/sys/fs/cgroup"]
+    for _ in range(3):
+        below: list[str] = []
+        for parent in level:
+            try:
+                with os.scandir(parent) as entries:
+                    below += [entry.path for entry in entries if entry.is_dir()]
+            except FileNotFoundError:
+                continue  # another's, removed while we looked
+        names = {path for path in below if "sampan" in os.path.basename(path)}
+        found |= {f"cgroup {path}" for path in names if not _is_anothers(path)}
+        level = below
     return found
 
 
@@ -87,6 +115,27 @@ def _processes() -> set[str]:
             continue  # it ended while we looked
         first = [os.path.basename(word).decode(errors="replace") for word in command[:2]]
         ours = name.startswith("sampan") or any(word.startswith("sampan") for word in first)
-        if ours and state != "Z":
+        if ours and state != "Z" and not _is_anothers(_errors_of(path)) and _is_child(path.name):
             found.add(f"process {path.name}: {name}")
     return found
+
+
+def _is_child(pid: str) -> bool:
+    """Whether it descends from us, or from nobody who lives: another run's child is its own."""
+    while pid not in ("0", "1", str(os.getpid())):
+        try:
+            pid = (Path("/proc") / pid / "stat").read_text().rpartition(")")[2].split()[1]
+            command = (Path("/proc") / pid / "cmdline").read_bytes()
+        except (FileNotFoundError, ProcessLookupError):
+            return True
+        if b"pytest" in command and int(pid) != os.getpid():
+            return False
+    return True
+
+
+def _errors_of(process: Path) -> str:
+    """Where its standard error goes: a daemon's log, for what it started too."""
+    try:
+        return os.readlink(process / "fd/2")
+    except OSError:
+        return ""

@@ -40,7 +40,7 @@ def test_a_life_is_heard_as_it_happens_and_afterwards(daemon: Daemon) -> None:
     die = json.loads(heard[0].splitlines()[2])
     assert die["Actor"]["ID"] == container
     assert die["Actor"]["Attributes"] == {
-        "image": "host", "name": "loud", "heard": "yes", "exitCode": "3",
+        "image": "host", "name": "loud", "heard": "yes", "exitCode": "3", "execDuration": "0",
     }  # fmt: skip
     assert (die["Type"], die["status"], die["from"]) == ("container", "die", "host")
     answer = daemon.get("/events", filters='{"colour":["red"]}')

@@ -23,8 +23,8 @@ from sampan.storage.database import Database
 if TYPE_CHECKING:
     from pathlib import Path
 
-STATES = {"created", "running", "paused", "exited"}
-EVENTS = {"start", "fail", "pause", "resume", "exit"}
+STATES = {"created", "running", "paused", "restarting", "exited"}
+EVENTS = {"start", "fail", "pause", "resume", "exit", "recur", "cancel"}
 
 
 def record(status: str = "created", name: str = "n", container_id: str = "1") -> ContainerRecord:

@@ -1,12 +1,14 @@
 """``sampan daemon``: from the command line to the last goodbye.
 
-The order matters: arguments; the zygote, before anything secret is read; the state, under its
-lock; what an earlier daemon left; and only then the sockets, so that whoever connects finds
-everything in place. SIGTERM and SIGINT end the daemon and not its containers; SIGKILL does too.
+The order matters: arguments and configuration; what the service manager handed us; the zygote,
+before anything secret is read; the state, under its lock; what an earlier daemon left; and only
+then the sockets, so that whoever connects finds everything in place. SIGTERM and SIGINT end the
+daemon and not its containers; SIGKILL does too.
 """
 
 from __future__ import annotations
 
+import faulthandler
 import os
 import signal
 import sys
@@ -19,7 +21,9 @@ from sampan.kernel.processes import set_process_name
 from sampan.runtime.supervisor.client import start_zygote
 
 if TYPE_CHECKING:
+    from sampan.daemon.configuration import Given
     from sampan.daemon.options import Options
+    from sampan.daemon.service import Manager
     from sampan.runtime.supervisor.client import Zygote
 
 __all__ = ["main"]
@@ -28,21 +32,35 @@ __all__ = ["main"]
 def main(argv: list[str] | None = None) -> int:
     """Run until told to stop; the exit code."""
     with lean.OPTIONAL:
-        from sampan.daemon.options import parse
+        from sampan.daemon import configuration, options, service
     try:
-        options = parse(sys.argv[1:] if argv is None else argv)
-        log.set_level(options.log_level)
+        given = configuration.read_arguments(sys.argv[1:] if argv is None else argv)
+        if "help" in given.actions:
+            print(configuration.usage())
+            return 0
+        if "version" in given.actions:
+            from sampan import __version__
+
+            print(f"Sampan version {__version__}")
+            return 0
+        chosen = options.resolve(configuration.merge(given))
+        if "validate" in given.actions:
+            print("configuration OK")
+            return 0
+        log.set_level(chosen.log_level)
+        log.set_format(chosen.log_format)
         if os.geteuid() != 0:
             raise PermissionDenied("the daemon needs root: run it with sudo")
         set_process_name("sampan-daemon")
         os.umask(0o022)
-        return _run(options, start_zygote())
+        manager = service.take_environment()
+        return _run(given, chosen, manager, start_zygote())
     except SampanError as error:
         log.error(error.message)
         return 1
 
 
-def _run(options: Options, zygote: Zygote) -> int:
+def _run(given: Given, options: Options, manager: Manager, zygote: Zygote) -> int:
     # Imported behind the zygote's start, so that it gets ready while we do.
     with lean.OPTIONAL:
         import asyncio
@@ -50,65 +68,64 @@ def _run(options: Options, zygote: Zygote) -> int:
         import sampan.api.docker.server
         import sampan.engine.core  # noqa: F401 - loaded for _serve
     try:
-        asyncio.run(_serve(options, zygote))
+        asyncio.run(_serve(given, options, manager, zygote))
     except KeyboardInterrupt:
         log.debug("interrupted")
     return 0
 
 
-async def _serve(options: Options, zygote: Zygote) -> None:
+async def _serve(given: Given, options: Options, manager: Manager, zygote: Zygote) -> None:
     import asyncio
 
     from sampan.api.docker.server import ApiServer
     from sampan.daemon import sockets
-    from sampan.engine.core import Engine, Settings
+    from sampan.daemon.reload import Reloader
+    from sampan.daemon.serving import Doors
+    from sampan.engine.core import Engine
 
     loop = asyncio.get_running_loop()
     stopping = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopping.set)
-    signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    engine = Engine(
-        Settings(
-            data_root=options.data_root,
-            exec_root=options.exec_root,
-            storage_driver=options.storage_driver,
-            cgroup_parent=options.cgroup_parent,
-        ),
-        zygote,
-    )
+    for number in (signal.SIGHUP, signal.SIGUSR1):
+        signal.signal(number, signal.SIG_IGN)
+    engine = Engine(options.settings, zygote)
     await engine.start()
     server = ApiServer(engine)
-    listeners: list[asyncio.Server] = []
+    reloader = Reloader(given, options, engine)
+    doors = Doors(loop)
+
+    def reload() -> None:
+        manager.reloading()
+        reloader.reload()
+        manager.tell("READY=1")
+
+    def dump() -> None:
+        from sampan.daemon.tasks import dump
+
+        dump(options.settings.exec_root)
+
     try:
-        for address in options.hosts:
-            sock = sockets.bind(address, options.group)
-            listeners.append(
-                await (
-                    loop.create_unix_server(server, sock=sock)
-                    if address.path
-                    else loop.create_server(server, sock=sock)
-                )
-            )
-            log.info("listening", address=address)
+        await doors.open(options, manager, server)
+        if options.metrics is not None:
+            from sampan.daemon.metrics import Metrics
+
+            metrics = Metrics(engine)
+            server.observer = metrics.observe
+            await doors.also(options.metrics, metrics.server())
         sockets.write_pidfile(options.pidfile)
+        loop.add_signal_handler(signal.SIGHUP, reload)
+        loop.add_signal_handler(signal.SIGUSR1, dump)
+        faulthandler.register(signal.SIGUSR1, all_threads=True, chain=True)
         lean.settle()
-        sockets.notify("READY=1")
+        manager.tell("READY=1", f"MAINPID={os.getpid()}", "STATUS=serving the Engine API")
+        manager.keep_alive(loop)
         await stopping.wait()
         log.info("stopping; containers live on")
-        sockets.notify("STOPPING=1")
+        manager.tell("STOPPING=1")
     finally:
-        for address, listener in zip(options.hosts, listeners, strict=False):
-            listener.close()
-            if address.path:
-                _unlink(address.path)
-        await server.shutdown(timeout=1.0)
+        manager.close()
+        doors.close()
+        await server.shutdown(1.0, reloader.options.shutdown_timeout)
         await engine.stop()
         sockets.remove_pidfile(options.pidfile)
-
-
-def _unlink(path: str) -> None:
-    try:
-        os.unlink(path)
-    except FileNotFoundError:
-        return

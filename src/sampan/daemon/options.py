@@ -1,124 +1,236 @@
-"""The daemon's command line: dockerd's names for what we have, everything else refused by name."""
+"""What the daemon was told, checked and complete: the values behind ``keys.KEYS``.
+
+Defaults of containers are held to the rules of containers themselves, here and not at the first
+container: a daemon that starts has a configuration that works.
+"""
 
 from __future__ import annotations
 
-import argparse
 import os
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from sampan import __version__
-from sampan.engine.log import LEVELS
-from sampan.errors import InvalidArgument, NotSupported
-from sampan.storage.drivers import DRIVERS
+from sampan.daemon.configuration import merge, read_arguments
+from sampan.engine.settings import Defaults, Settings, Transfers
+from sampan.engine.spec import SHM_SIZE
+from sampan.errors import InvalidArgument, NotSupported, SampanError
 
-__all__ = ["DEFAULT_HOST", "Address", "Options", "parse", "parse_host"]
+if TYPE_CHECKING:
+    from sampan.daemon.configuration import Given
+
+__all__ = ["DEFAULT_HOST", "Address", "Options", "Tls", "parse", "parse_host", "resolve"]
 
 DEFAULT_HOST = "unix:///run/sampan/sampan.sock"
+_PORTS = {False: 2375, True: 2376}
 
 
 class Address(msgspec.Struct, frozen=True):
-    """Where to listen: a Unix socket's path, or a host and port."""
+    """Where to listen: a Unix socket's path, a host and port, or what was handed to us (``fd``:
+    ``*`` for all of it, a descriptor's number or name).
+    """
 
     path: str = ""
     host: str = ""
     port: int = 0
+    fd: str = ""
 
     def __str__(self) -> str:
         if self.path:
             return f"unix://{self.path}"
+        if self.fd:
+            return f"fd://{self.fd}"
         host = f"[{self.host}]" if ":" in self.host else self.host
         return f"tcp://{host}:{self.port}"
 
 
+class Tls(msgspec.Struct, frozen=True, kw_only=True):
+    """Files in PEM; without ``verify`` any client is let in."""
+
+    verify: bool
+    ca: str
+    certificate: str
+    key: str
+
+
 class Options(msgspec.Struct, frozen=True, kw_only=True):
     hosts: tuple[Address, ...]
-    data_root: str
-    exec_root: str
     pidfile: str
-    storage_driver: str
-    cgroup_parent: str
     group: str
     log_level: str
+    log_format: str
+    shutdown_timeout: int
+    settings: Settings
+    tls: Tls | None = None
+    insecure_tcp: bool = False
+    metrics: Address | None = None
 
 
-def parse_host(text: str, *, insecure: bool) -> Address:
-    """``unix:///path`` or ``tcp://host:port``. Raises InvalidArgument, NotSupported."""
+def parse_host(text: str, *, insecure: bool, tls: Tls | None = None) -> Address:
+    """``unix:///path``, ``tcp://host:port`` or ``fd://``. Raises InvalidArgument, NotSupported."""
     scheme, separator, rest = text.partition("://")
     if not separator:
-        raise InvalidArgument(f"-H {text}: write unix:///path or tcp://address:port")
+        raise InvalidArgument(f"-H {text}: write unix:///path, tcp://address:port or fd://")
     if scheme == "unix":
         path = rest or DEFAULT_HOST.removeprefix("unix://")
         if not path.startswith("/"):
             raise InvalidArgument(f"-H {text}: the socket's path must be absolute: unix:///path")
         return Address(path=path)
+    if scheme == "fd":
+        return Address(fd=rest or "*")
     if scheme != "tcp":
         raise NotSupported(f"-H {text}: {scheme} is not supported; use unix:///path")
-    host, colon, port = rest.rpartition(":")
-    if not colon or not port.isdecimal() or not 0 <= int(port) < 65536:
+    address = _host_port(text, rest, _PORTS[tls is not None])
+    if not insecure and (tls is None or not tls.verify):
+        raise InvalidArgument(unprotected(f"-H {text}"))
+    return address
+
+
+def unprotected(what: str) -> str:
+    """Why a socket is refused that was not asked for twice."""
+    return (
+        f"{what}: whoever reaches this port becomes root on this machine: give --tlsverify, and "
+        "certificates, or --insecure-tcp if that is what you want"
+    )
+
+
+def _host_port(text: str, rest: str, default: int) -> Address:
+    host, colon, port = rest.rstrip("/").rpartition(":")
+    if not colon or "]" in port:
+        host, port = rest.rstrip("/"), str(default)
+    if not port.isdecimal() or not 0 <= int(port) < 65536:
         raise InvalidArgument(f"-H {text}: write tcp://address:port")
-    if not insecure:
-        raise InvalidArgument(
-            f"-H {text}: whoever reaches this port becomes root on this machine, and TLS is not "
-            "supported yet: give --insecure-tcp if that is what you want"
-        )
+    if host.startswith("[") != host.endswith("]") or (":" in host and not host.startswith("[")):
+        raise InvalidArgument(f"-H {text}: write an IPv6 address in brackets: tcp://[::1]:port")
     return Address(host=host.strip("[]") or "127.0.0.1", port=int(port))
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> None:  # type: ignore[override]  # raises instead of exiting
-        raise InvalidArgument(f"{message}; see sampan daemon --help")
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(
-        prog="sampan daemon",
-        description="Serve the Docker Engine API; containers live on when it stops.",
-        allow_abbrev=False,
+def _tls(values: dict[str, Any]) -> Tls | None:
+    if not (values["tls"] or values["tlsverify"]):
+        for name in ("tlscacert", "tlscert", "tlskey"):
+            if values[name]:
+                raise InvalidArgument(f"{name} without tls or tlsverify protects nothing")
+        return None
+    place = os.environ.get("DOCKER_CERT_PATH") or os.path.expanduser("~/.docker")
+    tls = Tls(
+        verify=values["tlsverify"],
+        ca=values["tlscacert"] or f"{place}/ca.pem",
+        certificate=values["tlscert"] or f"{place}/cert.pem",
+        key=values["tlskey"] or f"{place}/key.pem",
     )
-    add = parser.add_argument
-    add(
-        "-H",
-        "--host",
-        action="append",
-        default=[],
-        metavar="ADDRESS",
-        help=f"where to listen, may be repeated (default {DEFAULT_HOST})",
-    )
-    add("--insecure-tcp", action="store_true", help="allow tcp:// without TLS")
-    add("--data-root", "-g", default="/var/lib/sampan", metavar="DIR", help="persistent state")
-    add("--exec-root", default="/run/sampan", metavar="DIR", help="state lost at reboot")
-    add(
-        "-p",
-        "--pidfile",
-        default="",
-        metavar="FILE",
-        help="file for our process ID (default EXEC-ROOT/sampan.pid)",
-    )
-    add("-s", "--storage-driver", default="overlay2", choices=DRIVERS, help="how layers are kept")
-    add("--cgroup-parent", default="/sampan", metavar="GROUP", help="parent of containers' groups")
-    add("-G", "--group", default="", metavar="GROUP", help="group that owns the Unix socket")
-    add("-D", "--debug", action="store_true", help="the same as --log-level debug")
-    add("-l", "--log-level", default="info", choices=sorted(LEVELS), help="least level logged")
-    add("-v", "--version", action="version", version=f"Sampan version {__version__}")
-    return parser
+    needed = [tls.certificate, tls.key, *([tls.ca] if tls.verify else [])]
+    for path in needed:
+        if not os.path.isfile(path):
+            raise InvalidArgument(f"TLS needs {path}: no such file")
+    return tls
 
 
-def parse(arguments: list[str]) -> Options:
-    """Raises InvalidArgument, NotSupported; SystemExit after --help and --version."""
-    given = _parser().parse_args(arguments)
-    hosts = tuple(parse_host(text, insecure=given.insecure_tcp) for text in given.host)
-    parent: str = given.cgroup_parent
+def _seccomp(profile: str) -> str:
+    """The profile as ``SecurityOpt`` has it. Raises InvalidArgument."""
+    if profile in ("", "builtin"):
+        return ""
+    if profile == "unconfined":
+        return profile
+    from sampan.engine.seccomp import profile_for
+
+    try:
+        with open(profile, encoding="utf-8") as file:
+            text = file.read()
+    except (OSError, UnicodeDecodeError) as error:
+        raise InvalidArgument(f"seccomp-profile {profile}: {error}") from error
+    profile_for(text, (), privileged=False)
+    return text
+
+
+def _defaults(values: dict[str, Any]) -> Defaults:
+    return Defaults(
+        log_driver=values["log-driver"] or "json-file",
+        log_options=values["log-opts"],
+        init=values["init"],
+        # What the engine does by itself stays unsaid.
+        shm_size=0 if values["default-shm-size"] == SHM_SIZE else values["default-shm-size"],
+        ulimits={name.lower(): limit for name, limit in values["default-ulimits"].items()},
+        seccomp=_seccomp(values["seccomp-profile"]),
+        no_new_privileges=values["no-new-privileges"],
+        ipc_mode=values["default-ipc-mode"].replace("private", ""),
+        cgroupns_mode=values["default-cgroupns-mode"].replace("private", ""),
+        dns=tuple(values["dns"]),
+        dns_options=tuple(values["dns-opts"]),
+        dns_search=tuple(values["dns-search"]),
+    )
+
+
+def _check(defaults: Defaults) -> None:
+    """A container with these defaults must be one that can be made."""
+    from sampan.engine.config import HostConfig, read_create
+    from sampan.engine.files import resolv_conf
+    from sampan.engine.resources import rlimits
+
+    try:
+        resolv_conf(defaults.resolved(HostConfig()), "")
+        rlimits(defaults.applied(HostConfig()))
+        log = {"Type": defaults.log_driver, "Config": defaults.log_options}
+        read_create({"Image": "x", "HostConfig": {"LogConfig": log}})
+    except SampanError as error:
+        raise InvalidArgument(f"the defaults of containers: {error.message}") from error
+
+
+def resolve(values: dict[str, Any]) -> Options:
+    """Raises InvalidArgument, NotSupported."""
+    tls = _tls(values)
+    insecure = values["insecure-tcp"]
+    hosts = [parse_host(text, insecure=insecure, tls=tls) for text in values["hosts"]]
+    parent: str = values["cgroup-parent"]
     if parent.endswith(".slice"):
-        raise NotSupported("--cgroup-parent: systemd slices are not supported; give a path")
-    exec_root = os.path.abspath(given.exec_root)
+        raise NotSupported("cgroup-parent: systemd slices are not supported; give a path")
+    for label in values["labels"]:
+        if not label.partition("=")[0] or "=" not in label:
+            raise InvalidArgument(f"label {label}: write name=value")
+    for name, wanted in values["features"].items():
+        if wanted:
+            raise NotSupported(f"features: {name} is not a switch of this version")
+    defaults = _defaults(values)
+    _check(defaults)
+    exec_root = os.path.abspath(values["exec-root"])
+    debug = values["debug"] or values["log-level"] == "debug"
+    metrics = values["metrics-addr"]
     return Options(
-        hosts=hosts or (parse_host(DEFAULT_HOST, insecure=False),),
-        data_root=os.path.abspath(given.data_root),
-        exec_root=exec_root,
-        pidfile=os.path.abspath(given.pidfile or f"{exec_root}/sampan.pid"),
-        storage_driver=given.storage_driver,
-        cgroup_parent="/" + parent.strip("/"),
-        group=given.group,
-        log_level="debug" if given.debug else given.log_level,
+        hosts=tuple(hosts) or (parse_host(DEFAULT_HOST, insecure=False),),
+        pidfile=os.path.abspath(values["pidfile"] or f"{exec_root}/sampan.pid"),
+        group=values["group"],
+        log_level="debug" if debug else values["log-level"],
+        log_format=values["log-format"],
+        shutdown_timeout=values["shutdown-timeout"],
+        tls=tls,
+        insecure_tcp=insecure,
+        metrics=_host_port(f"metrics-addr {metrics}", metrics, 9323) if metrics else None,
+        settings=Settings(
+            data_root=os.path.abspath(values["data-root"]),
+            exec_root=exec_root,
+            storage_driver=values["storage-driver"],
+            cgroup_parent="/" + parent.strip("/"),
+            debug=debug,
+            labels=tuple(values["labels"]),
+            exposed=tuple(
+                str(host) for host in hosts if host.host and (tls is None or not tls.verify)
+            ),
+            seccomp_profile=values["seccomp-profile"] or "builtin",
+            defaults=defaults,
+            transfers=Transfers(
+                insecure=tuple(values["insecure-registries"]),
+                mirrors=tuple(values["registry-mirrors"]),
+                downloads=values["max-concurrent-downloads"],
+                uploads=values["max-concurrent-uploads"],
+                attempts=values["max-download-attempts"],
+                http_proxy=values["http-proxy"],
+                https_proxy=values["https-proxy"],
+                no_proxy=values["no-proxy"],
+            ),
+        ),
     )
+
+
+def parse(arguments: list[str]) -> tuple[Given, Options]:
+    """Raises InvalidArgument, NotSupported, NotFound."""
+    given = read_arguments(arguments)
+    return given, resolve(merge(given))

@@ -12,13 +12,12 @@ import os
 import socket
 from typing import TYPE_CHECKING
 
-from sampan.engine.log import log
 from sampan.errors import Conflict, InvalidArgument, KernelError
 
 if TYPE_CHECKING:
     from sampan.daemon.options import Address
 
-__all__ = ["bind", "notify", "remove_pidfile", "write_pidfile"]
+__all__ = ["bind", "remove_pidfile", "write_pidfile"]
 
 _BACKLOG = 1024
 _MODE = 0o660
@@ -101,19 +100,3 @@ def remove_pidfile(path: str) -> None:
                 os.unlink(path)
     except FileNotFoundError:
         return
-
-
-def notify(state: str) -> None:
-    """Tell whoever waits in NOTIFY_SOCKET (sd_notify(3)), if there is anybody.
-
-    Who asked to be told may have left since: that is logged and no reason to stop.
-    """
-    path = os.environ.get("NOTIFY_SOCKET", "")
-    if not path:
-        return
-    address = "\0" + path[1:] if path.startswith("@") else path
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
-        try:
-            sock.sendto(state.encode(), address)
-        except OSError as error:
-            log.warn("nobody hears NOTIFY_SOCKET", socket=path, error=error.strerror)

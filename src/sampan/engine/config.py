@@ -267,7 +267,6 @@ REFUSED = {
 
 # Place -> the values that mean what we do anyway.
 ONLY = {
-    "HostConfig.RestartPolicy.Name": ("", "no"),
     "HostConfig.Runtime": ("", "sampan"),
     "HostConfig.Isolation": ("", "default"),
     "HostConfig.UsernsMode": ("", "host"),
@@ -406,6 +405,9 @@ def read_create(body: object) -> CreateRequest:
         config = msgspec.structs.replace(config, cmd=[config.cmd])
     if isinstance(config.entrypoint, str):
         config = msgspec.structs.replace(config, entrypoint=[config.entrypoint])
+    if host.memory_swappiness == -1:
+        # The client's word for "not given".
+        host = msgspec.structs.replace(host, memory_swappiness=None)
     _refuse(config, host)
     _endpoints(networking, host.network_mode)
     return CreateRequest(config=config, host_config=host)

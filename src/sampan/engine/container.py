@@ -3,8 +3,9 @@
 The record is replaced, never changed, so a listing reads it without waiting for anybody. The
 life cycle is the table ``TRANSITIONS``: a row that is not there is not possible. The kernel's
 view of the same container (created, running, stopped) is the monitor's; this one is the user's,
-in Docker's words. Docker's ``removing`` and ``dead`` are not there: a removal is the deletion of a
-row, which happens or does not.
+in Docker's words. Docker's ``removing`` is shown while a removal waits for the container's end and
+stored nowhere, ``dead`` (a removal that failed half-way) cannot be: a removal is the deletion of a
+row, which happens or does not. docs/lifecycle.md has the picture.
 """
 
 from __future__ import annotations
@@ -35,7 +36,15 @@ TRANSITIONS: dict[tuple[str, str], str] = {
     ("paused", "resume"): "running",
     ("running", "exit"): "exited",
     ("paused", "exit"): "exited",
+    ("running", "recur"): "restarting",
+    ("paused", "recur"): "restarting",
+    ("exited", "recur"): "restarting",
+    ("restarting", "start"): "running",
+    ("restarting", "fail"): "exited",
+    ("restarting", "cancel"): "exited",
 }
+"""``recur`` is an end that the restart policy answers, or an ended container that it starts again
+with the daemon; ``cancel`` a stop before the delay is over."""
 
 _VERBS = {"start": "start", "pause": "pause", "resume": "unpause"}
 
@@ -59,7 +68,12 @@ def rfc3339(nanoseconds: int) -> str:
 
 
 class State(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """Times in nanoseconds since the epoch, 0 for never; ``pid`` 0 when nothing runs."""
+    """Times in nanoseconds since the epoch, 0 for never; ``pid`` 0 when nothing runs.
+
+    ``by_hand``: somebody asked for its end, and the restart policy is silent until somebody starts
+    it. ``restarts`` counts what the policy did since then; ``delay`` (nanoseconds) is what it last
+    waited, ``restart_at`` when it is to act.
+    """
 
     status: str = "created"
     pid: int = 0
@@ -69,11 +83,20 @@ class State(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     oom_killed: bool = False
     started_at: int = 0
     finished_at: int = 0
+    by_hand: bool = False
+    restarts: int = 0
+    delay: int = 0
+    restart_at: int = 0
 
     @property
     def running(self) -> bool:
         """A process of the container exists (paused counts, as in Docker)."""
         return self.status in ("running", "paused")
+
+    @property
+    def up(self) -> bool:
+        """Docker's ``Running``: a container between two runs counts as one that runs."""
+        return self.status in ("running", "paused", "restarting")
 
 
 class UserMount(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

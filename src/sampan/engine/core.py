@@ -12,16 +12,18 @@ import os
 import shutil
 from typing import TYPE_CHECKING
 
-import msgspec
-
 from sampan.engine import recovery
+from sampan.engine.control import Control
 from sampan.engine.creation import Creation
 from sampan.engine.events import Events
 from sampan.engine.execs import Execs
+from sampan.engine.identity import identity
 from sampan.engine.images import Images
 from sampan.engine.lifecycle import Lifecycle
 from sampan.engine.live import Registry
 from sampan.engine.log import log
+from sampan.engine.restarts import Restarts
+from sampan.engine.settings import Settings, parse_size
 from sampan.engine.spec import SHM, SHM_SIZE
 from sampan.engine.store import ContainerStore
 from sampan.engine.volumes import Volumes
@@ -42,32 +44,6 @@ __all__ = ["Engine", "Settings", "parse_size"]
 
 TRASH_DELAY = 0.5
 """Seconds from a removal to the deletion of its bytes."""
-
-
-class Settings(msgspec.Struct, frozen=True, kw_only=True):
-    """Where state lies (DESIGN: "State on disk") and what containers' cgroups stand below."""
-
-    data_root: str
-    exec_root: str
-    storage_driver: str = "overlay2"
-    cgroup_parent: str = "/sampan"
-
-    @property
-    def containers(self) -> str:
-        return f"{self.data_root}/containers"
-
-    @property
-    def run_dirs(self) -> str:
-        return f"{self.exec_root}/containers"
-
-    @property
-    def mount_point(self) -> str:
-        """Where each container, in a mount namespace of its own, mounts its root."""
-        return f"{self.exec_root}/rootfs"
-
-    @property
-    def trash(self) -> str:
-        return f"{self.data_root}/trash"
 
 
 class Engine:
@@ -94,12 +70,15 @@ class Engine:
         self.registry = Registry()
         self.events = Events()
         self.containers = Lifecycle(self)
+        self.control = Control(self)
+        self.restarts = Restarts(self)
         self.creation = Creation(self)
         self.volumes = Volumes(self)
         self.execs = Execs(self)
         self.images = Images(self)
         self._tasks: set[asyncio.Task[None]] = set()
         self._emptying = False
+        self._identity = ""
 
     async def start(self) -> None:
         """Take up what is there: running containers, and what an earlier daemon left half-done."""
@@ -122,16 +101,30 @@ class Engine:
         self.volume_store.close()
         self.image_store.close()
 
-    def spawn_task(self, work: Coroutine[object, object, None]) -> None:
+    def spawn_task(self, work: Coroutine[object, object, None]) -> asyncio.Task[None]:
         """Run in the background; an error is logged, since nobody waits for it."""
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._task_done)
+        return task
 
     def _task_done(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
             log.error("a background task failed", error=repr(error))
+
+    @property
+    def identity(self) -> str:
+        """A UUID, made with the data root and kept in it."""
+        if not self._identity:
+            self._identity = identity(self.settings.data_root)
+        return self._identity
+
+    @property
+    def founded(self) -> int:
+        """When its data root was made, in nanoseconds since the epoch."""
+        self.identity  # noqa: B018 - which it is made with
+        return os.stat(f"{self.settings.data_root}/engine-id").st_mtime_ns
 
     # -- where a container's things are --------------------------------------------------------
 
@@ -243,6 +236,7 @@ class Engine:
         if volumes:
             self.volumes.drop_anonymous(record)
         self.publish(record, "destroy")
+        live.settle_starts()
         live.settle_ends()
         live.settle_removals()
         if not self._emptying:
@@ -268,40 +262,37 @@ class Engine:
     async def remove(self, reference: str, *, force: bool = False, volumes: bool = False) -> None:
         """Remove a container. Raises Conflict when it runs and ``force`` is not given."""
         live = self.registry.find(reference)
-        if live.record.state.running and force:
+        if live.removing:
+            raise Conflict(f"removal of container {reference} is already in progress")
+        live.removing = True
+        try:
+            await self._remove(live, force, volumes)
+        finally:
+            live.removing = False
+
+    async def _remove(self, live: Live, force: bool, volumes: bool) -> None:
+        if live.record.state.up and force:
             try:
-                await self.containers.kill(live.id, "SIGKILL")
+                await self.control.kill(live.id, "SIGKILL")
             except Conflict:
                 log.debug("a container ended before it was killed", container=live.id)
         async with live.lock:
             if live.id not in self.registry:
                 return  # --rm was faster
             state = live.record.state
-            if state.running:
+            if state.up:
                 if force:
                     raise Conflict(
                         f'cannot remove container "/{live.record.name}": it does not die: a '
                         "process of it hangs in the kernel"
                     )
-                hint = "unpause and then stop" if state.status == "paused" else "stop"
+                if state.status == "paused":
+                    raise Conflict(
+                        f'cannot remove container "/{live.record.name}": container is paused and '
+                        "must be unpaused first"
+                    )
                 raise Conflict(
                     f'cannot remove container "/{live.record.name}": container is '
-                    f"{state.status}: {hint} the container before removing or force remove"
+                    f"{state.status}: stop the container before removing or force remove"
                 )
             self.forget(live, volumes=volumes)
-
-
-def parse_size(text: str) -> int:
-    """``10m`` in bytes: b, k, m, g, t, in powers of 1024. Raises InvalidArgument."""
-    lowered = text.lower().removesuffix("b").removesuffix("i")
-    factor = 1
-    if lowered and lowered[-1] in "kmgt":
-        factor = 1024 ** ("kmgt".index(lowered[-1]) + 1)
-        lowered = lowered[:-1]
-    try:
-        size = int(float(lowered) * factor)
-    except ValueError:
-        size = 0
-    if size <= 0:
-        raise InvalidArgument(f"invalid size: '{text}'; write a number and b, k, m or g")
-    return size

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from sampan.engine import merge, names, spec
+from sampan.engine import merge, names, restarts, spec
 from sampan.engine.container import ContainerRecord, now
+from sampan.engine.control import read_signal
 from sampan.engine.files import write_files
-from sampan.engine.lifecycle import read_signal
 from sampan.engine.live import Live
 from sampan.engine.mounts import Reader
 from sampan.errors import InvalidArgument, NotSupported
@@ -93,7 +93,7 @@ class Creation:
     def _record(
         self, request: CreateRequest, image: Image, name: str, config: ContainerConfig
     ) -> ContainerRecord:
-        host = request.host_config
+        host = self._engine.settings.defaults.applied(request.host_config)
         if request.config.network_disabled:
             host = msgspec.structs.replace(host, network_mode="none")
         record = ContainerRecord(
@@ -119,19 +119,16 @@ class Creation:
         record = live.record
         host = record.host_config
         spec.check_modes(host)
+        restarts.check_policy(host.restart_policy, auto_remove=host.auto_remove)
         if host.shm_size < 0:
             raise InvalidArgument(f"HostConfig.ShmSize {host.shm_size} is less than 0")
         self._engine.hierarchy.group(self._engine.cgroup_of(record))
         if record.config.stop_signal:
             read_signal(record.config.stop_signal)
         self._engine.log_options(record)
-        joined = [
-            mode
-            for mode in (host.network_mode, host.pid_mode, host.ipc_mode)
-            if mode.startswith("container:")
-        ]
-        for mode in joined:
-            self._engine.registry.find(mode.partition(":")[2])
+        joined = restarts.joined(host)
+        for reference in joined:
+            self._engine.registry.find(reference)
         if joined:
             return ()
         built = self._engine.containers.spec_of(live)
@@ -177,7 +174,8 @@ class Creation:
         directory = engine.directory(record.id)
         try:
             os.mkdir(directory, 0o710)
-            write_files(directory, record.host_config, spec.hostname(record, engine.machine))
+            resolved = engine.settings.defaults.resolved(record.host_config)
+            write_files(directory, resolved, spec.hostname(record, engine.machine))
             engine.driver.create_container(record.id, image.chain, image.system)
             for mount in record.mounts:
                 if mount.layers:

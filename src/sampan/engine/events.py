@@ -16,7 +16,7 @@ import msgspec
 from sampan.engine.container import now
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 __all__ = ["Event", "Events", "Subscription"]
 
@@ -63,6 +63,7 @@ class Events:
     def __init__(self) -> None:
         self._listeners: list[Subscription] = []
         self._last: deque[Event] = deque(maxlen=_REMEMBERED)
+        self._taps: list[Callable[[Event], None]] = []
 
     def __iter__(self) -> Iterator[Subscription]:
         return iter(self._listeners)
@@ -85,3 +86,9 @@ class Events:
         event = Event(type=kind, action=action, id=actor, attributes=attributes, time=now())
         self._last.append(event)
         self._listeners = [listener for listener in self._listeners if listener.put(event)]
+        for tap in self._taps:
+            tap(event)
+
+    def tap(self, heard: Callable[[Event], None]) -> None:
+        """Call ``heard`` with every event from now on; it must not block."""
+        self._taps.append(heard)

@@ -56,6 +56,10 @@ class Execs:
         status = live.record.state.status
         if status == "paused":
             raise Conflict(f"Container {live.id} is paused, unpause the container before exec")
+        if status == "restarting":
+            raise Conflict(
+                f"Container {live.id} is restarting, wait until the container is running"
+            )
         if status != "running":
             raise Conflict(f"container {live.id} is not running")
 

@@ -153,7 +153,7 @@ class Images:
 
     def _users(self, image_id: str) -> list[User]:
         return [
-            User(live.id, live.record.state.running)
+            User(live.id, live.record.state.up)
             for live in self._engine.registry
             if live.record.image_id == image_id
             or any(m.type == "image" and m.source == image_id for m in live.record.mounts)

@@ -1,4 +1,4 @@
-"""A container's life: start, its end, and everything that makes it end.
+"""A container's life: its start and its end; what is asked of it in between is ``control``.
 
 What the monitor reports is applied the moment it is read, in one piece: state, row, waiters,
 removal. Requests only ask and wait. So there is no moment at which a container has ended and its
@@ -17,15 +17,9 @@ from sampan.engine import spec as specs
 from sampan.engine.container import advance, now
 from sampan.engine.log import log
 from sampan.engine.monitors import Monitor, rebuilt
+from sampan.engine.restarts import joined
 from sampan.engine.sources import check_sources
-from sampan.errors import (
-    Conflict,
-    InvalidArgument,
-    NotModified,
-    SampanError,
-    Unavailable,
-)
-from sampan.kernel.processes import parse_signal
+from sampan.errors import Conflict, NotModified, SampanError, Unavailable
 
 if TYPE_CHECKING:
     import socket
@@ -36,14 +30,10 @@ if TYPE_CHECKING:
     from sampan.engine.live import Attachment, Live, WaitResult
     from sampan.oci.runtime import Spec
 
-__all__ = ["Lifecycle", "read_signal"]
+__all__ = ["Lifecycle"]
 
 START_DEADLINE = 120.0
 """Seconds from spawn to started: hooks of the user may run in between."""
-KILL_DEADLINE = 15.0
-"""Seconds from SIGKILL to the end; longer means a process that hangs in the kernel."""
-STOP_TIMEOUT = 10
-SIGKILL = 9
 DIED = "the container's monitor died; its processes were killed"
 
 
@@ -52,7 +42,7 @@ class NotBegunError(Unavailable):
 
 
 class Lifecycle:
-    """Start, stop, kill, pause, wait and attach, for one engine."""
+    """Start, wait and attach, and what monitors report, for one engine."""
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
@@ -66,20 +56,29 @@ class Lifecycle:
         """
         live = self._engine.registry.find(reference)
         async with live.lock:
-            status = live.record.state.status
-            if status == "running":
-                raise NotModified(f"container {live.record.name} is running already")
-            if status == "paused":
+            state = live.record.state
+            if state.status == "paused":
                 raise Conflict("cannot start a paused container, try unpause instead")
-            if status not in ("created", "exited"):
-                raise Conflict(
-                    f"container {live.record.name} is marked for removal and cannot be started"
-                )
-            try:
-                await self._launch(live)
-            except SampanError as error:
-                self._failed(live, error)
-                raise
+            if state.up:
+                raise NotModified(f"container {live.record.name} is running already")
+            if live.removing or live.id not in self._engine.registry:
+                raise Conflict("container is marked for removal and cannot be started")
+            # Whoever starts it wants it to run, and begins the restart policy's count anew.
+            live.record = live.record.with_state(by_hand=False, restarts=0, delay=0, restart_at=0)
+            await self._try(live)
+
+    async def start_again(self, live: Live) -> None:
+        """The restart policy's start. Raises what ``start`` does."""
+        async with live.lock:
+            if live.record.state.status == "restarting" and not live.removing:
+                await self._try(live)
+
+    async def _try(self, live: Live) -> None:
+        try:
+            await self._launch(live)
+        except SampanError as error:
+            self._failed(live, error)
+            raise
 
     def spec_of(self, live: Live) -> Spec:
         """The specification, built once from create to start."""
@@ -112,11 +111,7 @@ class Lifecycle:
     async def _launch(self, live: Live) -> None:
         engine, record = self._engine, live.record
         config, host = record.config, record.host_config
-        joined = any(
-            mode.startswith("container:")
-            for mode in (host.network_mode, host.ipc_mode, host.pid_mode)
-        )
-        if joined:
+        if joined(host):
             live.spec = None
         check_sources(record, engine.settings.data_root)
         await engine.volumes.attach(record)
@@ -207,6 +202,7 @@ class Lifecycle:
         self._engine.clear_run_dir(live.id)
         self._engine.release_shm(live.record)
         self._engine.volumes.release(live.record)
+        live.settle_starts()
         live.settle_ends()
         if live.record.host_config.auto_remove:
             self._engine.forget(live)
@@ -234,13 +230,14 @@ class Lifecycle:
             live.record,
             "start",
             started_at=int(event["at"] * 1e9),
-            finished_at=0,
             exit_code=0,
             error="",
             oom_killed=False,
+            restart_at=0,
         )
         self._save(live.record)
         self._engine.publish(live.record, "start")
+        live.settle_starts()
         self._resolve(live, None)
 
     def _save(self, record: ContainerRecord) -> bool:
@@ -263,31 +260,37 @@ class Lifecycle:
     def ended(self, live: Live, event: dict[str, Any], error: str = "") -> None:
         """The container is over: all of what follows from it, at once."""
         if live.monitor is not None:
-            live.monitor.close()
+            live.monitor.close(Conflict(f"container {live.id} is not running"))
             live.monitor = None
         if not live.record.state.running:
             # It ended between "created" and "started".
             self._resolve(live, Unavailable(error or "the container ended before it started"))
             return
-        live.record = advance(
-            live.record,
-            "exit",
-            pid=0,
-            start_time=0,
-            exit_code=int(event["code"]),
-            oom_killed=bool(event.get("oom")),
-            finished_at=int(event["at"] * 1e9),
-            error=error,
-        )
+        changes = {
+            "pid": 0,
+            "start_time": 0,
+            "exit_code": int(event["code"]),
+            "oom_killed": bool(event.get("oom")),
+            "finished_at": int(event["at"] * 1e9),
+            "error": error,
+        }
+        again = None if live.removing else self._engine.restarts.recur(live.record, **changes)
+        live.record = again or advance(live.record, "exit", **changes)
         # A row that cannot be written now is made up for at the next start, from exit.json.
         if self._save(live.record):
             self._engine.clear_run_dir(live.id)
         self._engine.release_shm(live.record)
         self._engine.volumes.release(live.record)
         self._engine.execs.all_ended(live)
-        self._engine.publish(live.record, "die", exitCode=str(event["code"]))
+        state = live.record.state
+        lasted = max(0, state.finished_at - state.started_at) // 1_000_000_000
+        self._engine.publish(
+            live.record, "die", exitCode=str(event["code"]), execDuration=str(lasted)
+        )
         live.settle_ends()
-        if live.record.host_config.auto_remove:
+        if again is not None:
+            self._engine.restarts.plan(live)
+        elif live.record.host_config.auto_remove and not live.kept:
             self._engine.forget(live)
 
     def _lost(self, live: Live, monitor: Monitor) -> None:
@@ -318,97 +321,14 @@ class Lifecycle:
         """The container and its monitor. Raises Conflict when it is not running."""
         live = self._engine.registry.find(reference)
         if not live.record.state.running:
+            if live.record.state.up:
+                raise Conflict(
+                    f"Container {live.id} is restarting, wait until the container is running"
+                )
             raise Conflict(f"container {live.id} is not running")
         if live.monitor is None:
             raise Unavailable(f"the monitor of container {live.id} is gone")
         return live, live.monitor
-
-    async def kill(self, reference: str, signal: str = "") -> None:
-        """Send a signal to the container's first process. Raises Conflict, InvalidArgument."""
-        live = self._engine.registry.find(reference)
-        number = read_signal(signal or "SIGKILL")
-        if not live.record.state.running:
-            raise Conflict(
-                f"Cannot kill container: {reference}: container {live.id} is not running"
-            )
-        _, monitor = self.running(live.id)
-        await self._send(live, monitor, number)
-        self._engine.publish(live.record, "kill", signal=str(number))
-        if number == SIGKILL:
-            await self._end_of(live, KILL_DEADLINE)
-
-    async def _send(self, live: Live, monitor: Monitor, number: int) -> None:
-        await monitor.call("kill", signal=number)
-        if number != SIGKILL and live.record.state.status == "paused":
-            # A frozen process takes no signal but this one: who ends it does not want it frozen.
-            await self.unpause(live.id)
-
-    async def _end_of(self, live: Live, seconds: float | None) -> bool:
-        """Wait for the end; False when it did not come in time."""
-        if not live.record.state.running:
-            return True
-        future: asyncio.Future[WaitResult] = asyncio.get_running_loop().create_future()
-        live.ends.append(future)
-        try:
-            async with asyncio.timeout(seconds):
-                await future
-        except TimeoutError:
-            return False
-        return True
-
-    async def stop(self, reference: str, seconds: int | None = None, signal: str = "") -> None:
-        """Ask the command to end, then kill it. A negative ``seconds`` waits for ever.
-
-        Raises NotModified when it does not run.
-        """
-        live = self._engine.registry.find(reference)
-        if not live.record.state.running:
-            raise NotModified(f"container {live.record.name} is stopped already")
-        config = live.record.config
-        number = read_signal(signal or config.stop_signal or "SIGTERM")
-        if seconds is None:
-            seconds = STOP_TIMEOUT if config.stop_timeout is None else config.stop_timeout
-        _, monitor = self.running(live.id)
-        try:
-            await self._send(live, monitor, number)
-            if not await self._end_of(live, seconds if seconds >= 0 else None):
-                await self.kill(live.id, "SIGKILL")
-        except (Conflict, Unavailable):
-            # It ended in between.
-            if not await self._end_of(live, KILL_DEADLINE):
-                raise
-        self._engine.publish(live.record, "stop")
-
-    async def pause(self, reference: str) -> None:
-        """Freeze every process. Raises Conflict."""
-        live = self._engine.registry.find(reference)
-        if live.record.state.status == "paused":
-            raise Conflict(f"Container {live.id} is already paused")
-        _, monitor = self.running(live.id)
-        await monitor.call("pause")
-        self._change(live, "pause")
-
-    async def unpause(self, reference: str) -> None:
-        """Thaw. Raises Conflict."""
-        live = self._engine.registry.find(reference)
-        if live.record.state.status != "paused":
-            raise Conflict(f"Container {live.id} is not paused")
-        _, monitor = self.running(live.id)
-        await monitor.call("resume")
-        self._change(live, "resume")
-
-    def _change(self, live: Live, event: str) -> None:
-        if live.record.state.running:
-            live.record = advance(live.record, event)
-            self._engine.store.put_state(live.record)
-            self._engine.publish(live.record, {"resume": "unpause"}.get(event, event))
-
-    async def resize(self, reference: str, rows: int, columns: int) -> None:
-        """Set the size of the container's terminal."""
-        live, monitor = self.running(reference)
-        if not live.record.config.tty:
-            raise Conflict(f"container {live.id} has no terminal")
-        await monitor.call("resize", rows=rows, cols=columns)
 
     async def wait(
         self, reference: str, condition: str = "not-running"
@@ -418,7 +338,7 @@ class Lifecycle:
         future: asyncio.Future[WaitResult] = asyncio.get_running_loop().create_future()
         if condition == "removed":
             live.removals.append(future)
-        elif condition == "next-exit" or live.record.state.running:
+        elif condition == "next-exit" or live.record.state.up:
             live.ends.append(future)
         else:
             future.set_result(live.result())
@@ -437,13 +357,6 @@ class Lifecycle:
             parked.close()
             live.parked.remove(parked)
         live.parked.append(attachment)
-
-
-def read_signal(text: str) -> int:
-    try:
-        return parse_signal(text)
-    except SampanError as error:
-        raise InvalidArgument(f"Invalid signal: {text}") from error
 
 
 def _hung_up(fd: int) -> bool:

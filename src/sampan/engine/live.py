@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import msgspec
 
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from sampan.oci.runtime import Spec
 
 __all__ = ["Attachment", "Exec", "Live", "Registry", "WaitResult"]
+
+T = TypeVar("T")
 
 
 class WaitResult(msgspec.Struct, frozen=True):
@@ -77,12 +79,16 @@ class Live:
         "begun",
         "ends",
         "execs",
+        "kept",
         "lock",
         "monitor",
         "parked",
         "record",
+        "recurring",
         "removals",
+        "removing",
         "spec",
+        "starts",
     )
 
     def __init__(self, record: ContainerRecord) -> None:
@@ -95,10 +101,22 @@ class Live:
         self.execs: dict[str, Exec] = {}
         self.ends: list[asyncio.Future[WaitResult]] = []
         self.removals: list[asyncio.Future[WaitResult]] = []
+        self.starts: list[asyncio.Future[None]] = []
+        # The restart policy's next start, as long as it waits for its moment.
+        self.recurring: asyncio.Task[None] | None = None
+        # Its end is part of a restart somebody asked for: --rm waits for another.
+        self.kept = False
+        self.removing = False
 
     @property
     def id(self) -> str:
         return self.record.id
+
+    @property
+    def status(self) -> str:
+        """The state's name as it is shown."""
+        state = self.record.state
+        return "removing" if self.removing and not state.up else state.status
 
     def result(self) -> WaitResult:
         return WaitResult(self.record.state.exit_code)
@@ -110,6 +128,10 @@ class Live:
     def settle_removals(self) -> None:
         _settle(self.removals, self.result())
 
+    def settle_starts(self) -> None:
+        """Tell who waits for a planned start: it is done, or will not be."""
+        _settle(self.starts, None)
+
     def drop_parked(self) -> None:
         """Close the streams of clients that attached and will see no start."""
         for attachment in self.parked:
@@ -117,7 +139,7 @@ class Live:
         self.parked.clear()
 
 
-def _settle(futures: list[asyncio.Future[WaitResult]], result: WaitResult) -> None:
+def _settle(futures: list[asyncio.Future[T]], result: T) -> None:
     for future in futures:
         if not future.done():
             future.set_result(result)

@@ -1,7 +1,8 @@
-"""The daemon's own log: one line an event on standard error, as ``key=value``.
+"""The daemon's own log: one line an event on standard error, as ``key=value`` or as JSON.
 
-Levels as dockerd's: debug, info, warn, error. Values with spaces are quoted as JSON strings, so
-that a line never breaks. Whoever starts the daemon decides where standard error goes.
+Levels as dockerd's: debug, info, warn, error. In the text form values with spaces are quoted as
+JSON strings, so that a line never breaks. Whoever starts the daemon decides where standard error
+goes.
 """
 
 from __future__ import annotations
@@ -12,9 +13,10 @@ import time
 
 from sampan.errors import InvalidArgument
 
-__all__ = ["LEVELS", "Log", "log"]
+__all__ = ["FORMATS", "LEVELS", "Log", "log"]
 
 LEVELS = {"debug": 10, "info": 20, "warn": 30, "error": 40, "fatal": 50}
+FORMATS = ("text", "json")
 
 
 def _value(value: object) -> str:
@@ -23,11 +25,23 @@ def _value(value: object) -> str:
     return text if plain else json.dumps(text)
 
 
+def _text(fields: dict[str, object]) -> str:
+    return " ".join(f"{key}={_value(value)}" for key, value in fields.items())
+
+
+def _json(fields: dict[str, object]) -> str:
+    plain = (str, int, float, bool)
+    return json.dumps(
+        {key: value if isinstance(value, plain) else str(value) for key, value in fields.items()}
+    )
+
+
 class Log:
     """Writes lines of at least ``level``."""
 
     def __init__(self) -> None:
         self._level = LEVELS["info"]
+        self._form = _text
 
     def set_level(self, name: str) -> None:
         """Raises InvalidArgument."""
@@ -35,16 +49,27 @@ class Log:
             raise InvalidArgument(f"--log-level {name}: use one of {', '.join(LEVELS)}")
         self._level = LEVELS[name]
 
+    def set_format(self, name: str) -> None:
+        """Raises InvalidArgument."""
+        if name not in FORMATS:
+            raise InvalidArgument(f"--log-format {name}: use one of {', '.join(FORMATS)}")
+        self._form = _json if name == "json" else _text
+
     def _write(self, level: str, message: str, fields: dict[str, object]) -> None:
         if LEVELS[level] < self._level:
             return
         moment = time.time()
         stamp = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(moment))
-        parts = [f"time={stamp}.{int(moment % 1 * 1e6):06d}Z", f"level={level}"]
-        parts.append(f"msg={_value(message)}")
-        parts += [f"{key}={_value(value)}" for key, value in fields.items()]
-        sys.stderr.write(" ".join(parts) + "\n")
-        sys.stderr.flush()
+        head = {
+            "time": f"{stamp}.{int(moment % 1 * 1e6):06d}Z",
+            "level": level,
+            "msg": message,
+        }
+        try:
+            sys.stderr.write(self._form({**head, **fields}) + "\n")
+            sys.stderr.flush()
+        except OSError:
+            return  # a full disk behind standard error, or its reader is gone: we go on
 
     @property
     def debugging(self) -> bool:

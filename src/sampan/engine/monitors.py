@@ -49,6 +49,7 @@ class Monitor:
         self._on_lost = on_lost
         self._loop = asyncio.get_running_loop()
         self._replies: dict[int, asyncio.Future[dict[str, Any]]] = {}
+        self._thens: dict[int, Callable[[], None]] = {}
         self._waiting: deque[tuple[dict[str, object], tuple[int, ...]]] = deque()
         self._next = 1
         self.open = True
@@ -56,11 +57,16 @@ class Monitor:
         self._loop.add_reader(sock.fileno(), self._readable)
 
     def request(
-        self, op: str, fds: Sequence[int] = (), **fields: object
+        self,
+        op: str,
+        fds: Sequence[int] = (),
+        then: Callable[[], None] | None = None,
+        **fields: object,
     ) -> asyncio.Future[dict[str, Any]]:
         """Send a request now; the future is the reply, or a SampanError.
 
-        The descriptors are copied before this returns: the caller may close its own.
+        The descriptors are copied before this returns: the caller may close its own. ``then`` is
+        called when it was done, before any event that followed is.
         """
         reply: asyncio.Future[dict[str, Any]] = self._loop.create_future()
         if not self.open:
@@ -69,6 +75,8 @@ class Monitor:
         number = self._next
         self._next += 1
         self._replies[number] = reply
+        if then is not None:
+            self._thens[number] = then
         message: dict[str, object] = {"op": op, "seq": number, **fields}
         if self._waiting:
             self._waiting.append((message, tuple(os.dup(fd) for fd in fds)))
@@ -79,12 +87,18 @@ class Monitor:
             self._waiting.append((message, tuple(os.dup(fd) for fd in fds)))
             self._loop.add_writer(self._socket.fileno(), self._writable)
         except OSError:
-            self._lost()
+            pass  # It has closed; its last words may still be unread: the end is heard there.
         return reply
 
-    async def call(self, op: str, fds: Sequence[int] = (), **fields: object) -> dict[str, Any]:
+    async def call(
+        self,
+        op: str,
+        fds: Sequence[int] = (),
+        then: Callable[[], None] | None = None,
+        **fields: object,
+    ) -> dict[str, Any]:
         """Send a request, wait for its reply. Raises SampanError, Unavailable when it is late."""
-        reply = self.request(op, fds, **fields)
+        reply = self.request(op, fds, then, **fields)
         try:
             async with asyncio.timeout(REQUEST_DEADLINE):
                 return await reply
@@ -101,8 +115,7 @@ class Monitor:
             except BlockingIOError:
                 return
             except OSError:
-                self._lost()
-                return
+                break  # as in ``request``
             self._waiting.popleft()
             _close(fds)
         self._loop.remove_writer(self._socket.fileno())
@@ -113,6 +126,9 @@ class Monitor:
                 received = protocol.receive(self._socket)
             except BlockingIOError:
                 return
+            except ConnectionResetError:
+                # It closed with words of ours unread, and that is told before its own last words.
+                continue
             except OSError:
                 received = None
             if received is None:
@@ -127,6 +143,9 @@ class Monitor:
 
     def _reply(self, message: dict[str, Any]) -> None:
         reply = self._replies.pop(message["reply"], None)
+        then = self._thens.pop(message["reply"], None)
+        if then is not None and message.get("ok"):
+            then()
         if reply is None or reply.done():
             return
         if message.get("ok"):
@@ -135,22 +154,25 @@ class Monitor:
             reply.set_exception(rebuilt(message.get("error") or {}))
 
     def _lost(self) -> None:
-        if not self.open:
-            return
-        self.close()
-        for reply in self._replies.values():
-            if not reply.done():
-                reply.set_exception(Unavailable("the container's monitor is gone"))
-                # Whoever sent the request may not wait for its reply any more.
-                reply.exception()
-        self._replies.clear()
-        self._on_lost()
+        if self.open:
+            self.close()
+            self._on_lost()
 
-    def close(self) -> None:
-        """Let go of the connection; the monitor lives on. ``on_lost`` is not called."""
+    def close(self, why: SampanError | None = None) -> None:
+        """Let go of the connection; the monitor lives on. ``on_lost`` is not called.
+
+        What it was asked and has not answered fails with ``why``.
+        """
         if not self.open:
             return
         self.open = False
+        for reply in self._replies.values():
+            if not reply.done():
+                reply.set_exception(why or Unavailable("the container's monitor is gone"))
+                # Whoever sent the request may not wait for its reply any more.
+                reply.exception()
+        self._replies.clear()
+        self._thens.clear()
         self._loop.remove_reader(self._socket.fileno())
         if self._waiting:
             self._loop.remove_writer(self._socket.fileno())

@@ -4,11 +4,14 @@ Three things tell the truth: the rows (what was promised), the run directories (
 the monitors (what lives).
 
     a row, and a monitor that answers         the container runs: adopt it
-    a row, and ``exit.json``                  it ended meanwhile: record that
+    a row, and ``exit.json``                  it ended meanwhile: record that, as it ends now
     a row, and a monitor's file without one   its monitor died: kill what is left, record that
     a row that says running, and nothing      the machine was started again: it ended with it
     a run directory without a row             a start whose create was undone: end it
     a directory, a writable root, without a row   a create or remove cut short: remove it
+
+Then, and beside whoever asks, what restart policies start: a row that says ``restarting``, and
+what had ended and is to start with the daemon.
 """
 
 from __future__ import annotations
@@ -19,10 +22,11 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from sampan.engine.container import now
+from sampan.engine.container import advance, now
 from sampan.engine.lifecycle import DIED
 from sampan.engine.live import Live
 from sampan.engine.log import log
+from sampan.engine.restarts import after_daemon
 from sampan.errors import NotFound, SampanError
 from sampan.runtime.supervisor.client import connect
 
@@ -46,6 +50,19 @@ async def recover(engine: Engine) -> None:
             engine.release_shm(live.record)
     engine.volumes.settle()
     await _sweep(engine)
+    for live in engine.registry:
+        _recur(engine, live)
+    engine.restarts.open()
+
+
+def _recur(engine: Engine, live: Live) -> None:
+    """Plan a start that its restart policy wants."""
+    record = live.record
+    if after_daemon(record.host_config.restart_policy, record.state):
+        live.record = advance(record, "recur", restarts=0, delay=0, restart_at=now())
+        engine.store.put_state(live.record)
+    if live.record.state.status == "restarting" and live.recurring is None:
+        engine.restarts.plan(live)
 
 
 async def _settle(engine: Engine, live: Live) -> None:
@@ -111,7 +128,9 @@ async def _adopt(engine: Engine, live: Live, status: dict[str, Any]) -> None:
 def _was_running(engine: Engine, live: Live) -> None:
     """The start was begun and the row does not say so: the daemon died in between."""
     if not live.record.state.running:
-        live.record = live.record.with_state(status="running", started_at=now())
+        live.record = live.record.with_state(
+            status="running", started_at=now(), by_hand=False, restart_at=0
+        )
 
 
 def _read_exit(directory: str) -> dict[str, Any] | None:

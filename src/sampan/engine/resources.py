@@ -67,8 +67,6 @@ def _memory(host: HostConfig) -> Memory | None:
             "Minimum memory limit can not be less than memory reservation limit, see usage"
         )
     swappiness = host.memory_swappiness
-    if swappiness == -1:
-        swappiness = None
     if swappiness is not None and not 0 <= swappiness <= 100:
         raise InvalidArgument(
             f"Invalid value: {swappiness}, valid memory swappiness range is 0-100"

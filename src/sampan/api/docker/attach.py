@@ -23,8 +23,11 @@ __all__ = ["ROUTES", "read_size"]
 async def attach(context: Context) -> Answer:
     engine = context.engine
     live = engine.registry.find(context.parameters[0])
-    if live.record.state.status == "paused":
-        raise Conflict(f"container {live.id} is paused, unpause the container before attach")
+    name, status = context.parameters[0], live.record.state.status
+    if status == "paused":
+        raise Conflict(f"container {name} is paused, unpause the container before attach")
+    if status == "restarting":
+        raise Conflict(f"container {name} is restarting, wait until the container is running")
     config = live.record.config
     keys = read_keys(context.text("detachKeys")) if config.tty else ()
     stdout, stderr, stdin = (context.flag(name) for name in ("stdout", "stderr", "stdin"))
@@ -63,7 +66,7 @@ def _replay(context: Context, live: Live, hijack: Hijack, stdout: bool, stderr: 
 
 async def resize(context: Context) -> Answer:
     rows, columns = read_size(context)
-    await context.engine.containers.resize(context.parameters[0], rows, columns)
+    await context.engine.control.resize(context.parameters[0], rows, columns)
     return empty(200)
 
 

@@ -71,24 +71,35 @@ async def start(context: Context) -> Answer:
 
 
 async def stop(context: Context) -> Answer:
-    await context.engine.containers.stop(
-        context.parameters[0], context.integer("t"), context.text("signal")
+    await context.engine.control.stop(
+        context.parameters[0], context.integer("t"), _stop_signal(context)
     )
     return empty()
 
 
+async def restart(context: Context) -> Answer:
+    await context.engine.control.restart(
+        context.parameters[0], context.integer("t"), _stop_signal(context)
+    )
+    return empty()
+
+
+def _stop_signal(context: Context) -> str:
+    return context.text("signal") if context.version >= (1, 42) else ""
+
+
 async def kill(context: Context) -> Answer:
-    await context.engine.containers.kill(context.parameters[0], context.text("signal"))
+    await context.engine.control.kill(context.parameters[0], context.text("signal"))
     return empty()
 
 
 async def pause(context: Context) -> Answer:
-    await context.engine.containers.pause(context.parameters[0])
+    await context.engine.control.pause(context.parameters[0])
     return empty()
 
 
 async def unpause(context: Context) -> Answer:
-    await context.engine.containers.unpause(context.parameters[0])
+    await context.engine.control.unpause(context.parameters[0])
     return empty()
 
 
@@ -136,6 +147,7 @@ ROUTES = (
     ("GET", "/containers/{id}/json", inspect),
     ("POST", "/containers/{id}/start", start),
     ("POST", "/containers/{id}/stop", stop),
+    ("POST", "/containers/{id}/restart", restart),
     ("POST", "/containers/{id}/kill", kill),
     ("POST", "/containers/{id}/rename", rename),
     ("POST", "/containers/{id}/pause", pause),

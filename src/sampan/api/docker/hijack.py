@@ -9,7 +9,6 @@ need a hand: they, and what follows them, are pumped through a pair of sockets.
 from __future__ import annotations
 
 import asyncio
-import os
 import socket
 from typing import TYPE_CHECKING
 
@@ -36,12 +35,10 @@ class Hijack:
         request = self._context.request
         sock, rest = await request.connection.take_over(request, "tcp", media_type)
         if not rest:
-            return os.dup(sock.fileno())
+            return sock.detach()
         ours, theirs = socket.socketpair()
         theirs.setblocking(True)
-        self._pump = asyncio.get_running_loop().create_task(
-            _pump(socket.socket(fileno=os.dup(sock.fileno())), ours, rest)
-        )
+        self._pump = asyncio.get_running_loop().create_task(_pump(sock, ours, rest))
         return theirs.detach()
 
     def write(self, data: bytes) -> None:
@@ -54,6 +51,7 @@ class Hijack:
         """What the handler returns when it is done; our end of the connection closes."""
         if self._pump is not None:
             await self._pump
+        await self._context.connection.released()
         return Taken()
 
 

@@ -129,7 +129,7 @@ async def list_containers(
     chosen = [
         record
         for record in records
-        if (everything or record.state.running) and all(test(record) for test in tests)
+        if (everything or record.state.up) and all(test(record) for test in tests)
     ]
     if limit and limit > 0:
         chosen = chosen[:limit]

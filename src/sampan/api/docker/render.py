@@ -41,6 +41,8 @@ def duration(seconds: float) -> str:
 
 def status_text(state: State, now: float) -> str:
     """``ps``'s column STATUS."""
+    if state.status == "restarting":
+        return f"Restarting ({state.exit_code}) {duration(now - state.finished_at / 1e9)} ago"
     if state.running:
         text = f"Up {duration(now - state.started_at / 1e9)}"
         return text + " (Paused)" if state.status == "paused" else text
@@ -97,12 +99,13 @@ def _networks(record: ContainerRecord) -> dict[str, Any]:
     return {} if name.startswith("container:") else {name: _endpoint()}
 
 
-def _state(state: State) -> dict[str, Any]:
+def _state(live: Live) -> dict[str, Any]:
+    state = live.record.state
     return {
-        "Status": state.status,
-        "Running": state.running,
+        "Status": live.status,
+        "Running": state.up,
         "Paused": state.status == "paused",
-        "Restarting": False,
+        "Restarting": state.status == "restarting",
         "OOMKilled": state.oom_killed,
         "Dead": False,
         "Pid": state.pid,
@@ -137,14 +140,14 @@ def inspect(engine: Engine, live: Live) -> dict[str, Any]:
         "Created": rfc3339(record.created),
         "Path": record.args[0],
         "Args": list(record.args[1:]),
-        "State": _state(record.state),
+        "State": _state(live),
         "Image": record.image_id,
         "ResolvConfPath": f"{directory}/resolv.conf",
         "HostnamePath": f"{directory}/hostname",
         "HostsPath": f"{directory}/hosts",
         "LogPath": engine.log_path(record.id) if logged else "",
         "Name": f"/{record.name}",
-        "RestartCount": 0,
+        "RestartCount": record.state.restarts,
         "Driver": record.driver,
         "Platform": "linux",
         "MountLabel": "",

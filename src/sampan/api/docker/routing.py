@@ -1,8 +1,9 @@
 """Paths to handlers.
 
-A table per first segment, tried in order; ``{name}`` is one segment, except below ``/images``,
-where names hold slashes. An operation that the API has and this version does not is answered
-501 by its name; a path nobody knows, and a method a path does not have, 404, as dockerd does.
+A table per first segment, tried in order; ``{name}`` is one segment, except where names hold
+slashes: those of images and plugins. ``/{any}`` is every path. An operation that the API has and
+this version does not is answered 501 by its name; a path nobody knows, and a method a path does not
+have, 404, as dockerd does.
 """
 
 from __future__ import annotations
@@ -26,16 +27,12 @@ KNOWN = (
     ("GET", "/containers/{id}/changes", "ContainerChanges"),
     ("GET", "/containers/{id}/export", "ContainerExport"),
     ("GET", "/containers/{id}/stats", "ContainerStats"),
-    ("POST", "/containers/{id}/restart", "ContainerRestart"),
     ("POST", "/containers/{id}/update", "ContainerUpdate"),
     ("GET", "/containers/{id}/attach/ws", "ContainerAttachWebsocket"),
     ("HEAD", "/containers/{id}/archive", "ContainerArchiveInfo"),
     ("GET", "/containers/{id}/archive", "ContainerArchive"),
     ("PUT", "/containers/{id}/archive", "PutContainerArchive"),
     ("POST", "/containers/prune", "ContainerPrune"),
-    ("GET", "/containers/{id}/checkpoints", "CheckpointList"),
-    ("POST", "/containers/{id}/checkpoints", "CheckpointCreate"),
-    ("DELETE", "/containers/{id}/checkpoints/{checkpoint}", "CheckpointDelete"),
     ("POST", "/build", "ImageBuild"),
     ("POST", "/build/prune", "BuildPrune"),
     ("POST", "/build/cancel", "BuildCancel"),
@@ -45,30 +42,17 @@ KNOWN = (
     ("POST", "/auth", "SystemAuth"),
     ("POST", "/commit", "ImageCommit"),
     ("GET", "/system/df", "SystemDataUsage"),
-    ("GET", "/networks", "NetworkList"),
-    ("POST", "/networks/create", "NetworkCreate"),
-    ("POST", "/networks/prune", "NetworkPrune"),
-    ("GET", "/networks/{id}", "NetworkInspect"),
-    ("DELETE", "/networks/{id}", "NetworkDelete"),
-    ("POST", "/networks/{id}/connect", "NetworkConnect"),
-    ("POST", "/networks/{id}/disconnect", "NetworkDisconnect"),
     ("GET", "/distribution/{name}/json", "DistributionInspect"),
     ("POST", "/session", "Session"),
     ("POST", "/grpc", "BuildKit control"),
-    ("GET", "/plugins", "PluginList"),
-    ("GET", "/nodes", "NodeList"),
-    ("GET", "/swarm", "SwarmInspect"),
-    ("POST", "/swarm/init", "SwarmInit"),
-    ("POST", "/swarm/join", "SwarmJoin"),
-    ("GET", "/services", "ServiceList"),
-    ("GET", "/tasks", "TaskList"),
-    ("GET", "/secrets", "SecretList"),
-    ("GET", "/configs", "ConfigList"),
 )
 
 
 def _pattern(path: str) -> re.Pattern[str]:
-    segment = "(.+)" if path.startswith(("/images/", "/distribution/")) else "([^/]+)"
+    if path == "/{any}":
+        return re.compile("/(.*)")
+    slashes = path.startswith(("/images/", "/distribution/", "/plugins/"))
+    segment = "(.+)" if slashes else "([^/]+)"
     return re.compile(re.sub(r"\{[a-z]+\}", segment, path) + r"\Z")
 
 
@@ -82,11 +66,14 @@ class Router:
     def __init__(self) -> None:
         self._exact: dict[tuple[str, str], Handler] = {}
         self._patterns: dict[tuple[str, str], list[tuple[re.Pattern[str], Handler]]] = {}
+        self._anywhere: dict[str, list[tuple[re.Pattern[str], Handler]]] = {}
         self._known = [(method, _pattern(path), name) for method, path, name in KNOWN]
 
     def add(self, routes: Iterable[tuple[str, str, Handler]]) -> None:
         for method, path, handler in routes:
-            if "{" in path:
+            if path == "/{any}":
+                self._anywhere[method] = [(_pattern(path), handler)]
+            elif "{" in path:
                 self._patterns.setdefault((method, _first(path)), []).append(
                     (_pattern(path), handler)
                 )
@@ -98,7 +85,8 @@ class Router:
         handler = self._exact.get((method, path))
         if handler is not None:
             return handler, ()
-        for pattern, candidate in self._patterns.get((method, _first(path)), ()):
+        rows = self._patterns.get((method, _first(path)), self._anywhere.get(method, []))
+        for pattern, candidate in rows:
             match = pattern.match(path)
             if match is not None:
                 return candidate, match.groups()

@@ -13,8 +13,11 @@ from sampan.api.docker import (
     events,
     execs,
     images,
+    info,
     logs,
+    networks,
     stats,
+    swarm,
     system,
     versions,
     volumes,
@@ -26,35 +29,61 @@ from sampan.engine.log import log
 from sampan.errors import SampanError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from sampan.api.http.connection import Answer
     from sampan.api.http.messages import Request
     from sampan.engine.core import Engine
 
+    Observer = Callable[[str, str, int, float], None]
+
 __all__ = ["ApiServer"]
+
+_PARTS = (
+    attach,
+    containers,
+    events,
+    execs,
+    images,
+    info,
+    logs,
+    networks,
+    stats,
+    swarm,
+    system,
+    volumes,
+)
 
 
 class ApiServer(Server):
-    """The protocol factory for ``loop.create_unix_server`` and its like."""
+    """The protocol factory for ``loop.create_unix_server`` and its like.
+
+    ``observer`` is told each answer's method, path, status and seconds.
+    """
 
     def __init__(self, engine: Engine) -> None:
         super().__init__(self._dispatch, error, _report, fields=HEADERS)
         self._engine = engine
+        self.observer: Observer | None = None
         self._router = Router()
-        for part in (system, events, containers, attach, logs, stats, execs, images, volumes):
+        for part in _PARTS:
             self._router.add(part.ROUTES)
 
     async def _dispatch(self, request: Request) -> Answer:
-        if not log.debugging:
+        if self.observer is None and not log.debugging:
             return await self._answer(request)
         before = time.monotonic()
         answer = await self._answer(request)
+        seconds = time.monotonic() - before
+        if self.observer is not None:
+            self.observer(request.method, request.path, answer.status, seconds)
         log.debug(
             "request answered",
             method=request.method,
             path=request.path,
             status=answer.status,
             client=request.headers.get("user-agent", ""),
-            ms=f"{(time.monotonic() - before) * 1000:.1f}",
+            ms=f"{seconds * 1000:.1f}",
         )
         return answer
 

@@ -46,6 +46,7 @@ class Connection(asyncio.Protocol):
         "_ended",
         "_framing",
         "_loop",
+        "_relayed",
         "_request",
         "_scanned",
         "_server",
@@ -70,6 +71,7 @@ class Connection(asyncio.Protocol):
         self._stream: Stream | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._writable: asyncio.Future[None] | None = None
+        self._relayed: asyncio.Future[None] | None = None
         self.transport: asyncio.Transport | None = None
         self.lost: asyncio.Future[None] = loop.create_future()
 
@@ -77,6 +79,11 @@ class Connection(asyncio.Protocol):
     def idle(self) -> bool:
         """No request is being handled."""
         return self._request is None
+
+    @property
+    def answering(self) -> bool:
+        """A stream has begun, or the connection was taken over."""
+        return self._stream is not None or self._state == _TAKEN
 
     # -- what the event loop reports ---------------------------------------------------------------
 
@@ -323,9 +330,9 @@ class Connection(asyncio.Protocol):
         """Answer 101 (200 without an end, to a client that asked for no upgrade to ``protocol``)
         and leave HTTP.
 
-        Returns the connection's socket, which stays the transport's, and the bytes that came
-        behind the request. The handler then returns ``Taken``; our end closes. Raises
-        ConnectionResetError when the client is gone.
+        Returns a socket of the stream, which the caller owns, and the bytes that came behind the
+        request. The handler then waits for ``released`` and returns ``Taken``; our end closes.
+        Raises ConnectionResetError when the client is gone.
         """
         if self.transport is None:
             raise ConnectionResetError("the client is gone")
@@ -341,8 +348,18 @@ class Connection(asyncio.Protocol):
         self.transport.write(head.encode("latin-1", "replace"))
         await self.drain()
         rest, self._ahead = self._ahead, b""
-        sock: socket.socket = self.transport.get_extra_info("socket")
-        return sock, rest
+        sock = self.transport.get_extra_info("socket")
+        if sock is not None:
+            return sock.dup(), rest
+        from sampan.api.http.relay import relay
+
+        sock, self._relayed = await relay(self, self.transport, rest)
+        return sock, b""
+
+    async def released(self) -> None:
+        """Wait until this process is out of a stream's way that was taken over."""
+        if self._relayed is not None:
+            await asyncio.wait((self._relayed,))
 
     # -- ends --------------------------------------------------------------------------------------
 

@@ -60,7 +60,7 @@ class Server:
         self._common = "".join(f"\r\n{name}: {value}" for name, value in fields.items())
         self._second = 0
         self._fields = ""
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks: dict[asyncio.Task[None], Connection] = {}
 
     def __call__(self) -> Connection:
         return Connection(self, asyncio.get_running_loop())
@@ -82,7 +82,7 @@ class Server:
         """Handle a request, and outlive its connection."""
 
         def done(task: asyncio.Task[None]) -> None:
-            self._tasks.discard(task)
+            self._tasks.pop(task, None)
             error = None if task.cancelled() else task.exception()
             if task.cancelled() or isinstance(error, ConnectionError):
                 connection.abort()
@@ -91,18 +91,25 @@ class Server:
                 connection.crashed()
 
         task = asyncio.get_running_loop().create_task(work)
-        self._tasks.add(task)
+        self._tasks[task] = connection
         task.add_done_callback(done)
 
-    async def shutdown(self, timeout: float) -> None:
-        """Answer what is being answered, for ``timeout`` seconds at most, and close everything."""
+    async def shutdown(self, timeout: float, patience: float = 0.0) -> None:
+        """Answer what is being answered, and close everything.
+
+        Streams have ``timeout`` seconds to end; ``patience`` is for requests that are not answered
+        yet at all.
+        """
         self.stopping = True
         for connection in list(self.connections):
             if connection.idle:
                 connection.close()
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=timeout)
-        for task in self._tasks:
+        silent = [task for task, of in self._tasks.items() if not of.answering]
+        if silent and patience > timeout:
+            await asyncio.wait(silent, timeout=patience - timeout)
+        for task in list(self._tasks):
             task.cancel()
         if self._tasks:
             await asyncio.gather(*self._tasks, return_exceptions=True)

@@ -1,0 +1,94 @@
+"""The daemon's doors: from addresses to servers that listen, with TLS where it was asked for."""
+
+from __future__ import annotations
+
+import os
+import socket
+from typing import TYPE_CHECKING
+
+from sampan.daemon import sockets
+from sampan.daemon.options import Address, unprotected
+from sampan.engine.log import log
+from sampan.errors import InvalidArgument
+
+if TYPE_CHECKING:
+    import asyncio
+    from collections.abc import Callable
+
+    from sampan.daemon.options import Options, Tls
+    from sampan.daemon.service import Manager
+
+__all__ = ["Doors"]
+
+
+class Doors:
+    """Everything a daemon listens on; ``close`` ends it, and removes sockets that we made."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self._servers: list[asyncio.Server] = []
+        self._paths: list[str] = []
+
+    async def open(
+        self, options: Options, manager: Manager, server: Callable[[], asyncio.Protocol]
+    ) -> None:
+        """Listen on every address. Raises InvalidArgument, Conflict, KernelError."""
+        secure = self._secured(options.tls, server) if options.tls is not None else None
+        for address in options.hosts:
+            if address.fd:
+                found = manager.sockets(address)
+            else:
+                found = [sockets.bind(address, options.group)]
+                if address.path:
+                    self._paths.append(address.path)
+            for sock in found:
+                local = sock.family == socket.AF_UNIX
+                if not local and not options.insecure_tcp and not (
+                    options.tls is not None and options.tls.verify
+                ):  # fmt: skip
+                    raise InvalidArgument(unprotected(f"-H {address}"))
+                await self._listen(sock, server if local else secure or server)
+                name = sock.getsockname()
+                where = f"unix://{name}" if local else Address(host=name[0], port=name[1])
+                if address.path:
+                    where = str(address)  # it was bound by another name
+                log.info("listening", address=where, tls=not local and secure is not None)
+
+    def _secured(
+        self, tls: Tls, server: Callable[[], asyncio.Protocol]
+    ) -> Callable[[], asyncio.Protocol]:
+        # OpenSSL is 2 MB of a daemon: only of those that serve TLS.
+        from sampan.api.http.tls import Tls as Connection
+        from sampan.api.http.tls import server_context
+
+        try:
+            context = server_context(tls.certificate, tls.key, tls.ca if tls.verify else None)
+        except OSError as error:
+            files = [tls.certificate, tls.key, *([tls.ca] if tls.verify else [])]
+            raise InvalidArgument(f"TLS with {', '.join(files)}: {error}") from error
+
+        def refused(reason: str) -> None:
+            log.debug("a TLS client was refused", reason=reason)
+
+        return lambda: Connection(server, context, self._loop, refused)
+
+    async def _listen(self, sock: socket.socket, factory: Callable[[], asyncio.Protocol]) -> None:
+        if sock.family == socket.AF_UNIX:
+            listener = await self._loop.create_unix_server(factory, sock=sock)
+        else:
+            listener = await self._loop.create_server(factory, sock=sock)
+        self._servers.append(listener)
+
+    async def also(self, address: Address, factory: Callable[[], asyncio.Protocol]) -> None:
+        """Listen at one more TCP address, for something else."""
+        await self._listen(sockets.bind(address, ""), factory)
+        log.info("serving metrics", address=address)
+
+    def close(self) -> None:
+        for listener in self._servers:
+            listener.close()
+        for path in self._paths:
+            try:
+                os.unlink(path)
+            except FileNotFoundError:
+                continue

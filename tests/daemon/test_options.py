@@ -1,0 +1,175 @@
+"""Flags and the configuration file: what is taken, what is refused and how it is said."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sampan.daemon.configuration import read_arguments, usage
+from sampan.daemon.keys import KEYS
+from sampan.daemon.options import Options, parse
+from sampan.errors import SampanError
+
+
+def options(*arguments: str) -> Options:
+    return parse(list(arguments))[1]
+
+
+def from_file(place: Path, value: dict[str, Any], *arguments: str) -> Options:
+    path = place / "daemon.json"
+    path.write_text(json.dumps(value))
+    return options("--config-file", str(path), *arguments)
+
+
+def test_flags_are_written_as_dockerds() -> None:
+    given = read_arguments(
+        ["-H", "unix:///a", "--host=unix:///b", "-Hunix:///c", "-D", "--init=false", "-l=warn",
+         "--label", "a=b", "--label=c=d"]
+    )  # fmt: skip
+    assert given.values == {
+        "hosts": ["unix:///a", "unix:///b", "unix:///c"],
+        "debug": True,
+        "init": False,
+        "log-level": "warn",
+        "labels": ["a=b", "c=d"],
+    }
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--nonsense"], "unknown flag --nonsense"),
+        (["serve"], "unknown argument serve"),
+        (["--data-root"], "--data-root needs a value"),
+        (["--debug=perhaps"], "--debug perhaps: expected true or false"),
+        (["--max-concurrent-downloads", "0"], "expected a number of 1 or more"),
+        (["--shutdown-timeout", "-1"], "expected a number of 0 or more"),
+        (["--log-format", "xml"], "expected text or json"),
+        (["--dns", "dns.example"], "--dns dns.example: expected"),
+        (["--default-ulimit", "nofile"], "expected name=soft[:hard]"),
+        (["--default-ulimit", "nonsense=1:2"], "invalid ulimit type: nonsense"),
+        (["--default-shm-size", "none"], "expected a size"),
+        (["--iptables"], "--iptables is not supported: containers have no network"),
+        (["--live-restore=false"], "--live-restore is not supported: containers always outlive"),
+        (["--add-runtime", "runc=/usr/bin/runc"], "--add-runtime is not supported"),
+        (["--exec-opt", "native.cgroupdriver=systemd"], "--exec-opt is not supported"),
+        (["--storage-opt", "size=1G"], "--storage-opt is not supported"),
+        (["--feature", "buildkit"], "features: buildkit"),
+        (["--label", "nonsense"], "label nonsense: write name=value"),
+        (["--seccomp-profile", "/no/such"], "seccomp-profile /no/such"),
+        (["--log-driver", "nonsense"], "nonsense"),
+        (["--log-opt", "nonsense=1"], "nonsense"),
+        (["--tlscert", "/etc/x"], "tlscert without tls"),
+        (["-H", "tcp://[::1:5"], "IPv6 address in brackets"),
+        (["-H", "/run/x.sock"], "write unix:///path"),
+        (["--config-file", "/no/such"], "the configuration file /no/such does not exist"),
+    ],
+)
+def test_what_cannot_be_is_refused_by_name(arguments: list[str], words: str) -> None:
+    with pytest.raises(SampanError) as caught:
+        parse(arguments)
+    assert words in caught.value.message
+
+
+def test_what_says_what_we_do_anyway_is_taken(tmp_path: Path) -> None:
+    options("--iptables=false", "--bridge", "none", "--live-restore", "--raw-logs",
+            "--exec-opt", "native.cgroupdriver=cgroupfs", "--default-runtime", "sampan",
+            "--userns-remap=", "--experimental=false")  # fmt: skip
+    from_file(tmp_path, {"live-restore": True, "runtimes": {}, "storage-opts": [],
+                         "features": {"buildkit": False}, "ip-forward": False})  # fmt: skip
+
+
+def test_a_file_has_dockerds_keys(tmp_path: Path) -> None:
+    found = from_file(
+        tmp_path,
+        {
+            "hosts": ["unix:///x/s"],
+            "data-root": "/x/data",
+            "log-driver": "json-file",
+            "log-opts": {"max-size": "10m", "max-file": "3"},
+            "default-ulimits": {"nofile": {"Name": "nofile", "Soft": 64, "Hard": 128}},
+            "insecure-registries": ["10.0.0.0/8"],
+            "registry-mirrors": ["https://mirror.example"],
+            "max-concurrent-downloads": 7,
+            "proxies": {"https-proxy": "http://proxy:1"},
+            "default-shm-size": "32m",
+            "labels": ["kind=test"],
+            "dns": ["192.0.2.1"],
+        },
+    )
+    settings = found.settings
+    assert [str(host) for host in found.hosts] == ["unix:///x/s"]
+    assert settings.data_root == "/x/data"
+    assert settings.labels == ("kind=test",)
+    assert settings.defaults.log_options == {"max-size": "10m", "max-file": "3"}
+    assert settings.defaults.ulimits == {"nofile": (64, 128)}
+    assert settings.defaults.shm_size == 32 * 1024 * 1024
+    assert settings.defaults.dns == ("192.0.2.1",)
+    assert settings.transfers.insecure == ("10.0.0.0/8",)
+    assert settings.transfers.mirrors == ("https://mirror.example",)
+    assert (settings.transfers.downloads, settings.transfers.uploads) == (7, 5)
+    assert settings.transfers.https_proxy == "http://proxy:1"
+
+
+def test_a_file_may_be_toml(tmp_path: Path) -> None:
+    path = tmp_path / "daemon.toml"
+    path.write_text(
+        'debug = true\nlabels = ["a=b"]\n[log-opts]\nmax-size = "1m"\n'
+        "[default-ulimits.core]\nSoft = 0\nHard = 1\n"
+    )
+    found = options("--config-file", str(path))
+    assert found.log_level == "debug"
+    assert found.settings.defaults.log_options == {"max-size": "1m"}
+    assert found.settings.defaults.ulimits == {"core": (0, 1)}
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("{", "daemon.json: "),
+        ("[]", "expected an object"),
+        ('{"nonsense": 1, "also": 2}', "also, nonsense: no such configuration option"),
+        ('{"debug": "yes"}', "debug: expected true or false"),
+        ('{"hosts": "unix:///x"}', "hosts: expected a list of texts"),
+        ('{"max-concurrent-uploads": "3"}', "expected a number"),
+        ('{"log-opts": {"max-file": 3}}', "log-opts: expected names with texts"),
+        ('{"default-ulimits": {"nofile": 5}}', "default-ulimits: expected"),
+        ('{"mtu": 1400}', "mtu is not supported: containers have no network"),
+        ('{"proxies": {"ftp-proxy": "x"}}', "proxies.ftp-proxy"),
+        ("[" * 100_000, "daemon.json: "),
+    ],
+)
+def test_a_wrong_file_is_refused_by_its_key(tmp_path: Path, text: str, words: str) -> None:
+    path = tmp_path / "daemon.json"
+    path.write_text(text)
+    with pytest.raises(SampanError) as caught:
+        options("--config-file", str(path))
+    assert words in caught.value.message
+    assert str(path) in caught.value.message
+
+
+def test_nothing_stands_in_both_places(tmp_path: Path) -> None:
+    with pytest.raises(SampanError) as caught:
+        from_file(tmp_path, {"debug": True, "labels": ["a=b"]}, "-D", "--label", "c=d")
+    assert "debug (flag: true, file: true), labels (flag: " in caught.value.message
+
+
+def test_every_setting_is_acted_on_or_has_a_reason() -> None:
+    assert len({key.name for key in KEYS}) == len(KEYS)
+    for key in KEYS:
+        assert key.why or key.help or key.name == "proxies", key.name
+        assert key.why or not key.long or f"--{key.long}" in usage()
+
+
+def test_ports_follow_tls(tmp_path: Path) -> None:
+    for name in ("ca.pem", "cert.pem", "key.pem"):
+        (tmp_path / name).write_text("x")
+    files = [f"--tls{name.replace('.pem', '').replace('ca', 'cacert')}={tmp_path / name}"
+             for name in ("ca.pem", "cert.pem", "key.pem")]  # fmt: skip
+    assert (
+        str(options("-H", "tcp://0.0.0.0", "--tlsverify", *files).hosts[0]) == "tcp://0.0.0.0:2376"
+    )
+    assert str(options("-H", "tcp://[::1]", "--insecure-tcp").hosts[0]) == "tcp://[::1]:2375"
