@@ -18,12 +18,14 @@ from tests.compatibility.record import recorder
 
 _before: set[str] = set()
 _base: list[Path] = []
+_errors: set[str] = set()
 
 
 @pytest.fixture(scope="session", autouse=True)
 def _own_directory(tmp_path_factory: pytest.TempPathFactory) -> None:
     """Where this run's files are, as against another's."""
     _base.append(tmp_path_factory.getbasetemp())
+    _errors.add(_errors_of("/proc/self"))
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -115,27 +117,29 @@ def _processes() -> set[str]:
             continue  # it ended while we looked
         first = [os.path.basename(word).decode(errors="replace") for word in command[:2]]
         ours = name.startswith("sampan") or any(word.startswith("sampan") for word in first)
-        if ours and state != "Z" and not _is_anothers(_errors_of(path)) and _is_child(path.name):
+        if ours and state != "Z" and _is_of_this_run(path.name):
             found.add(f"process {path.name}: {name}")
     return found
 
 
-def _is_child(pid: str) -> bool:
-    """Whether it descends from us, or from nobody who lives: another run's child is its own."""
-    while pid not in ("0", "1", str(os.getpid())):
-        try:
-            pid = (Path("/proc") / pid / "stat").read_text().rpartition(")")[2].split()[1]
-            command = (Path("/proc") / pid / "cmdline").read_bytes()
-        except (FileNotFoundError, ProcessLookupError):
+def _is_of_this_run(pid: str) -> bool:
+    """Whether it descends from us, or writes where this run's processes do, whoever adopted it."""
+    errors = _errors_of(f"/proc/{pid}")
+    if errors in _errors or (_base and errors.startswith(f"{_base[0]}/")):
+        return True
+    while pid not in ("0", "1"):
+        if pid == str(os.getpid()):
             return True
-        if b"pytest" in command and int(pid) != os.getpid():
+        try:
+            pid = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1]
+        except (FileNotFoundError, ProcessLookupError):
             return False
-    return True
+    return False
 
 
-def _errors_of(process: Path) -> str:
+def _errors_of(process: str) -> str:
     """Where its standard error goes: a daemon's log, for what it started too."""
     try:
-        return os.readlink(process / "fd/2")
+        return os.readlink(f"{process}/fd/2")
     except OSError:
         return ""

@@ -10,7 +10,7 @@ import pytest
 
 from sampan.api.docker.events import selected
 from sampan.engine.events import Event
-from tests.daemon_fixture import Daemon
+from tests.daemon_fixture import DOCKER, Daemon
 
 
 def actions(lines: bytes) -> list[str]:
@@ -47,6 +47,108 @@ def test_a_life_is_heard_as_it_happens_and_afterwards(daemon: Daemon) -> None:
     assert (answer.status, "colour" in answer.message) == (400, True)
 
 
+@pytest.mark.root
+def test_the_past_survives_the_daemon(daemon: Daemon) -> None:
+    begin = time.time()
+    container = daemon.run("sh", "-c", "sleep 0.3; exit 4")
+    daemon.kill()
+    time.sleep(0.6)
+    daemon.start()
+    filters = json.dumps({"container": [container]})
+    past = daemon.get("/events", since=begin, until=time.time(), filters=filters)
+    lines = [json.loads(line) for line in past.body.splitlines()]
+    assert [line["Action"] for line in lines] == ["create", "start", "die"]
+    assert lines[2]["Actor"]["Attributes"]["exitCode"] == "4"
+    assert [line["timeNano"] for line in lines] == sorted(line["timeNano"] for line in lines)
+    daemon.delete(f"/containers/{container}")
+
+
+@pytest.mark.root
+def test_what_is_done_in_and_to_a_container_is_told_in_dockers_words(daemon: Daemon) -> None:
+    begin = time.time()
+    container = daemon.run("sleep", "60", name="told", Tty=True)
+    instance = daemon.post("/containers/told/exec", {"Cmd": ["sh", "-c", "exit 3"]}).json()["Id"]
+    daemon.post(f"/exec/{instance}/start", {"Detach": True})
+    daemon.wait_for(lambda: daemon.get(f"/exec/{instance}/json").json()["ExitCode"] == 3)
+    daemon.post("/containers/told/resize", h=20, w=50)
+    daemon.get("/containers/told/top")
+    daemon.post("/containers/told/pause")
+    daemon.post("/containers/told/unpause")
+    daemon.post("/containers/told/rename", name="renamed")
+    daemon.post("/containers/renamed/stop", t=0)
+    daemon.delete("/containers/renamed")
+    filters = json.dumps({"container": [container]})
+    past = daemon.get("/events", since=begin, until=time.time(), filters=filters)
+    lines = [json.loads(line) for line in past.body.splitlines()]
+    assert [line["Action"] for line in lines] == [
+        "create", "start", "exec_create: sh -c exit 3", "exec_start: sh -c exit 3", "exec_die",
+        "resize", "top", "pause", "unpause", "rename", "kill", "kill", "die", "stop", "destroy",
+    ]  # fmt: skip
+    found = {line["Action"]: line["Actor"]["Attributes"] for line in lines}
+    assert found["exec_die"]["exitCode"] == "3"
+    assert found["exec_die"]["execID"] == instance
+    assert (found["resize"]["height"], found["resize"]["width"]) == ("20", "50")
+    assert (found["rename"]["oldName"], found["rename"]["name"]) == ("/told", "renamed")
+    assert found["kill"]["signal"] == "9"
+    only = json.dumps({"container": ["renamed"], "event": ["exec_create", "pause", "die"]})
+    past = daemon.get("/events", since=begin, until=time.time(), filters=only)
+    assert actions(past.body) == ["die"]
+
+
+@pytest.mark.root
+def test_a_listener_that_reads_nothing_holds_nobody_up_and_misses_nothing(daemon: Daemon) -> None:
+    import socket
+
+    begin = time.time()
+    with socket.socket(socket.AF_UNIX) as sock:
+        sock.connect(daemon.socket)
+        filters = '{"type":["container"]}'
+        sock.sendall(f"GET /events?since={begin}&filters={filters} HTTP/1.0\r\n\r\n".encode())
+        container = daemon.create("true", name="renamed0", Labels={"long": "x" * 1000})
+        for number in range(1, 2000):
+            daemon.post(f"/containers/{container}/rename", name=f"renamed{number}")
+        data = b""
+        sock.settimeout(20)
+        while data.count(b'"oldName"') < 1999:
+            data += sock.recv(1 << 20)
+    lines = [json.loads(line) for line in data.splitlines() if line.startswith(b"{")]
+    names = [line["Actor"]["Attributes"]["name"] for line in lines if line["Action"] == "rename"]
+    assert names == [f"renamed{number}" for number in range(1, 2000)]
+    daemon.delete(f"/containers/{container}")
+
+
+@pytest.mark.root
+@pytest.mark.parametrize(
+    ("query", "words"),
+    [
+        ({"since": "yesterday"}, "yesterday"),
+        ({"since": 20, "until": 10}, "cannot be after"),
+        ({"filters": "{"}, "invalid filter"),
+    ],
+    ids=str,
+)
+def test_what_is_no_question_is_refused(
+    daemon: Daemon, query: dict[str, object], words: str
+) -> None:
+    answer = daemon.get("/events", **query)
+    assert (answer.status, words in answer.message) == (400, True), answer.body
+
+
+@pytest.mark.root
+@pytest.mark.peer
+@pytest.mark.skipif(not DOCKER, reason="no docker client")
+def test_docker_events_reads_them(daemon: Daemon) -> None:
+    begin = time.time()
+    container = daemon.run("true", name="seen", Labels={"a": "b"})
+    daemon.wait(container)
+    done = daemon.docker(
+        "events", "--since", str(begin), "--until", str(time.time()), "--filter", "label=a=b",
+        "--format", "{{.Type}} {{.Action}} {{.Actor.Attributes.name}}",
+    )  # fmt: skip
+    assert done.stdout.splitlines() == [f"container {x} seen" for x in ("create", "start", "die")]
+    daemon.delete("/containers/seen")
+
+
 @pytest.mark.parametrize(
     ("filters", "good"),
     [
@@ -57,7 +159,14 @@ def test_a_life_is_heard_as_it_happens_and_afterwards(daemon: Daemon) -> None:
         ({"event": ["die"]}, False),
         ({"container": ["abc"]}, True),
         ({"container": ["named"]}, True),
+        ({"container": ["abcdefg"]}, False),
+        ({"volume": ["abc"]}, False),
         ({"image": ["abc"]}, False),
+        ({"image": ["some/where"]}, True),
+        ({"image": ["some/where:tag"]}, True),
+        ({"image": ["some"]}, False),
+        ({"scope": ["local"]}, True),
+        ({"scope": ["swarm"]}, False),
         ({"label": ["k=v"]}, True),
         ({"label": ["k=v", "l"]}, False),
         ({"type": ["container"], "event": ["die"]}, False),
@@ -65,6 +174,24 @@ def test_a_life_is_heard_as_it_happens_and_afterwards(daemon: Daemon) -> None:
     ids=str,
 )
 def test_filters(filters: dict[str, list[str]], good: bool) -> None:
-    attributes = {"name": "named", "k": "v"}
-    event = Event(type="container", action="start", id="abcdef", attributes=attributes, time=1)
+    attributes = {"name": "named", "k": "v", "image": "some/where:tag"}
+    event = Event(
+        number=1, type="container", action="start", id="abcdef", attributes=attributes, time=1
+    )
     assert selected(event, filters) is good
+
+
+@pytest.mark.parametrize(
+    ("wanted", "good"),
+    [
+        ("health_status", True),
+        ("health_status: healthy", True),
+        ("health_status: unhealthy", False),
+        ("health", False),
+    ],
+)
+def test_an_action_is_found_with_and_without_what_was_done(wanted: str, good: bool) -> None:
+    event = Event(
+        number=1, type="container", action="health_status: healthy", id="a", attributes={}, time=1
+    )
+    assert selected(event, {"event": [wanted]}) is good

@@ -68,7 +68,7 @@ class Engine:
         self.volume_store = VolumeStore(settings.data_root, self.database)
         self.store = ContainerStore(self.database)
         self.registry = Registry()
-        self.events = Events()
+        self.events = Events(f"{settings.data_root}/events")
         self.containers = Lifecycle(self)
         self.control = Control(self)
         self.restarts = Restarts(self)
@@ -100,6 +100,7 @@ class Engine:
         self.hierarchy.group(self.settings.cgroup_parent).prune()
         self.volume_store.close()
         self.image_store.close()
+        self.events.close()
 
     def spawn_task(self, work: Coroutine[object, object, None]) -> asyncio.Task[None]:
         """Run in the background; an error is logged, since nobody waits for it."""
@@ -183,17 +184,15 @@ class Engine:
 
     def publish(self, record: ContainerRecord, action: str, **attributes: str) -> None:
         """A container event, with its image, name and labels."""
-        self.events.publish(
-            "container",
-            action,
-            record.id,
-            {
-                "image": record.image_name,
-                "name": record.name,
-                **(record.config.labels or {}),
-                **attributes,
-            },
-        )
+        self.publish_marked(record, action, 0, attributes)
+
+    def publish_marked(
+        self, record: ContainerRecord, action: str, mark: int, attributes: dict[str, str]
+    ) -> None:
+        """The same, with a mark by which it is found again (``EventLog.has``)."""
+        about = {"image": record.image_name, "name": record.name}
+        given = {**(record.config.labels or {}), **about, **attributes}
+        self.events.publish("container", action, record.id, given, mark)
 
     async def kill_group(self, container_id: str, cgroup: str) -> None:
         """Kill what is in a container's cgroup, and remove the group."""

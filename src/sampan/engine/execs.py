@@ -49,7 +49,7 @@ class Execs:
         request.container_id = live.id
         live.execs[request.id] = request
         self._by_id[request.id] = request
-        self._engine.publish(live.record, "exec_create", execID=request.id)
+        self._publish(live, f"exec_create: {' '.join(request.args)}", request.id)
         return request
 
     def _runnable(self, live: Live) -> None:
@@ -84,8 +84,8 @@ class Execs:
         """The exec, if it may be started now. Raises NotFound, Conflict."""
         request = self.find(exec_id)
         if request.started:
-            state = "running" if request.running else "ended"
-            raise Conflict(f"exec {exec_id} has been started already; it is {state}")
+            state = "is already running" if request.running else "has already run"
+            raise Conflict(f"exec command {exec_id} {state}")
         self._runnable(self._engine.registry.find(request.container_id))
         return request
 
@@ -111,6 +111,9 @@ class Execs:
                 multiplex=stream.multiplex if stream is not None else False,
                 detach_keys=list(stream.detach_keys) if stream is not None else [],
                 privileged=request.privileged,
+                then=lambda: self._publish(
+                    live, f"exec_start: {' '.join(request.args)}", request.id
+                ),
             )
             try:
                 answer: dict[str, Any] = await reply
@@ -119,7 +122,6 @@ class Execs:
                 self._end(request, code)
                 raise
             request.pid = int(answer["pid"])
-            self._engine.publish(live.record, "exec_start", execID=request.id)
         finally:
             if stream is not None:
                 stream.close()
@@ -164,7 +166,10 @@ class Execs:
         request = live.execs.get(exec_id)
         if request is not None:
             self._end(request, code)
-            self._engine.publish(live.record, "exec_die", execID=exec_id, exitCode=str(code))
+            self._publish(live, "exec_die", exec_id, exitCode=str(code))
+
+    def _publish(self, live: Live, action: str, exec_id: str, **attributes: str) -> None:
+        self._engine.publish(live.record, action, execID=exec_id, **attributes)
 
     def _end(self, request: Exec, code: int) -> None:
         request.running = False

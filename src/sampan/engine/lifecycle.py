@@ -276,22 +276,26 @@ class Lifecycle:
         }
         again = None if live.removing else self._engine.restarts.recur(live.record, **changes)
         live.record = again or advance(live.record, "exit", **changes)
-        # A row that cannot be written now is made up for at the next start, from exit.json.
-        if self._save(live.record):
-            self._engine.clear_run_dir(live.id)
+        saved = self._save(live.record)
         self._engine.release_shm(live.record)
         self._engine.volumes.release(live.record)
         self._engine.execs.all_ended(live)
-        state = live.record.state
-        lasted = max(0, state.finished_at - state.started_at) // 1_000_000_000
-        self._engine.publish(
-            live.record, "die", exitCode=str(event["code"]), execDuration=str(lasted)
-        )
+        self.tell_end(live)
+        # A row that cannot be written now is made up for at the next start, from exit.json.
+        if saved:
+            self._engine.clear_run_dir(live.id)
         live.settle_ends()
         if again is not None:
             self._engine.restarts.plan(live)
         elif live.record.host_config.auto_remove and not live.kept:
             self._engine.forget(live)
+
+    def tell_end(self, live: Live) -> None:
+        """The event of a container's end, which the row has."""
+        state = live.record.state
+        lasted = max(0, state.finished_at - state.started_at) // 1_000_000_000
+        attributes = {"exitCode": str(state.exit_code), "execDuration": str(lasted)}
+        self._engine.publish_marked(live.record, "die", state.finished_at, attributes)
 
     def _lost(self, live: Live, monitor: Monitor) -> None:
         """A connection ended without an exit: the monitor is dead."""

@@ -4,7 +4,8 @@ Three things tell the truth: the rows (what was promised), the run directories (
 the monitors (what lives).
 
     a row, and a monitor that answers         the container runs: adopt it
-    a row, and ``exit.json``                  it ended meanwhile: record that, as it ends now
+    a row, and ``exit.json``                  it ended meanwhile: record that, as it ends now;
+                                              where the row has it, what follows from it
     a row, and a monitor's file without one   its monitor died: kill what is left, record that
     a row that says running, and nothing      the machine was started again: it ended with it
     a run directory without a row             a start whose create was undone: end it
@@ -82,7 +83,14 @@ async def _settle(engine: Engine, live: Live) -> None:
             await _adopt(engine, live, status)
             return
     event = _read_exit(directory)
-    if event is not None:
+    if event is not None and int(event["at"] * 1e9) == live.record.state.finished_at:
+        # The row has it; what comes after the row may not have been done.
+        if not engine.events.log.has(live.id, "die", live.record.state.finished_at):
+            engine.containers.tell_end(live)
+        engine.clear_run_dir(live.id)
+        if live.record.host_config.auto_remove:
+            engine.forget(live)
+    elif event is not None:
         _was_running(engine, live)
         engine.containers.ended(live, event)
     elif os.path.isdir(directory) or live.record.state.running:
@@ -131,6 +139,7 @@ def _was_running(engine: Engine, live: Live) -> None:
         live.record = live.record.with_state(
             status="running", started_at=now(), by_hand=False, restart_at=0
         )
+        engine.publish(live.record, "start")
 
 
 def _read_exit(directory: str) -> dict[str, Any] | None:

@@ -16,7 +16,9 @@ __all__ = ["ROUTES"]
 async def processes(context: Context) -> Answer:
     live, _ = context.engine.containers.running(context.parameters[0])
     group = context.engine.hierarchy.group(context.engine.cgroup_of(live.record))
-    return reply(await top(group.processes(), context.text("ps_args") or "-ef"))
+    answer = await top(group.processes(), context.text("ps_args") or "-ef")
+    context.engine.publish(live.record, "top")
+    return reply(answer)
 
 
 ROUTES = (("GET", "/containers/{id}/top", processes),)
