@@ -12,8 +12,19 @@ __all__ = ["COMMANDS", "COMMON", "GROUPS", "HIDDEN", "LATER", "NEVER", "SUMMARIE
 # command: module under sampan.cli.commands, function, summary
 COMMANDS: dict[str, tuple[str, str, str]] = {
     "attach": ("attach", "attach", "Bring a running container's streams to this terminal"),
+    "__complete": ("completion", "complete", "Candidates for a shell"),
+    "completion": ("completion", "completion", "Print a script that completes in a shell"),
     "container inspect": ("inspect", "container", "Show all the daemon knows of containers"),
     "container prune": ("prune", "containers", "Remove every container that does not run"),
+    "context create": ("context", "create", "Give a daemon a name"),
+    "context export": ("context_files", "export", "Write a context, keys included, as a tar"),
+    "context import": ("context_files", "load", "Make a context of an exported one"),
+    "context inspect": ("context", "inspect", "Show all that is known of contexts"),
+    "context ls": ("context", "listing", "List contexts"),
+    "context rm": ("context", "remove", "Remove contexts"),
+    "context show": ("context", "name", "Print the name of the context in use"),
+    "context update": ("context", "update", "Change what a context says"),
+    "context use": ("context", "use", "Make a context the one that is talked to"),
     "create": ("run", "create", "Make a container from an image without starting it"),
     "daemon": ("daemon", "daemon", "Run the daemon"),
     "events": ("events", "events", "Print what happens as it happens"),
@@ -40,6 +51,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "save": ("archives", "save", "Write images as an archive"),
     "start": ("lifecycle", "start", "Start containers that do not run"),
     "stop": ("lifecycle", "stop", "Ask containers to end, and end them after a time-out"),
+    "system dial-stdio": ("dial", "dial", "Join standard input and output to the daemon"),
     "system prune": ("prune", "system", "Remove what nothing uses"),
     "tag": ("images", "tag", "Give an image another name"),
     "unpause": ("lifecycle", "unpause", "Thaw containers"),
@@ -51,10 +63,12 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
 # Listed first in the help: what a first hour needs.
 COMMON = ("run", "exec", "ps", "logs", "images", "load", "import", "rm", "version", "info")
 
-HIDDEN: tuple[str, ...] = ()
+# For other programs, not for the help.
+HIDDEN = ("__complete", "system dial-stdio")
 
 _CONTAINER = """attach create exec kill logs pause port rename restart rm run start stop unpause
 update wait""".split()
+_CONTEXT = "create export import inspect ls rm show update use".split()
 GROUPS: dict[str, dict[str, str]] = {
     "container": {
         **{name: name for name in _CONTAINER},
@@ -62,6 +76,11 @@ GROUPS: dict[str, dict[str, str]] = {
         "remove": "rm",
         "inspect": "container inspect",
         "prune": "container prune",
+    },
+    "context": {
+        **{name: f"context {name}" for name in _CONTEXT},
+        "list": "context ls",
+        "remove": "context rm",
     },
     "image": {
         **{name: name for name in ("history", "import", "load", "save", "tag")},
@@ -73,10 +92,16 @@ GROUPS: dict[str, dict[str, str]] = {
         **dict.fromkeys(("ls", "list"), "network ls"),
         "inspect": "network inspect",
     },
-    "system": {"events": "events", "info": "info", "prune": "system prune"},
+    "system": {
+        "dial-stdio": "system dial-stdio",
+        "events": "events",
+        "info": "info",
+        "prune": "system prune",
+    },
 }
 SUMMARIES = {
     "container": "Manage containers",
+    "context": "Daemons by name",
     "image": "Manage images",
     "network": "Look at networks",
     "system": "The daemon and what it keeps",

@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, Any
 from sampan.cli.client import ApiError
 from sampan.cli.commands.common import TEMPLATE, path, read, report
 from sampan.cli.flags import Flag, UsageError
-from sampan.errors import InvalidArgument
+from sampan.errors import InvalidArgument, NotFound
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from sampan.cli.client import Client
 
-__all__ = ["container", "image", "inspect", "show"]
+__all__ = ["container", "image", "inspect", "platform_json", "print_objects", "show"]
 
 _PATHS = {
     "container": "/containers/{}/json",
@@ -49,7 +49,8 @@ def inspect(client: Client, argv: list[str]) -> int:
     if kind:
         used = query if kind == "container" else {}
         return show(client, _PATHS[kind], flags.arguments, flags.text("format"), used)
-    return _print(flags.arguments, flags.text("format"), lambda name: _any(client, name, query))
+    names, layout = flags.arguments, flags.text("format")
+    return print_objects(names, layout, lambda name: _any(client, name, query))
 
 
 def container(client: Client, argv: list[str]) -> int:
@@ -94,7 +95,9 @@ def show(
     client: Client, template: str, names: list[str], layout: str, query: dict[str, object]
 ) -> int:
     """Inspect objects of one type, whose path ``template`` has a place for the name."""
-    return _print(names, layout, lambda name: client.call("GET", path(template, name), query))
+    return print_objects(
+        names, layout, lambda name: client.call("GET", path(template, name), query)
+    )
 
 
 def _any(client: Client, name: str, query: dict[str, object]) -> Any:
@@ -108,7 +111,13 @@ def _any(client: Client, name: str, query: dict[str, object]) -> Any:
     return None
 
 
-def _print(names: list[str], layout: str, get: Callable[[str], Any]) -> int:
+def print_objects(
+    names: list[str], layout: str, get: Callable[[str], Any], *, html: bool = False
+) -> int:
+    """Print what ``get`` returns for each name; it returns None for what there is not.
+
+    ``html``: escape what Go's JSON escapes, where Docker's client makes the JSON itself.
+    """
     shower = _template(layout) if layout and layout != "json" else None
     found: list[Any] = []
     errors: list[Exception] = []
@@ -116,7 +125,7 @@ def _print(names: list[str], layout: str, get: Callable[[str], Any]) -> int:
     for name in names:
         try:
             details = get(name)
-        except ApiError as error:
+        except (ApiError, NotFound) as error:
             report(error)
             status = 1
             continue
@@ -133,10 +142,12 @@ def _print(names: list[str], layout: str, get: Callable[[str], Any]) -> int:
                 errors.append(error)
     for problem in errors:
         print(f"sampan: {problem}", file=sys.stderr)
-    if layout == "json":
-        print(json.dumps(found, separators=(",", ":"), ensure_ascii=False))
-    elif not layout:
-        print(json.dumps(found, indent=4, ensure_ascii=False))
+    if shower is None:
+        style: dict[str, Any] = {"separators": (",", ":")} if layout else {"indent": 4}
+        text = json.dumps(found, ensure_ascii=False, **style)
+        for character in "<>&" if html else "":
+            text = text.replace(character, f"\\u{ord(character):04x}")
+        print(text)
     return 1 if errors else status
 
 
