@@ -1,10 +1,8 @@
-"""States, names, times, keys, log reading: the engine's parts that need no kernel."""
+"""States, names, times, keys: the engine's parts that need no kernel."""
 
 from __future__ import annotations
 
 import itertools
-import json
-import os
 from typing import TYPE_CHECKING
 
 import pytest
@@ -12,10 +10,10 @@ import pytest
 from sampan.api.docker.render import duration
 from sampan.engine.config import ContainerConfig, HostConfig
 from sampan.engine.container import TRANSITIONS, ContainerRecord, State, advance, rfc3339
-from sampan.engine.core import parse_size
 from sampan.engine.keys import DEFAULT_DETACH, read_keys
-from sampan.engine.logs import LogQuery, LogReader, parse_moment
+from sampan.engine.logs import parse_moment
 from sampan.engine.names import check_name, random_name
+from sampan.engine.settings import parse_size
 from sampan.engine.store import ContainerStore
 from sampan.errors import AlreadyExists, Conflict, Corrupt, InvalidArgument
 from sampan.storage.database import Database
@@ -158,38 +156,3 @@ def test_rows_survive_and_names_are_unique(tmp_path: Path) -> None:
     with pytest.raises(Corrupt, match="container 1"):
         list(ContainerStore(again).load())
     again.close()
-
-
-def write_log(path: str, first: int, last: int) -> None:
-    with open(path, "w", encoding="utf-8") as file:
-        for number in range(first, last):
-            entry = {"log": f"{number}\n", "stream": "stdout", "time": "2023-11-14T22:13:20Z"}
-            file.write(json.dumps(entry) + "\n")
-
-
-@pytest.mark.parametrize("tail", [0, 1, 9, 10, 11, 29, 30, 31, None])
-def test_tails_reach_over_rotated_files(tmp_path: Path, tail: int | None) -> None:
-    path = f"{tmp_path}/log"
-    for index, suffix in enumerate((".2", ".1", "")):
-        write_log(path + suffix, index * 10, index * 10 + 10)
-    with LogReader(path, LogQuery(tail=tail)) as reader:
-        lines = [entry.log for batch in reader.read() for entry in batch]
-    expected = [f"{number}\n" for number in range(30)]
-    assert lines == (expected if tail is None else expected[max(0, 30 - tail) :])
-
-
-def test_a_tail_longer_than_a_block_is_found(tmp_path: Path) -> None:
-    path = f"{tmp_path}/log"
-    write_log(path, 0, 20_000)
-    assert os.path.getsize(path) > 4 * 256 * 1024
-    with LogReader(path, LogQuery(tail=12_345)) as reader:
-        lines = [entry.log for batch in reader.read() for entry in batch]
-    assert (len(lines), lines[0], lines[-1]) == (12_345, "7655\n", "19999\n")
-
-
-def test_a_log_that_is_none_is_named(tmp_path: Path) -> None:
-    (tmp_path / "log").write_text("no json\n")
-    with LogReader(f"{tmp_path}/log", LogQuery()) as reader, pytest.raises(Corrupt, match="log"):
-        list(reader.read())
-    with LogReader(f"{tmp_path}/absent", LogQuery()) as reader:
-        assert list(reader.read()) == []

@@ -162,15 +162,15 @@ def _defaults(values: dict[str, Any]) -> Defaults:
 
 def _check(defaults: Defaults) -> None:
     """A container with these defaults must be one that can be made."""
-    from sampan.engine.config import HostConfig, read_create
+    from sampan.engine import log_drivers
+    from sampan.engine.config import HostConfig, LogConfig
     from sampan.engine.files import resolv_conf
     from sampan.engine.resources import rlimits
 
     try:
         resolv_conf(defaults.resolved(HostConfig()), "")
         rlimits(defaults.applied(HostConfig()))
-        log = {"Type": defaults.log_driver, "Config": defaults.log_options}
-        read_create({"Image": "x", "HostConfig": {"LogConfig": log}})
+        log_drivers.check(LogConfig(type=defaults.log_driver, config=defaults.log_options))
     except SampanError as error:
         raise InvalidArgument(f"the defaults of containers: {error.message}") from error
 

@@ -12,7 +12,7 @@ import os
 import shutil
 from typing import TYPE_CHECKING
 
-from sampan.engine import recovery
+from sampan.engine import log_drivers, recovery
 from sampan.engine.control import Control
 from sampan.engine.creation import Creation
 from sampan.engine.events import Events
@@ -23,12 +23,12 @@ from sampan.engine.lifecycle import Lifecycle
 from sampan.engine.live import Registry
 from sampan.engine.log import log
 from sampan.engine.restarts import Restarts
-from sampan.engine.settings import Settings, parse_size
+from sampan.engine.settings import Settings
 from sampan.engine.spec import SHM, SHM_SIZE
 from sampan.engine.store import ContainerStore
 from sampan.engine.volumes import Volumes
 from sampan.engine.zygote import ZygoteKeeper
-from sampan.errors import Conflict, InvalidArgument, KernelError
+from sampan.errors import Conflict, KernelError
 from sampan.image.store import ImageStore
 from sampan.kernel import cgroups, mounts
 from sampan.volume.store import VolumeStore
@@ -38,9 +38,10 @@ if TYPE_CHECKING:
 
     from sampan.engine.container import ContainerRecord
     from sampan.engine.live import Live
+    from sampan.engine.log_drivers import Place
     from sampan.runtime.supervisor.client import Zygote
 
-__all__ = ["Engine", "Settings", "parse_size"]
+__all__ = ["Engine", "Settings"]
 
 TRASH_DELAY = 0.5
 """Seconds from a removal to the deletion of its bytes."""
@@ -135,8 +136,9 @@ class Engine:
     def run_dir(self, container_id: str) -> str:
         return f"{self.settings.run_dirs}/{container_id}"
 
-    def log_path(self, container_id: str) -> str:
-        return f"{self.directory(container_id)}/{container_id}-json.log"
+    def log_place(self, record: ContainerRecord) -> Place | None:
+        """Where a container's log can be read; None: nowhere."""
+        return log_drivers.log_place(record, self.directory(record.id))
 
     def cgroup_of(self, record: ContainerRecord) -> str:
         parent = record.host_config.cgroup_parent or self.settings.cgroup_parent
@@ -144,22 +146,7 @@ class Engine:
 
     def log_options(self, record: ContainerRecord) -> dict[str, object]:
         """The monitor's log. Raises InvalidArgument."""
-        options = record.host_config.log_config
-        if options.type == "none":
-            return {"driver": "none", "path": None, "max_size": None, "max_file": 1}
-        size = options.config.get("max-size")
-        count = options.config.get("max-file", "1")
-        if not count.isdecimal() or int(count) < 1:
-            raise InvalidArgument(f"max-file '{count}' is not a number of files of 1 or more")
-        if int(count) > 1 and not size:
-            raise InvalidArgument("log opt max-file needs max-size")
-        return {
-            "driver": "json-file",
-            "path": self.log_path(record.id),
-            "max_size": parse_size(size) if size else None,
-            "max_file": int(count),
-            "tag_attrs": {},
-        }
+        return log_drivers.monitor_options(record, self.directory(record.id))
 
     def provide_shm(self, record: ContainerRecord) -> None:
         """Mount the /dev/shm that other containers may join, until this one ends."""

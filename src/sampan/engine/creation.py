@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from sampan.engine import merge, names, restarts, spec
+from sampan.engine import log_drivers, merge, names, restarts, spec
 from sampan.engine.container import ContainerRecord, now
 from sampan.engine.control import read_signal
 from sampan.engine.files import write_files
@@ -125,6 +125,7 @@ class Creation:
         self._engine.hierarchy.group(self._engine.cgroup_of(record))
         if record.config.stop_signal:
             read_signal(record.config.stop_signal)
+        log_drivers.check(host.log_config)
         self._engine.log_options(record)
         joined = restarts.joined(host)
         for reference in joined:

@@ -221,6 +221,8 @@ class Lifecycle:
             self._resolve(live, rebuilt(event.get("error") or {}))
         elif name == "oom":
             self._engine.publish(live.record, "oom")
+        elif name == "log-loss":
+            log.warn("a container's log loses lines", container=live.id, reason=event["reason"])
         elif name == "exec-exit":
             self._engine.execs.ended(live, str(event["exec_id"]), int(event["code"]))
 

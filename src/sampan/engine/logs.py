@@ -1,9 +1,9 @@
-"""Reading json-file logs: the last lines first found from the end, then followed as they grow.
+"""Reading logs: the last lines first found from the end, then followed as they grow.
 
-The monitor writes (``sampan.runtime.supervisor.logfile``); this side only reads, so logs work
-whether or not the container, or an earlier daemon, lives. A log is ``path`` and, when rotation is
-on, ``path.1`` (younger) to ``path.N`` (older). Following waits in inotify(7) and survives rotation:
-the renamed file is read to its end before the new one is opened.
+The monitor writes (``sampan.runtime.supervisor.logs``); this side only reads, so logs work whether
+or not the container, or an earlier daemon, lives. Which files there are is ``log_files``' matter,
+and what is in them ``log_formats``'. A compressed file is unpacked when its turn comes, by a
+thread.
 """
 
 from __future__ import annotations
@@ -12,31 +12,27 @@ import asyncio
 import calendar
 import os
 import time
+from collections import deque
 from typing import TYPE_CHECKING
 
 import msgspec
 
-from sampan.errors import Corrupt, InvalidArgument
-from sampan.kernel.inotify import IN_CREATE, IN_MODIFY, IN_MOVED_TO, Inotify
+from sampan.engine.container import rfc3339
+from sampan.engine.log_files import Watch, close_all, open_from
+from sampan.engine.log_formats import format_of
+from sampan.errors import InvalidArgument
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator
+    from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 
-__all__ = ["Entry", "LogQuery", "LogReader", "parse_moment", "parse_tail"]
+    from sampan.engine.log_drivers import Place
+    from sampan.engine.log_files import LogFile
+    from sampan.engine.log_formats import Entry
+
+__all__ = ["LogQuery", "LogReader", "parse_moment", "parse_tail"]
 
 _BLOCK = 256 * 1024
-
-
-class Entry(msgspec.Struct):
-    """One line: ``log`` with its line feed, if the program wrote one."""
-
-    log: str
-    stream: str = "stdout"
-    time: str = ""
-    attrs: dict[str, str] = {}
-
-
-_decoder = msgspec.json.Decoder(Entry)
+_SECOND = 1_000_000_000
 
 
 class LogQuery(msgspec.Struct, frozen=True, kw_only=True):
@@ -90,20 +86,21 @@ def _nanoseconds(text: str) -> int:
 class LogReader:
     """One reading of a log. Close it, or use it as a context manager."""
 
-    def __init__(self, path: str, query: LogQuery) -> None:
-        self._path = path
+    def __init__(self, place: Place, query: LogQuery, *, follow: bool = False) -> None:
+        """``follow``: ``follow`` will be called, not ``read``."""
+        self._place = place
         self._query = query
+        self._since = _bound(query.since)
+        self._until = _bound(query.until)
         self._rest = b""
-        self._fds: list[int] = []
-        number = 0
-        while True:
-            try:
-                flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW
-                self._fds.append(os.open(f"{path}.{number}" if number else path, flags))
-            except FileNotFoundError:
-                break
-            number += 1
-        self._fds.reverse()
+        self._over = False
+        self._format = format_of(place.driver)
+        self._files: deque[LogFile]
+        self._watch = Watch(place.path) if follow else None
+        if self._watch is not None:
+            self._files = deque(self._watch.open(place.path, query.since))
+        else:
+            self._files = deque(open_from(place.path, query.since))
 
     def __enter__(self) -> LogReader:
         return self
@@ -112,145 +109,148 @@ class LogReader:
         self.close()
 
     def close(self) -> None:
-        for fd in self._fds:
-            os.close(fd)
-        self._fds.clear()
+        close_all(self._files)
+        self._files.clear()
+        if self._watch is not None:
+            self._watch.close()
+            self._watch = None
 
-    def read(self) -> Iterator[list[Entry]]:
-        """Batches of entries up to what is written now; only the youngest file stays open.
+    async def read(self) -> AsyncIterator[list[Entry]]:
+        """Batches of entries up to what is written now; only the youngest file stays open."""
+        await self._seek()
+        async for batch in self._drain_all():
+            yield batch
 
-        Raises Corrupt for a line that is not a log's.
+    async def follow(self, ended: asyncio.Event) -> AsyncGenerator[list[Entry]]:
+        """As ``read``, then what is written until ``ended`` is set; an empty batch is a pause.
+
+        To be closed (``contextlib.aclosing``) before this reader is.
         """
-        self._seek()
-        while self._fds:
-            yield from self._drain()
-            if len(self._fds) == 1:
-                return
-            os.close(self._fds.pop(0))
-
-    async def follow(self, ended: asyncio.Event) -> AsyncIterator[list[Entry]]:
-        """As ``read``, then what is written until ``ended`` is set; an empty batch is a pause."""
+        watch = self._watch
+        assert watch is not None
         loop = asyncio.get_running_loop()
         wake = asyncio.Event()
-        watch = Inotify()
 
         def changed() -> None:
             watch.read()
             wake.set()
 
-        with watch:
-            watch.add(os.path.dirname(self._path), IN_MODIFY | IN_CREATE | IN_MOVED_TO)
-            loop.add_reader(watch.fileno(), changed)
-            waiter = asyncio.ensure_future(ended.wait())
-            waiter.add_done_callback(lambda _: wake.set())
-            try:
-                for batch in self.read():
-                    yield batch
-                while True:
-                    # The order counts: what was written before the end is read after it is known.
-                    over = ended.is_set()
-                    wake.clear()
-                    for batch in self._grown():
-                        yield batch
-                    if over:
-                        return
-                    yield []
-                    await wake.wait()
-            finally:
-                waiter.cancel()
-                loop.remove_reader(watch.fileno())
-
-    def _grown(self) -> Iterator[list[Entry]]:
-        yield from self._drain()
+        loop.add_reader(watch.fileno(), changed)
+        waiter = asyncio.ensure_future(ended.wait())
+        waiter.add_done_callback(lambda _: wake.set())
+        timer: asyncio.TimerHandle | None = None
+        if self._query.until:
+            left = (self._query.until - time.time_ns()) / _SECOND
+            timer = loop.call_later(max(0.0, left), wake.set)
         try:
-            current = os.stat(self._path)
-        except FileNotFoundError:
-            return
-        if self._fds:
-            mine = os.fstat(self._fds[-1])
-            if (mine.st_dev, mine.st_ino) == (current.st_dev, current.st_ino):
-                if mine.st_size < os.lseek(self._fds[-1], 0, os.SEEK_CUR):
-                    # Rotation to a single file truncates it.
-                    os.lseek(self._fds[-1], 0, os.SEEK_SET)
-                    self._rest = b""
-                    yield from self._drain()
+            async for batch in self.read():
+                yield batch
+            while not self._over:
+                # The order counts: what was written before the end is read after it is known.
+                over = ended.is_set() or 0 < self._query.until <= time.time_ns()
+                wake.clear()
+                async for batch in self._grown(watch):
+                    yield batch
+                if over:
+                    return
+                yield []
+                await wake.wait()
+        finally:
+            if timer is not None:
+                timer.cancel()
+            waiter.cancel()
+            loop.remove_reader(watch.fileno())
+
+    async def _grown(self, watch: Watch) -> AsyncIterator[list[Entry]]:
+        for batch in self._drain():
+            yield batch
+        watch.read()
+        while watch.rotations or not self._files:
+            # What had been written to the one we have before that is in it by now.
+            for batch in self._drain():
+                yield batch
+            if not self._files:
+                watch.rotations = max(watch.rotations, 1)
+            newer = watch.newer(self._place.path)
+            if not newer:
                 return
-            yield from self._drain()
-            os.close(self._fds.pop())
-        self._fds.append(os.open(self._path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW))
-        yield from self._drain()
+            close_all(self._files)
+            self._files = deque(newer)
+            self._begin_file()
+            async for batch in self._drain_all():
+                yield batch
+            watch.read()
+        if os.fstat(self._files[0].fd).st_size < os.lseek(self._files[0].fd, 0, os.SEEK_CUR):
+            # Somebody emptied it.
+            os.lseek(self._files[0].fd, 0, os.SEEK_SET)
+            self._begin_file()
+            for batch in self._drain():
+                yield batch
+
+    def _begin_file(self) -> None:
+        self._rest = b""
+        self._format = format_of(self._place.driver)
+
+    async def _drain_all(self) -> AsyncIterator[list[Entry]]:
+        """Every file's entries, from its position on."""
+        while self._files and not self._over:
+            if self._files[0].packed:
+                await asyncio.to_thread(self._files[0].unpack)
+            for batch in self._drain():
+                yield batch
+            if len(self._files) == 1:
+                return
+            self._files.popleft().close()
+            self._begin_file()
 
     def _drain(self) -> Iterator[list[Entry]]:
         """The first file's entries from its position to its end."""
-        while self._fds:
-            block = os.read(self._fds[0], _BLOCK)
+        while self._files and not self._over:
+            block = os.read(self._files[0].fd, _BLOCK)
             if not block:
                 return
-            cut = block.rfind(b"\n") + 1
-            if not cut:
-                self._rest += block
-                continue
-            whole, self._rest = self._rest + block[:cut], block[cut:]
-            try:
-                entries = _decoder.decode_lines(whole)
-            except msgspec.DecodeError as error:
-                raise Corrupt(f"log {self._path}: {error}") from error
+            entries, self._rest = self._format.decode(self._rest + block if self._rest else block)
             chosen = self._choose(entries)
             if chosen:
                 yield chosen
 
     def _choose(self, entries: list[Entry]) -> list[Entry]:
         query = self._query
+        if self._until and entries and _key(entries[-1].time) > self._until:
+            # What follows is younger still.
+            self._over = True
+            entries = [entry for entry in entries if _key(entry.time) <= self._until]
+        if self._since:
+            entries = [entry for entry in entries if _key(entry.time) >= self._since]
         if not (query.stdout and query.stderr):
             wanted = "stdout" if query.stdout else "stderr"
             entries = [entry for entry in entries if entry.stream == wanted]
-        if query.since or query.until:
-            entries = [entry for entry in entries if self._inside(entry)]
         return entries
 
-    def _inside(self, entry: Entry) -> bool:
-        moment = _nanoseconds(entry.time)
-        return moment >= self._query.since and not 0 < self._query.until < moment
-
-    def _seek(self) -> None:
-        """Position the files so that ``tail`` lines are left; drop those that are not needed."""
+    async def _seek(self) -> None:
+        """Position the files so that ``tail`` entries are left; drop those that are not needed."""
         wanted = self._query.tail
-        if wanted is None or not self._fds:
+        if wanted is None:
             return
-        for index in range(len(self._fds) - 1, -1, -1):
-            fd = self._fds[index]
-            found, offset = _last_lines(fd, wanted)
-            os.lseek(fd, offset, os.SEEK_SET)
+        for index in range(len(self._files) - 1, -1, -1):
+            file = self._files[index]
+            if file.packed:
+                await asyncio.to_thread(file.unpack)
+            reader = format_of(self._place.driver)
+            found, offset = reader.last(file.fd, wanted)
+            os.lseek(file.fd, offset, os.SEEK_SET)
             wanted -= found
             if wanted <= 0:
-                for unneeded in self._fds[:index]:
-                    os.close(unneeded)
-                del self._fds[:index]
+                for _ in range(index):
+                    self._files.popleft().close()
+                self._format = reader
                 return
 
 
-def _last_lines(fd: int, wanted: int) -> tuple[int, int]:
-    """How many of the last ``wanted`` lines the file has, and where the first of them begins."""
-    end = os.lseek(fd, 0, os.SEEK_END)
-    if wanted <= 0:
-        return 0, end
-    found = 0
-    position = end
-    while position > 0:
-        size = min(_BLOCK, position)
-        position -= size
-        block = os.pread(fd, size, position)
-        count = block.count(b"\n")
-        # The line feed that ends the file ends the last line and begins none.
-        if position + size == end and block.endswith(b"\n"):
-            count -= 1
-        if found + count < wanted:
-            found += count
-            continue
-        cut = len(block)
-        if position + size == end and block.endswith(b"\n"):
-            cut -= 1
-        for _ in range(wanted - found):
-            cut = block.rfind(b"\n", 0, cut)
-        return wanted, position + cut + 1
-    return found + (1 if end else 0), 0
+def _bound(nanoseconds: int) -> str:
+    return _key(rfc3339(nanoseconds)) if nanoseconds > 0 else ""
+
+
+def _key(moment: str) -> str:
+    """A time that sorts as text: in UTC, as logs have it, without its Z."""
+    return moment[:-1]

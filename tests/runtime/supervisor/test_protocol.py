@@ -183,7 +183,7 @@ def test_a_spawn_request_is_decoded_strictly() -> None:
         ({"colour": 1}, "no field 'colour'"),
         ({"terminal": "yes"}, "terminal: expected true or false"),
         ({"id": None}, "id: required"),
-        ({"log": {"driver": "json-file", "compress": True}}, "log: no field 'compress'"),
+        ({"log": {"driver": "json-file", "colour": True}}, "log: no field 'colour'"),
         ({"log": {"driver": 3}}, "log.driver: expected a string"),
         ({"rootfs": [{"type": "x"}]}, r"rootfs\[0\].destination: required"),
     ],

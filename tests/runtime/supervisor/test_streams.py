@@ -18,8 +18,9 @@ import pytest
 
 from sampan.errors import Conflict, InvalidArgument
 from sampan.runtime.supervisor.clients import DetachKeys, stream_socket
-from sampan.runtime.supervisor.logfile import JsonFile, Log
+from sampan.runtime.supervisor.logs.drivers import Logs, open_logs, resume_logs
 from sampan.runtime.supervisor.loop import READ, Loop
+from sampan.runtime.supervisor.messages import LogOptions
 from sampan.runtime.supervisor.streams import CLIENT_LIMIT, Stdio, child_pipes
 
 if TYPE_CHECKING:
@@ -35,7 +36,8 @@ class Service:
     def __init__(self, directory: Path, *, stdin: bool, stdin_once: bool, terminal: bool) -> None:
         self.loop = Loop()
         self.log_path = directory / "log"
-        self.log = Log(JsonFile(str(self.log_path)), {})
+        options = LogOptions(driver="json-file", path=str(self.log_path))
+        self.log: Logs = resume_logs(options, open_logs(options), 1)
         self.stdio = Stdio(self.loop, self.log, stdin_once=stdin_once)
         self.slave = -1
         self.pipes = [-1, -1, -1]

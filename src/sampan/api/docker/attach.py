@@ -44,7 +44,7 @@ async def attach(context: Context) -> Answer:
     )
     try:
         if context.flag("logs"):
-            _replay(context, live, hijack, stdout, stderr)
+            await _replay(context, live, hijack, stdout, stderr)
         if context.flag("stream"):
             await engine.containers.attach(live, attachment)
             return await hijack.response()
@@ -55,12 +55,13 @@ async def attach(context: Context) -> Answer:
     return await hijack.response()
 
 
-def _replay(context: Context, live: Live, hijack: Hijack, stdout: bool, stderr: bool) -> None:
-    if not (stdout or stderr):
+async def _replay(context: Context, live: Live, hijack: Hijack, stdout: bool, stderr: bool) -> None:
+    place = context.engine.log_place(live.record)
+    if place is None or not (stdout or stderr):
         return
     query = LogQuery(stdout=stdout, stderr=stderr)
-    with LogReader(context.engine.log_path(live.id), query) as reader:
-        for batch in reader.read():
+    with LogReader(place, query) as reader:
+        async for batch in reader.read():
             hijack.write(rendered(batch, not live.record.config.tty, False, False))
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from sampan import __version__
 from sampan.api.docker.context import Context, reply
-from sampan.engine.config import ONLY
+from sampan.engine import log_drivers
 from sampan.engine.container import rfc3339
 from sampan.kernel.mounts import mountinfo
 
@@ -161,7 +161,7 @@ async def info(context: Context) -> Answer:
                 "Volume": ["local"],
                 "Network": ["bridge", "host", "null"],
                 "Authorization": None,
-                "Log": sorted(name for name in ONLY["HostConfig.LogConfig.Type"] if name),
+                "Log": sorted(log_drivers.DRIVERS),
             },
             **limits,
             "IPv4Forwarding": forwarding,

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import aclosing
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote_plus
 
 from sampan.api.docker import frames
 from sampan.engine.logs import LogQuery, LogReader, parse_moment, parse_tail
@@ -12,7 +14,7 @@ from sampan.errors import InvalidArgument, NotSupported
 if TYPE_CHECKING:
     from sampan.api.docker.context import Context
     from sampan.api.http.connection import Answer
-    from sampan.engine.logs import Entry
+    from sampan.engine.log_formats import Entry
 
 __all__ = ["ROUTES", "rendered"]
 
@@ -23,7 +25,8 @@ async def logs(context: Context) -> Answer:
     stdout, stderr = context.flag("stdout"), context.flag("stderr")
     if not (stdout or stderr):
         raise InvalidArgument("Bad parameters: you must choose at least one stream")
-    if live.record.host_config.log_config.type == "none":
+    place = engine.log_place(live.record)
+    if place is None:
         raise NotSupported("configured logging driver does not support reading")
     query = LogQuery(
         stdout=stdout,
@@ -35,11 +38,12 @@ async def logs(context: Context) -> Answer:
     timestamps, details = context.flag("timestamps"), context.flag("details")
     multiplex = not live.record.config.tty
     follow = context.flag("follow") and live.record.state.running
-    with LogReader(engine.log_path(live.id), query) as reader:
+    with LogReader(place, query, follow=follow) as reader:
         stream = context.stream(frames.media_type(multiplex, context.version))
         if not follow:
-            for batch in reader.read():
+            async for batch in reader.read():
                 await stream.write(rendered(batch, multiplex, timestamps, details))
+                await asyncio.sleep(0)  # others' turn, also when this client takes all at once
             return stream
         ended = asyncio.Event()
 
@@ -51,11 +55,13 @@ async def logs(context: Context) -> Answer:
         future.add_done_callback(end)
         lost.add_done_callback(end)
         try:
-            async for batch in reader.follow(ended):
-                if lost.done():
-                    return stream
-                if batch:
-                    await stream.write(rendered(batch, multiplex, timestamps, details))
+            async with aclosing(reader.follow(ended)) as batches:
+                async for batch in batches:
+                    if lost.done():
+                        return stream
+                    if batch:
+                        await stream.write(rendered(batch, multiplex, timestamps, details))
+                        await asyncio.sleep(0)
         finally:
             lost.remove_done_callback(end)
             future.cancel()
@@ -67,16 +73,27 @@ def rendered(batch: list[Entry], multiplex: bool, timestamps: bool, details: boo
     parts = []
     for entry in batch:
         text = entry.log
+        data = text.encode() if isinstance(text, str) else text
         if details:
-            text = ",".join(f"{k}={v}" for k, v in sorted(entry.attrs.items())) + " " + text
+            data = _attributes(entry.attrs) + data
         if timestamps:
-            text = f"{entry.time} {text}"
-        data = text.encode()
+            data = _nine_digits(entry.time) + data
         if multiplex:
             stream = frames.STDERR if entry.stream == "stderr" else frames.STDOUT
             data = frames.frame(stream, data)
         parts.append(data)
     return b"".join(parts)
+
+
+def _attributes(attrs: dict[str, str]) -> bytes:
+    pairs = (f"{quote_plus(name)}={quote_plus(attrs[name])}" for name in sorted(attrs))
+    return f"{','.join(pairs)} ".encode()
+
+
+def _nine_digits(moment: str) -> bytes:
+    """A time of constant width, as Docker prints it here."""
+    whole, _, fraction = moment.removesuffix("Z").partition(".")
+    return f"{whole}.{fraction:0<9}Z ".encode()
 
 
 ROUTES = (("GET", "/containers/{id}/logs", logs),)

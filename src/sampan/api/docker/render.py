@@ -133,7 +133,7 @@ def inspect(engine: Engine, live: Live) -> dict[str, Any]:
     """``GET /containers/{id}/json``."""
     record = live.record
     directory = engine.directory(record.id)
-    logged = record.host_config.log_config.type != "none"
+    place = engine.log_place(record)
     running = [item.id for item in live.execs.values() if item.running]
     return {
         "Id": record.id,
@@ -145,7 +145,7 @@ def inspect(engine: Engine, live: Live) -> dict[str, Any]:
         "ResolvConfPath": f"{directory}/resolv.conf",
         "HostnamePath": f"{directory}/hostname",
         "HostsPath": f"{directory}/hosts",
-        "LogPath": engine.log_path(record.id) if logged else "",
+        "LogPath": place.path if place is not None and place.driver == "json-file" else "",
         "Name": f"/{record.name}",
         "RestartCount": record.state.restarts,
         "Driver": record.driver,

@@ -1,18 +1,19 @@
 """A single-threaded event loop over epoll(7), level triggered, for processes that must stay small.
 
-It keeps one callback per descriptor and nothing else: no timers, no tasks. Idle, it costs one
-blocked system call and no memory beyond its table.
+It keeps one callback per descriptor, and the few timers of what waits for something that no
+descriptor tells of. Idle, it costs one blocked system call and no memory beyond its table.
 """
 
 from __future__ import annotations
 
 import select
+import time
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["ERROR", "HANGUP", "Loop", "READ", "WRITE"]
+__all__ = ["ERROR", "HANGUP", "READ", "WRITE", "Loop", "Timer"]
 
 READ = select.EPOLLIN
 WRITE = select.EPOLLOUT
@@ -20,14 +21,25 @@ HANGUP = select.EPOLLHUP
 ERROR = select.EPOLLERR
 
 
+class Timer:
+    """A call that is due at a moment (time.monotonic)."""
+
+    __slots__ = ("callback", "when")
+
+    def __init__(self, when: float, callback: Callable[[], None]) -> None:
+        self.when = when
+        self.callback = callback
+
+
 class Loop:
     """Waits on descriptors and calls back with the events seen (epoll bits)."""
 
-    __slots__ = ("_callbacks", "_epoll")
+    __slots__ = ("_callbacks", "_epoll", "_timers")
 
     def __init__(self) -> None:
         self._epoll = select.epoll()
         self._callbacks: dict[int, Callable[[int], None]] = {}
+        self._timers: list[Timer] = []
 
     def watch(self, fd: int, events: int, callback: Callable[[int], None]) -> None:
         """Call ``callback(events)`` when ``fd`` is ready; hang-up and error always count."""
@@ -43,13 +55,38 @@ class Loop:
         if self._callbacks.pop(fd, None) is not None:
             self._epoll.unregister(fd)
 
+    def call_later(self, seconds: float, callback: Callable[[], None]) -> Timer:
+        """Call back once, in so many seconds."""
+        timer = Timer(time.monotonic() + seconds, callback)
+        self._timers.append(timer)
+        return timer
+
+    def cancel(self, timer: Timer) -> None:
+        """Forget a call; harmless when it was made."""
+        if timer in self._timers:
+            self._timers.remove(timer)
+
     def turn(self) -> None:
-        """Wait until at least one descriptor is ready, and call back for each that is."""
-        for fd, events in self._epoll.poll():
+        """Wait until at least one descriptor is ready or a timer due, and call back for each."""
+        for fd, events in self._epoll.poll(self._until_next()):
             # A callback may forget, or close, a descriptor that is later in this same list.
             callback = self._callbacks.get(fd)
             if callback is not None:
                 callback(events)
+        if self._timers:
+            self._call_due()
+
+    def _until_next(self) -> float | None:
+        if not self._timers:
+            return None
+        return max(0.0, min(timer.when for timer in self._timers) - time.monotonic())
+
+    def _call_due(self) -> None:
+        now = time.monotonic()
+        for timer in [timer for timer in self._timers if timer.when <= now]:
+            if timer in self._timers:
+                self._timers.remove(timer)
+                timer.callback()
 
     def close(self) -> None:
         self._epoll.close()

@@ -60,7 +60,7 @@ from sampan.runtime.supervisor.files import (
     write_json,
 )
 from sampan.runtime.supervisor.handover import CONTROL, ENDED, REPORT, SOCKET_FD, TAKEN
-from sampan.runtime.supervisor.logfile import open_log
+from sampan.runtime.supervisor.logs.drivers import open_logs
 from sampan.runtime.supervisor.sample import SAMPLE
 from sampan.runtime.supervisor.server import SOCKET_NAME, listen
 from sampan.runtime.supervisor.streams import child_pipes, null_stdio
@@ -388,12 +388,7 @@ def _open(request: Spawn, directory: int) -> dict[str, int]:
     write_json(MONITOR_FILE, {**identity, "start_time": start_time(monitor)}, directory)
     fds = {"listener": listen(directory).detach()}
     if request.log is not None:
-        options = request.log
-        log = open_log(
-            options.driver, options.path, options.max_size, options.max_file, options.tag_attrs
-        )
-        if log is not None:
-            fds["log"] = log.fileno()
+        fds |= open_logs(request.log)
     return fds
 
 

@@ -21,6 +21,7 @@ __all__ = [
     "Attach",
     "Exec",
     "Kill",
+    "LogFile",
     "LogOptions",
     "Message",
     "Plain",
@@ -52,14 +53,31 @@ class Message(Record):
         return super().from_json(value, where)
 
 
-class LogOptions(Message):
-    """``max_size`` in bytes; ``tag_attrs`` are repeated in every line, as Docker's ``attrs``."""
+class LogFile(Message):
+    """A log in files: see ``logs.files``. ``max_size`` in bytes."""
 
-    driver: str
-    path: str | None = None
+    path: str = ""
     max_size: int | None = None
     max_file: int = 1
+    compress: bool = False
+
+
+class LogOptions(LogFile):
+    """A container's log (docs/logs.md). ``tag_attrs`` are repeated in every line, as Docker's
+    ``attrs``. ``cache``: a local log to be kept beside one that cannot be read. For the drivers
+    that send: ``address`` (syslog's as a URL, or the journal's path), ``facility``, ``format`` and
+    ``tag`` of syslog, ``fields`` of the journal."""
+
+    driver: str
     tag_attrs: dict[str, str] = {}
+    blocking: bool = True
+    buffer_size: int = 1 << 20
+    cache: LogFile | None = None
+    address: str = ""
+    facility: int = 3
+    format: str = ""
+    tag: str = ""
+    fields: dict[str, str] = {}
 
 
 class SeccompProgram(Message):

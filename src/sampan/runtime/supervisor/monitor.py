@@ -43,7 +43,7 @@ from sampan.runtime.supervisor.files import (
     remove_directory,
     write_json,
 )
-from sampan.runtime.supervisor.logfile import JsonFile, Log
+from sampan.runtime.supervisor.logs.drivers import Logs, resume_logs
 from sampan.runtime.supervisor.loop import READ, Loop
 from sampan.runtime.supervisor.server import Server
 from sampan.runtime.supervisor.streams import STDERR, STDOUT, Stdio
@@ -86,14 +86,14 @@ class Monitor:
         self._group: Group | None = None
         if made["cgroup"]:
             self._group = hierarchy().group(made["cgroup"])
-        self._log: Log | None = None
-        if "log" in fds:
-            options = made["log"]
-            size, count = options.get("max_size"), options.get("max_file", 1)
-            file = JsonFile(options["path"], size, count, fds["log"])
-            self._log = Log(file, options.get("tag_attrs", {}))
+        self._log: Logs | None = None
+        if made["log"] is not None:
+            options = messages.LogOptions.from_json(made["log"], "log")
+            self._log = resume_logs(options, fds, self._pid)
         self._loop = Loop()
         self._stdio = Stdio(self._loop, self._log, stdin_once=made["stdin_once"])
+        if self._log is not None:
+            self._log.attend(self._loop, self._stdio.reconsider, self._on_log_loss)
         if "terminal" in fds:
             self._stdio.use_terminal(fds["terminal"], made["stdin"])
         elif "stdout" in fds:
@@ -261,6 +261,9 @@ class Monitor:
 
     def _on_exec_exit(self, exec_id: str, code: int) -> None:
         self._server.broadcast({"event": "exec-exit", "exec_id": exec_id, "code": code})
+
+    def _on_log_loss(self, reason: str) -> None:
+        self._server.broadcast({"event": "log-loss", "reason": reason})
 
     def _on_oom(self, _: int) -> None:
         try:

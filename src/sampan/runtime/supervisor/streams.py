@@ -5,6 +5,8 @@ less than it is sent holds up to ``CLIENT_LIMIT`` bytes here; then nothing more 
 process until it has caught up, so the process waits as it would on any full pipe. A client that is
 gone is dropped. Without clients, output goes to the log alone.
 
+A log that takes no more makes the process wait too, as long as it says so (docs/logs.md).
+
 Input goes the other way with a small bound: a process that does not read stops its clients.
 
 What a client's half-close means follows dockerd. With ``stdin_once`` (and for each exec) it closes
@@ -27,7 +29,7 @@ if TYPE_CHECKING:
     import socket
     from collections.abc import Sequence
 
-    from sampan.runtime.supervisor.logfile import Log
+    from sampan.runtime.supervisor.logs.drivers import Logs
     from sampan.runtime.supervisor.loop import Loop
 
 __all__ = ["CLIENT_LIMIT", "INPUT_LIMIT", "STDERR", "STDOUT", "Stdio", "child_pipes", "null_stdio"]
@@ -90,7 +92,7 @@ class Stdio:
         "_terminal",
     )
 
-    def __init__(self, loop: Loop, log: Log | None, *, stdin_once: bool) -> None:
+    def __init__(self, loop: Loop, log: Logs | None, *, stdin_once: bool) -> None:
         self._loop = loop
         self._log = log
         self._stdin_once = stdin_once
@@ -153,7 +155,7 @@ class Stdio:
             wants_input=stdin and self._input >= 0 and not self._input_ends,
             detach=DetachKeys(detach_keys if self._terminal >= 0 else ()),
             on_input=self._on_client_input,
-            on_drained=self._on_client_drained,
+            on_drained=self.reconsider,
             on_gone=self._on_client_gone,
         )
         self._clients.append(client)
@@ -236,8 +238,7 @@ class Stdio:
         for client in list(self._clients):
             if stream in client.streams:
                 client.send(stream, data)
-                if client.pending_size > CLIENT_LIMIT:
-                    self._pause(True)
+        self.reconsider()
         return len(data)
 
     def _pause(self, paused: bool) -> None:
@@ -249,15 +250,18 @@ class Stdio:
                 else:
                     self._open_output(fd, self._outputs[fd])
 
-    def _on_client_drained(self) -> None:
-        if self._paused and all(c.pending_size <= CLIENT_LIMIT // 2 for c in self._clients):
-            self._pause(False)
+    def reconsider(self) -> None:
+        """Read on, or let the process wait: for its log, or for a client that takes too little."""
+        limit = CLIENT_LIMIT // 2 if self._paused else CLIENT_LIMIT
+        waits = self._log is not None and self._log.is_full
+        if not self._ended:
+            self._pause(waits or any(c.pending_size > limit for c in self._clients))
 
     def _on_client_gone(self, client: Client) -> None:
         self._clients.remove(client)
         if client in self._held:
             self._held.remove(client)
-        self._on_client_drained()
+        self.reconsider()
 
     def _on_client_input(self, client: Client) -> None:
         while client.wants_input:

@@ -12,7 +12,7 @@ import time
 from sampan.kernel import cgroups
 from sampan.oci.record import Record
 from sampan.runtime.supervisor import protocol
-from sampan.runtime.supervisor.logfile import timestamp
+from sampan.runtime.supervisor.logs.text import timestamp
 
 __all__ = ["hierarchy", "warm_up"]
 
