@@ -73,6 +73,7 @@ class Daemon:
     def __init__(self, root: Path, *options: str) -> None:
         self.root = root
         self.options = options
+        self.wrapper: tuple[str, ...] = ()
         self.data_root = root / "data"
         self.exec_root = root / "exec"
         self.socket = str(root / "s")
@@ -92,9 +93,11 @@ class Daemon:
     def start(self) -> Daemon:
         """Start, and wait until it says that it is ready."""
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as ready:
-            ready.bind("")
-            name = ready.getsockname()[1:].decode()
-            self.spawn(NOTIFY_SOCKET=f"@{name}")
+            # By a path: abstract names are another network namespace's own.
+            path = self.root / "ready"
+            path.unlink(missing_ok=True)
+            ready.bind(str(path))
+            self.spawn(NOTIFY_SOCKET=str(path))
             pidfd = os.pidfd_open(self.pid)
             try:
                 readable, _, _ = select.select([ready.fileno(), pidfd], [], [], READY_DEADLINE)
@@ -108,6 +111,7 @@ class Daemon:
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(
                 [
+                    *self.wrapper,
                     sys.executable,
                     "-m",
                     "sampan.daemon",

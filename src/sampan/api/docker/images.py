@@ -2,24 +2,26 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
 
 from sampan.api.docker.context import Context, empty, reply
 from sampan.api.http.messages import Response
-from sampan.errors import InvalidArgument, NotSupported
+from sampan.errors import Corrupt, InvalidArgument, NotSupported
 from sampan.image.types import to_seconds
 from sampan.oci import reference as references
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator
+    from collections.abc import AsyncIterator, Awaitable, Iterator
 
     from sampan.api.http.connection import Answer
     from sampan.engine.core import Engine
     from sampan.image.types import Image
 
 __all__ = ["ROUTES"]
+
+T = TypeVar("T")
 
 _line = msgspec.json.Encoder().encode
 
@@ -166,10 +168,18 @@ def _body(context: Context) -> AsyncIterator[bytes]:
     return aiter(context.request.body)
 
 
+async def _uploaded(work: Awaitable[T]) -> T:
+    """Bytes that are not what their format says are wrong as the client's, and not as ours."""
+    try:
+        return await work
+    except Corrupt as problem:
+        raise InvalidArgument(problem.message) from problem
+
+
 async def load(context: Context) -> Answer:
     if context.text("platform"):
         raise NotSupported("platform is not supported: every image of the archive is loaded")
-    loaded = await context.engine.images.load(_body(context))
+    loaded = await _uploaded(context.engine.images.load(_body(context)))
     lines = []
     for image in loaded:
         names = [f"Loaded image: {name}\n" for name in image.references]
@@ -210,12 +220,14 @@ async def _import(context: Context, source: str) -> Answer:
         )
     repository, tag_ = context.text("repo"), context.text("tag")
     reference = (f"{repository}:{tag_}" if tag_ else repository) or None
-    image_id = await context.engine.images.import_archive(
-        _body(context),
-        reference=reference,
-        changes=context.request.query.all("changes"),
-        message=context.text("message"),
-        platform=context.text("platform") or None,
+    image_id = await _uploaded(
+        context.engine.images.import_archive(
+            _body(context),
+            reference=reference,
+            changes=context.request.query.all("changes"),
+            message=context.text("message"),
+            platform=context.text("platform") or None,
+        )
     )
     return _stream([{"status": image_id}])
 

@@ -6,7 +6,7 @@ import asyncio
 import shutil
 from typing import Any
 
-from sampan.errors import InvalidArgument, NotSupported, SampanError
+from sampan.errors import InvalidArgument, NotSupported
 
 __all__ = ["top"]
 
@@ -14,11 +14,13 @@ __all__ = ["top"]
 async def top(pids: list[int], arguments: str) -> dict[str, Any]:
     """Titles, and a row for each of ``pids``, as ps prints them with these arguments.
 
-    Raises NotSupported where there is no ps, SampanError with its own words when it refuses.
+    Raises NotSupported where there is no ps, InvalidArgument with its own words when it refuses.
     """
     program = shutil.which("ps")
     if program is None:
         raise NotSupported("top needs the program ps on this machine: install procps")
+    if "\0" in arguments:
+        raise InvalidArgument("ps_args: contains a NUL character")
     process = await asyncio.create_subprocess_exec(
         program,
         *arguments.split(),
@@ -28,7 +30,7 @@ async def top(pids: list[int], arguments: str) -> dict[str, Any]:
     )
     out, err = await process.communicate()
     if process.returncode:
-        raise SampanError(f"ps {arguments}: {err.decode(errors='replace').strip()}")
+        raise InvalidArgument(f"ps {arguments}: {err.decode(errors='replace').strip()}")
     lines = out.decode(errors="replace").splitlines()
     titles = lines[0].split()
     if "PID" not in titles:
