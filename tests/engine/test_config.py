@@ -65,7 +65,6 @@ def test_fields_with_one_meaning_refuse_others(place: str) -> None:
         ({"HostConfig": []}, "HostConfig: expected an object"),
         ({"HostConfig": {"Mystery": 1}}, "HostConfig.Mystery is not a field"),
         ({"Mystery": "x"}, "Mystery is not a field"),
-        ({"Healthcheck": {"Test": ["CMD", "x"]}}, "Healthcheck is not supported yet"),
         ({"NetworkingConfig": {"EndpointsConfig": {"net": {}}}}, "network net"),
         (
             {"NetworkingConfig": {"EndpointsConfig": {"default": {"Aliases": ["a"]}}}},

@@ -251,7 +251,6 @@ REFUSED = {
     "ArgsEscaped": "it is for Windows containers",
     "MacAddress": "containers have no network of their own in this version",
     "OnBuild": "it belongs to an image, not to a container",
-    "Shell": "it belongs to an image, not to a container",
     "HostConfig.PortBindings": "containers have no network of their own in this version",
     "HostConfig.PublishAllPorts": "containers have no network of their own in this version",
     "HostConfig.Links": "containers have no network of their own in this version",
@@ -339,9 +338,6 @@ def _refuse(config: ContainerConfig, host: HostConfig) -> None:
         if value not in values:
             allowed = " or ".join(f'"{item}"' for item in values if item)
             raise NotSupported(f'{place} "{value}" is not supported: use {allowed}')
-    health = config.healthcheck
-    if health is not None and health.test not in ([], ["NONE"]):
-        raise NotSupported("Healthcheck is not supported yet: use --no-healthcheck")
 
 
 def _at(shown: dict[str, Any], place: str) -> Any:

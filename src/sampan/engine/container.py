@@ -19,7 +19,9 @@ from sampan.errors import Conflict
 
 __all__ = [
     "TRANSITIONS",
+    "Check",
     "ContainerRecord",
+    "Health",
     "State",
     "UserMount",
     "advance",
@@ -67,6 +69,23 @@ def rfc3339(nanoseconds: int) -> str:
     return f"{text}.{digits}Z" if digits else f"{text}Z"
 
 
+class Check(msgspec.Struct, frozen=True, kw_only=True):
+    """One health check; times in nanoseconds since the epoch, ``exit_code`` -1 for none."""
+
+    start: int
+    end: int
+    exit_code: int
+    output: str
+
+
+class Health(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """``starting``, ``healthy`` or ``unhealthy``; failures in a row; the last results."""
+
+    status: str = "starting"
+    streak: int = 0
+    log: tuple[Check, ...] = ()
+
+
 class State(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Times in nanoseconds since the epoch, 0 for never; ``pid`` 0 when nothing runs.
 
@@ -87,6 +106,7 @@ class State(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     restarts: int = 0
     delay: int = 0
     restart_at: int = 0
+    health: Health | None = None
 
     @property
     def running(self) -> bool:

@@ -200,7 +200,12 @@ class Control:
 
     def _change(self, live: Live, event: str) -> None:
         if live.record.state.running:
-            live.record = advance(live.record, event)
+            checks = self._engine.checks
+            # Not told by an event: a frozen container cannot be asked.
+            health = checks.cease(live) if event == "pause" else live.record.state.health
+            live.record = advance(live.record, event, health=health)
+            if event == "resume":
+                checks.begin(live)
             self._engine.store.put_state(live.record)
             self._engine.publish(live.record, {"resume": "unpause"}.get(event, event))
 

@@ -17,6 +17,7 @@ from sampan.engine.control import Control
 from sampan.engine.creation import Creation
 from sampan.engine.events import Events
 from sampan.engine.execs import Execs
+from sampan.engine.health import Checks
 from sampan.engine.identity import identity
 from sampan.engine.images import Images
 from sampan.engine.lifecycle import Lifecycle
@@ -73,6 +74,7 @@ class Engine:
         self.containers = Lifecycle(self)
         self.control = Control(self)
         self.restarts = Restarts(self)
+        self.checks = Checks(self)
         self.creation = Creation(self)
         self.volumes = Volumes(self)
         self.execs = Execs(self)

@@ -16,6 +16,7 @@ from sampan.engine import log_drivers, merge, names, restarts, spec
 from sampan.engine.container import ContainerRecord, now
 from sampan.engine.control import read_signal
 from sampan.engine.files import write_files
+from sampan.engine.health import check_health
 from sampan.engine.live import Live
 from sampan.engine.mounts import Reader
 from sampan.errors import InvalidArgument, NotSupported
@@ -120,6 +121,7 @@ class Creation:
         host = record.host_config
         spec.check_modes(host)
         restarts.check_policy(host.restart_policy, auto_remove=host.auto_remove)
+        check_health(record.config.healthcheck)
         if host.shm_size < 0:
             raise InvalidArgument(f"HostConfig.ShmSize {host.shm_size} is less than 0")
         self._engine.hierarchy.group(self._engine.cgroup_of(record))
@@ -142,9 +144,6 @@ class Creation:
         warnings = []
         if record.host_config.network_mode in ("", "default", "bridge"):
             warnings.append(NO_NETWORK.format(name=record.name))
-        health = image.config.healthcheck
-        if health is not None and health.test and record.config.healthcheck is None:
-            warnings.append("the image's health check is not run: this version has none")
         own, wanted = platforms.machine().architecture, image.document.architecture
         if wanted != own:
             warnings.append(

@@ -67,9 +67,10 @@ class Execs:
         limit = now() - _KEPT
         for request in list(live.execs.values()):
             if request.exit_code is not None and request.ended_at < limit:
-                self._forget(live, request)
+                self.forget(live, request)
 
-    def _forget(self, live: Live, request: Exec) -> None:
+    def forget(self, live: Live, request: Exec) -> None:
+        """Nobody will ask for it any more."""
         live.execs.pop(request.id, None)
         self._by_id.pop(request.id, None)
 
@@ -175,6 +176,8 @@ class Execs:
         request.running = False
         request.exit_code = code
         request.ended_at = now()
+        if request.over is not None and not request.over.done():
+            request.over.set_result(code)
 
     def all_ended(self, live: Live) -> None:
         """The container is over: what still ran was killed with it."""
@@ -185,7 +188,7 @@ class Execs:
     def drop(self, live: Live) -> None:
         """The container is removed."""
         for request in list(live.execs.values()):
-            self._forget(live, request)
+            self.forget(live, request)
 
     def adopt(self, live: Live, status: dict[str, dict[str, Any]]) -> None:
         """Execs a monitor knows of and an earlier daemon made."""

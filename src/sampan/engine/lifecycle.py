@@ -236,9 +236,11 @@ class Lifecycle:
             error="",
             oom_killed=False,
             restart_at=0,
+            health=self._engine.checks.fresh(live),
         )
         self._save(live.record)
         self._engine.publish(live.record, "start")
+        self._engine.checks.begin(live)
         live.settle_starts()
         self._resolve(live, None)
 
@@ -275,6 +277,7 @@ class Lifecycle:
             "oom_killed": bool(event.get("oom")),
             "finished_at": int(event["at"] * 1e9),
             "error": error,
+            "health": self._engine.checks.cease(live),
         }
         again = None if live.removing else self._engine.restarts.recur(live.record, **changes)
         live.record = again or advance(live.record, "exit", **changes)

@@ -70,6 +70,8 @@ class Exec(msgspec.Struct, kw_only=True):
     pid: int = 0
     exit_code: int | None = None
     ended_at: int = 0
+    over: asyncio.Future[int] | None = None
+    """Where somebody here waits for its exit code."""
 
 
 class Live:
@@ -77,11 +79,13 @@ class Live:
 
     __slots__ = (
         "begun",
+        "checking",
         "ends",
         "execs",
         "kept",
         "lock",
         "monitor",
+        "next_check",
         "parked",
         "record",
         "recurring",
@@ -104,6 +108,9 @@ class Live:
         self.starts: list[asyncio.Future[None]] = []
         # The restart policy's next start, as long as it waits for its moment.
         self.recurring: asyncio.Task[None] | None = None
+        # The next health check, and what tells the one under way from its predecessors.
+        self.next_check: asyncio.TimerHandle | None = None
+        self.checking: object = None
         # Its end is part of a restart somebody asked for: --rm waits for another.
         self.kept = False
         self.removing = False

@@ -10,10 +10,12 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from sampan.engine.config import Healthcheck
 from sampan.errors import InvalidArgument
 
 if TYPE_CHECKING:
     from sampan.engine.config import ContainerConfig
+    from sampan.oci.image import Healthcheck as ImageHealth
     from sampan.oci.image import ImageConfig
 
 __all__ = ["command", "merge"]
@@ -25,6 +27,21 @@ def _environment(own: list[str], image: tuple[str, ...]) -> list[str]:
             raise InvalidArgument(f"invalid environment variable: {item}")
     names = {item.partition("=")[0] for item in own}
     return [*own, *(item for item in image if item.partition("=")[0] not in names)]
+
+
+def _health(own: Healthcheck | None, image: ImageHealth | None) -> Healthcheck | None:
+    """A check of the container's own takes what it does not say from the image's."""
+    if image is None:
+        return own
+    own = own or Healthcheck()
+    return Healthcheck(
+        test=own.test or list(image.test),
+        interval=own.interval or image.interval or 0,
+        timeout=own.timeout or image.timeout or 0,
+        start_period=own.start_period or image.start_period or 0,
+        start_interval=own.start_interval or image.start_interval or 0,
+        retries=own.retries or image.retries or 0,
+    )
 
 
 def merge(config: ContainerConfig, image: ImageConfig) -> ContainerConfig:
@@ -49,6 +66,7 @@ def merge(config: ContainerConfig, image: ImageConfig) -> ContainerConfig:
         working_dir=config.working_dir or image.working_dir,
         volumes={**{place: {} for place in image.volumes}, **(config.volumes or {})} or None,
         stop_signal=config.stop_signal or image.stop_signal or "",
+        healthcheck=_health(config.healthcheck, image.healthcheck),
         stop_timeout=config.stop_timeout if config.stop_timeout is not None else image.stop_timeout,
     )
 

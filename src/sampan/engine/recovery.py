@@ -130,6 +130,7 @@ async def _adopt(engine: Engine, live: Live, status: dict[str, Any]) -> None:
     )
     engine.store.put_state(live.record)
     engine.execs.adopt(live, status.get("execs") or {})
+    engine.checks.take_up(live)
     log.info("a running container was taken up", container=live.id, name=live.record.name)
 
 

@@ -10,7 +10,7 @@ import msgspec
 from sampan.engine.container import rfc3339
 
 if TYPE_CHECKING:
-    from sampan.engine.container import ContainerRecord, State, UserMount
+    from sampan.engine.container import ContainerRecord, Health, State, UserMount
     from sampan.engine.core import Engine
     from sampan.engine.live import Exec, Live
 
@@ -45,7 +45,12 @@ def status_text(state: State, now: float) -> str:
         return f"Restarting ({state.exit_code}) {duration(now - state.finished_at / 1e9)} ago"
     if state.running:
         text = f"Up {duration(now - state.started_at / 1e9)}"
-        return text + " (Paused)" if state.status == "paused" else text
+        if state.status == "paused":
+            return f"{text} (Paused)"
+        if state.health is not None:
+            starting = "health: " if state.health.status == "starting" else ""
+            return f"{text} ({starting}{state.health.status})"
+        return text
     if state.status == "exited":
         return f"Exited ({state.exit_code}) {duration(now - state.finished_at / 1e9)} ago"
     return "Created"
@@ -99,6 +104,22 @@ def _networks(record: ContainerRecord) -> dict[str, Any]:
     return {} if name.startswith("container:") else {name: _endpoint()}
 
 
+def _health(health: Health) -> dict[str, Any]:
+    return {
+        "Status": health.status,
+        "FailingStreak": health.streak,
+        "Log": [
+            {
+                "Start": rfc3339(check.start),
+                "End": rfc3339(check.end),
+                "ExitCode": check.exit_code,
+                "Output": check.output,
+            }
+            for check in health.log
+        ],
+    }
+
+
 def _state(live: Live) -> dict[str, Any]:
     state = live.record.state
     return {
@@ -113,6 +134,7 @@ def _state(live: Live) -> dict[str, Any]:
         "Error": state.error,
         "StartedAt": rfc3339(state.started_at),
         "FinishedAt": rfc3339(state.finished_at),
+        **({"Health": _health(state.health)} if state.health is not None else {}),
     }
 
 

@@ -144,6 +144,16 @@ class Execs:
         if pid in self._early:
             self.reaped(pid, self._early.pop(pid))
 
+    def kill(self, exec_id: str, number: int) -> None:
+        """Signal a process and, as it leads a session, those of its group that it started."""
+        entry = self._entries.get(exec_id)
+        if entry is None:
+            raise NotFound(f"exec {exec_id}: not found in this container")
+        if entry.code is not None:
+            raise Conflict(f"exec {exec_id}: has ended")
+        # Its number is its own as long as it is not reaped, and that is done here.
+        os.killpg(entry.pid, number)
+
     def resize(self, exec_id: str, rows: int, columns: int) -> None:
         """Set the size of a process's terminal."""
         entry = self._entries.get(exec_id)

@@ -118,8 +118,11 @@ class Plain(Message):
 
 
 class Kill(Message):
+    """To init, to every process (``all``), or to one of the further ones and its session."""
+
     signal: int
     all: bool = False
+    exec_id: str | None = None
 
 
 class Resize(Message):

@@ -335,6 +335,9 @@ class Monitor:
         self._require()
         if not 1 <= request.signal < signal.NSIG:
             raise InvalidArgument(f"kill: no signal {request.signal}")
+        if request.exec_id is not None:
+            self._execs.kill(request.exec_id, request.signal)
+            return {}
         if request.all and self._group is not None:
             for pid in self._group.processes():
                 try:
