@@ -88,7 +88,8 @@ def picture(daemon: Daemon) -> dict[str, object]:
 
 @pytest.fixture(autouse=True)
 def nothing_left(daemon: Daemon) -> Iterator[None]:
-    daemon.wait(daemon.run("true", name="warmed", HostConfig={"AutoRemove": True}))
+    warmed = daemon.run("true", name="warmed", HostConfig={"AutoRemove": True})
+    daemon.wait_for(lambda: daemon.get(f"/containers/{warmed}/json").status == 404)
     daemon.wait_for(lambda: not names(daemon.data_root / "containers"))
     daemon.wait_for(lambda: len(monitors(daemon)) <= 1)
     before = picture(daemon)
