@@ -14,6 +14,7 @@ __all__ = [
     "age",
     "command_line",
     "local_time",
+    "moment",
     "print_rows",
     "quoted",
     "short_id",
@@ -44,6 +45,14 @@ def timestamp(text: str) -> float:
 def local_time(seconds: float) -> str:
     """A moment as Go prints it: ``2026-01-02 15:04:05 +0100 CET``."""
     return time.strftime("%Y-%m-%d %H:%M:%S %z %Z", time.localtime(seconds))
+
+
+def moment(text: str) -> str:
+    """An RFC 3339 time as Go prints it, in its own zone, fractions of a second included."""
+    head, dot, fraction = text.removesuffix("Z").partition(".")
+    digits = fraction.rstrip("0")
+    when = f"{head[:10]} {head[11:19]}"
+    return f"{when}{dot if digits else ''}{digits} +0000 UTC"
 
 
 def age(seconds: float) -> str:

@@ -51,7 +51,28 @@ class _PointerMap(Map):
     empty: Any = None
 
 
+# Fields of Docker's types whose JSON has another name.
+_ALIASES = {
+    "APIVersion": "ApiVersion",
+    "CPUCfsPeriod": "CpuCfsPeriod",
+    "CPUCfsQuota": "CpuCfsQuota",
+    "CPUPeriod": "CpuPeriod",
+    "CPUQuota": "CpuQuota",
+    "CPURealtimePeriod": "CpuRealtimePeriod",
+    "CPURealtimeRuntime": "CpuRealtimeRuntime",
+    "CPUShares": "CpuShares",
+    "DNS": "Dns",
+    "DNSOptions": "DnsOptions",
+    "DNSSearch": "DnsSearch",
+    "HTTPProxy": "HttpProxy",
+    "HTTPSProxy": "HttpsProxy",
+    "ID": "Id",
+    "NanoCPUs": "NanoCpus",
+}
+
+
 class _Answer(Struct):
+    aliases = _ALIASES
     optional = {
         **dict.fromkeys(_TEXTS, ""),
         **dict.fromkeys(_POINTERS),

@@ -172,6 +172,16 @@ def _name(operand: Operand) -> str:
     return "." + ".".join(operand[-1]) if operand[0] in ("field", "chain") else "the operand"
 
 
+def _member(value: dict[str, Any], name: str, shown: str) -> Any:
+    if isinstance(value, Struct) and name not in value:
+        name = value.aliases.get(name, name)
+        if name not in value and name in value.optional:
+            return value.optional[name]
+    if name not in value:
+        raise InvalidArgument(f"template: at <{shown}>: can't evaluate field {name}")
+    return value[name]
+
+
 def _pairs(value: Any) -> list[tuple[Any, Any]]:
     if value is None or isinstance(value, Nothing):
         return []
@@ -191,12 +201,7 @@ def _fields(value: Any, names: tuple[str, ...], shown: str) -> Any:
         if isinstance(value, Map):
             value = value.get(name, NOTHING)
         elif isinstance(value, dict):
-            if name not in value and isinstance(value, Struct) and name in value.optional:
-                value = value.optional[name]
-                continue
-            if name not in value:
-                raise InvalidArgument(f"template: at <{shown}>: can't evaluate field {name}")
-            value = value[name]
+            value = _member(value, name, shown)
         elif isinstance(value, Nothing):
             raise InvalidArgument(f"template: at <{shown}>: nil data; no entry for {name}")
         elif value is None:

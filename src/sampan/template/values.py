@@ -22,9 +22,11 @@ class Map(dict[str, Any]):
 class Struct(dict[str, Any]):
     """A Go struct from JSON that leaves empty fields out.
 
-    ``optional`` is what those are then; ``fields`` the order in which it prints.
+    ``optional`` is what those are then; ``aliases`` its fields whose name in JSON is another;
+    ``fields`` the order in which it prints.
     """
 
+    aliases: dict[str, str] = {}
     fields: tuple[str, ...] = ()
     optional: dict[str, Any] = {}
 

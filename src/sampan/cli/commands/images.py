@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 __all__ = ["history", "images", "remove", "split_reference", "tag"]
 
 _NONE = "<none>"
+_YEAR_2000 = 946684800
 _COLUMNS = [
     ("REPOSITORY", "Repository"),
     ("TAG", "Tag"),
@@ -75,7 +76,7 @@ def images(client: Client, argv: list[str]) -> int:
     }
     found = client.call("GET", "/images/json", query)
     wanted = digests or re.search(r"\{\{-?\s*\.Digest\s*-?\}\}", layout) is not None
-    rows = [row for image in found for row in _rows(image, flags.flag("no-trunc"), wanted)]
+    rows = [row for image in found for row in _rows(image, flags.flag("no-trunc"), wanted, digests)]
     columns = list(_COLUMNS)
     if digests:
         columns.insert(2, ("DIGEST", "Digest"))
@@ -86,7 +87,7 @@ def images(client: Client, argv: list[str]) -> int:
     return 0
 
 
-def _rows(image: dict[str, Any], full: bool, digests: bool) -> list[dict[str, Any]]:
+def _rows(image: dict[str, Any], full: bool, wanted: bool, digests: bool) -> list[dict[str, Any]]:
     created, total = image["Created"], image["Size"]
     shared, users = image.get("SharedSize", -1), image.get("Containers", -1)
     common = {
@@ -96,18 +97,17 @@ def _rows(image: dict[str, Any], full: bool, digests: bool) -> list[dict[str, An
         "Size": size(total),
         "VirtualSize": size(total, 4),
         "SharedSize": "N/A" if shared == -1 else size(shared),
-        "UniqueSize": "N/A" if shared == -1 else size(total - shared),
+        "UniqueSize": "N/A" if shared == -1 else size(total - shared, 4),
         "Containers": "N/A" if users == -1 else str(users),
     }
     return [
-        {"Repository": repository or _NONE, "Tag": name or _NONE, "Digest": digest or _NONE}
-        | common
-        for repository, name, digest in _names(image, digests)
+        {"Repository": repository or _NONE, "Tag": name or _NONE, "Digest": digest} | common
+        for repository, name, digest in _names(image, wanted, digests)
     ]
 
 
-def _names(image: dict[str, Any], wanted: bool) -> list[tuple[str, str, str]]:
-    """Repository, tag and digest of each row; digests that have a tag only where wanted."""
+def _names(image: dict[str, Any], wanted: bool, digests_too: bool) -> list[tuple[str, str, str]]:
+    """Repository, tag and digest of each row; digests without a tag with ``digests_too``."""
     tags: dict[str, list[str]] = {}
     for reference in image.get("RepoTags") or []:
         repository, name = split_reference(reference)
@@ -122,11 +122,12 @@ def _names(image: dict[str, Any], wanted: bool) -> list[tuple[str, str, str]]:
         (repository, name, digest)
         for repository, names in tags.items()
         for name in names
-        for digest in (digests.get(repository) if wanted else None) or [""]
+        for digest in (digests.get(repository) if wanted else None) or [_NONE]
     ]
     for repository in digests.keys() - tags.keys():
-        rows += [(repository, "", digest) for digest in (digests[repository] if wanted else [""])]
-    return rows or [("", "", "")]
+        shown = digests[repository] if digests_too else [""]
+        rows += [(repository, "", digest) for digest in shown]
+    return rows or [("", "", _NONE)]
 
 
 def split_reference(reference: str) -> tuple[str, str]:
@@ -170,6 +171,11 @@ def history(client: Client, argv: list[str]) -> int:
     return 0
 
 
+def _since(moment: int) -> str:
+    """How long ago; reproducible builds say 1970, which is no date."""
+    return age(time.time() - moment) + " ago" if moment > _YEAR_2000 else "N/A"
+
+
 def _layer(entry: dict[str, Any], human: bool, full: bool) -> dict[str, Any]:
     by = str(entry.get("CreatedBy") or "").replace("\t", " ")
     identity, moment = str(entry["Id"]), entry["Created"]
@@ -179,7 +185,7 @@ def _layer(entry: dict[str, Any], human: bool, full: bool) -> dict[str, Any]:
     iso = time.strftime("%Y-%m-%dT%H:%M:%S", local) + zone
     return {
         "ID": identity if full else short_id(identity),
-        "CreatedSince": age(time.time() - moment) + " ago" if human else iso,
+        "CreatedSince": _since(moment) if human else iso,
         "CreatedAt": iso,
         "CreatedBy": by if full else shorten(by, 45),
         "Size": size(entry["Size"]) if human else str(entry["Size"]),

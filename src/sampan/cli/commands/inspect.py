@@ -120,6 +120,7 @@ def print_objects(
     """
     shower = _template(layout) if layout and layout != "json" else None
     found: list[Any] = []
+    shown: list[str] = []
     errors: list[Exception] = []
     status = 0
     for name in names:
@@ -136,10 +137,11 @@ def print_objects(
             found.append(details)
         else:
             try:
-                print(shower(details))
+                shown.append(shower(details))
             except InvalidArgument as error:
-                print()
                 errors.append(error)
+    if shower is not None:
+        print("\n".join(shown))
     for problem in errors:
         print(f"sampan: {problem}", file=sys.stderr)
     if shower is None:

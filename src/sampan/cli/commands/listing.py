@@ -135,30 +135,36 @@ def _label(labels: dict[str, str]) -> Callable[[str], str]:
 
 
 def ports(found: list[dict[str, Any]]) -> str:
-    """Published ports, runs of them together: ``0.0.0.0:80-81->80-81/tcp, 53/udp``."""
-    runs: list[tuple[str, str, int, int, int]] = []  # address, protocol, private, public, length
+    """Ports as Docker's client groups them: ``53/udp, 0.0.0.0:80-81->80-81/tcp, :9->8/tcp``.
+
+    Those reached by another number stand behind the others, each by itself.
+    """
     order = sorted(
         found,
         key=lambda p: (p["PrivatePort"], p.get("IP") or "", p.get("PublicPort") or 0, p["Type"]),
     )
+    runs: dict[tuple[str, str], tuple[int, int]] = {}
+    ended: list[str] = []
+    others: list[str] = []
     for port in order:
-        address, protocol = port.get("IP") or "", port["Type"]
+        address, kind = port.get("IP") or "", port["Type"]
         private, public = port["PrivatePort"], port.get("PublicPort") or 0
-        for number, run in enumerate(runs):
-            follows = run[2] + run[4] == private and (run[3] + run[4] if run[3] else 0) == public
-            if run[:2] == (address, protocol) and follows:
-                runs[number] = (*run[:4], run[4] + 1)
-                break
-        else:
-            runs.append((address, protocol, private, public, 1))
-    shown = []
-    for address, protocol, private, public, length in sorted(runs, key=lambda r: (not r[3], 0)):
-        inner = _span(private, length)
-        host = f"[{address}]" if ":" in address else address
-        outer = f"{host}:{_span(public, length)}->" if public else ""
-        shown.append(f"{outer}{inner}/{protocol}")
-    return ", ".join(shown)
+        if address and public != private:
+            others.append(f"{_host(address)}:{public}->{private}/{kind}")
+            continue
+        first, last = runs.get((address, kind), (private, private))
+        if private > last + 1:
+            ended.append(_run(address, kind, first, last))
+            first = private
+        runs[address, kind] = (first, private)
+    kept = [_run(*key, *run) for key, run in runs.items()]
+    return ", ".join([*ended, *kept, *others])
 
 
-def _span(first: int, length: int) -> str:
-    return str(first) if length == 1 else f"{first}-{first + length - 1}"
+def _host(address: str) -> str:
+    return f"[{address}]" if ":" in address else address
+
+
+def _run(address: str, kind: str, first: int, last: int) -> str:
+    span = str(first) if first == last else f"{first}-{last}"
+    return f"{_host(address)}:{span}->{span}/{kind}" if address else f"{span}/{kind}"

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from sampan.cli import autostart
 from sampan.cli.commands.common import FORMAT, TEMPLATE, filters, read
 from sampan.cli.flags import Flag
-from sampan.cli.output import local_time, print_rows, short_id, timestamp
+from sampan.cli.output import moment, print_rows, short_id
 
 if TYPE_CHECKING:
     from sampan.cli.client import Client
@@ -66,7 +66,7 @@ def listing(client: Client, argv: list[str]) -> int:
                 "Internal": str(bool(network.get("Internal"))).lower(),
                 "Labels": ",".join(f"{key}={value}" for key, value in sorted(labels.items())),
                 "Label": lambda name, labels=labels: labels.get(name, ""),
-                "CreatedAt": local_time(timestamp(network.get("Created") or "")),
+                "CreatedAt": moment(network.get("Created") or ""),
             }
         )
     layout = flags.text("format") or client.settings.preference("networksFormat")
