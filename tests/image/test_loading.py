@@ -205,6 +205,7 @@ LAYER_PLACE = f"blobs/sha256/{sha256(BASE)}"
         (tar({"file": b"x"}), InvalidArgument, "neither manifest.json"),
         (tar({"repositories": b"{}"}), NotSupported, r"before 1\.10"),
         (changed({"manifest.json": b"{"}), Corrupt, "manifest.json"),
+        (changed({"manifest.json": b'[{"Config": "\xff"}]'}), Corrupt, "manifest.json"),
         (changed({"manifest.json": b"[]"}), InvalidArgument, "no image"),
         (changed({"manifest.json": b'[{"Config": 7}]'}), Corrupt, "manifest.json.*Config"),
         (tar(dict(manifest(Layers=["l/layer.tar"] * 2))), Corrupt, "2 layers.*1 diff ID"),

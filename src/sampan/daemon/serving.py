@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from sampan.daemon import sockets
 from sampan.daemon.options import Address, unprotected
+from sampan.daemon.sockets import BACKLOG
 from sampan.engine.log import log
 from sampan.errors import InvalidArgument
 
@@ -74,9 +75,9 @@ class Doors:
 
     async def _listen(self, sock: socket.socket, factory: Callable[[], asyncio.Protocol]) -> None:
         if sock.family == socket.AF_UNIX:
-            listener = await self._loop.create_unix_server(factory, sock=sock)
+            listener = await self._loop.create_unix_server(factory, sock=sock, backlog=BACKLOG)
         else:
-            listener = await self._loop.create_server(factory, sock=sock)
+            listener = await self._loop.create_server(factory, sock=sock, backlog=BACKLOG)
         self._servers.append(listener)
 
     async def also(self, address: Address, factory: Callable[[], asyncio.Protocol]) -> None:

@@ -17,9 +17,9 @@ from sampan.errors import Conflict, InvalidArgument, KernelError
 if TYPE_CHECKING:
     from sampan.daemon.options import Address
 
-__all__ = ["bind", "remove_pidfile", "write_pidfile"]
+__all__ = ["BACKLOG", "bind", "remove_pidfile", "write_pidfile"]
 
-_BACKLOG = 1024
+BACKLOG = 1024
 _MODE = 0o660
 
 
@@ -54,7 +54,7 @@ def bind(address: Address, group: str) -> socket.socket:
         except OSError as error:
             sock.close()
             raise KernelError("bind", error.errno or 0, str(address)) from error
-        sock.listen(_BACKLOG)
+        sock.listen(BACKLOG)
         return sock
     path = address.path
     if os.path.lexists(path) and not os.path.isdir(path) and _answers(path):
@@ -72,7 +72,7 @@ def bind(address: Address, group: str) -> socket.socket:
         if group:
             os.chown(temporary, 0, _group_id(group), dir_fd=place)
         os.chmod(temporary, _MODE, dir_fd=place)
-        sock.listen(_BACKLOG)
+        sock.listen(BACKLOG)
         os.rename(temporary, name, src_dir_fd=place, dst_dir_fd=place)
     except OSError as error:
         sock.close()

@@ -180,12 +180,12 @@ def _read_file(fd: int, path: str) -> Iterator[list[Event]]:
 def _read_lines(data: bytes, path: str) -> list[Event]:
     try:
         return _decode.decode_lines(data)
-    except msgspec.DecodeError:
+    except (msgspec.DecodeError, UnicodeDecodeError):
         pass
     found = []
     for line in data.splitlines():
         try:
             found.append(_decode.decode(line))
-        except msgspec.DecodeError as error:
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
             log.warn("an event cannot be read", file=path, error=str(error))
     return found

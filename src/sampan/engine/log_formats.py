@@ -98,7 +98,7 @@ class JsonLines:
         whole = data[:cut]
         try:
             entries: list[Entry] = list(_decoder.decode_lines(whole))
-        except msgspec.DecodeError:
+        except (msgspec.DecodeError, UnicodeDecodeError):
             entries = _readable(whole)
         return entries, data[cut:]
 
@@ -109,7 +109,7 @@ def _readable(lines: bytes) -> list[Entry]:
     for line in lines.splitlines():
         try:
             entries.append(_decoder.decode(line))
-        except msgspec.DecodeError as error:
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
             log.warn("a line of a container's log cannot be read", error=error)
     return entries
 

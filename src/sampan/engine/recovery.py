@@ -149,7 +149,7 @@ def _read_exit(directory: str) -> dict[str, Any] | None:
             event = msgspec.json.decode(file.read())
     except (FileNotFoundError, NotADirectoryError):
         return None
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
         log.error("an exit record cannot be read", directory=directory, error=str(error))
         return None
     return event if isinstance(event, dict) else None

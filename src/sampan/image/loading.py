@@ -87,7 +87,7 @@ def parse_document(data: bytes, name: str) -> oci.Image:
 def _json(data: bytes, name: str) -> Any:
     try:
         return msgspec.json.decode(data)
-    except (msgspec.DecodeError, RecursionError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise Corrupt(f"{name}: not a JSON document: {error}") from error
 
 
@@ -101,7 +101,7 @@ def _record(kind: type[R], data: bytes, name: str) -> R:
 def _docker_images(bundle: Bundle) -> Iterator[Found]:
     try:
         entries = msgspec.json.decode(bundle.document("manifest.json"), type=list[_Entry])
-    except (msgspec.DecodeError, RecursionError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise Corrupt(f"archive: manifest.json: {error}") from error
     for entry in entries:
         config = bundle.document(entry.config)

@@ -119,7 +119,7 @@ class Context:
             raise InvalidArgument(f"the request's body has more than {_VALUES} values")
         try:
             return msgspec.json.decode(data)
-        except (msgspec.DecodeError, RecursionError) as problem:
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as problem:
             raise InvalidArgument(f"invalid JSON: {problem}") from problem
 
 

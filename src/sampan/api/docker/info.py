@@ -131,11 +131,25 @@ def _registries(settings: Settings) -> dict[str, Any]:
     }
 
 
-def _security(settings: Settings) -> list[str]:
+def _security(settings: Settings, names_only: bool) -> list[str]:
+    if names_only:
+        return ["seccomp"]
     options = [f"name=seccomp,profile={settings.seccomp_profile}"]
     if settings.defaults.no_new_privileges:
         options.append("name=no-new-privileges")
     return [*options, "name=cgroupns"]
+
+
+def _of_old(version: tuple[int, int]) -> dict[str, Any]:
+    """Fields that the API had once, and clients of its time look for."""
+    fields: dict[str, Any] = {}
+    if version < (1, 50):
+        fields |= {"BridgeNfIptables": False, "BridgeNfIp6tables": False}
+    if version < (1, 42):
+        fields["KernelMemory"] = False
+    if version < (1, 25):
+        fields["ExecutionDriver"] = "<not supported>"
+    return fields
 
 
 async def info(context: Context) -> Answer:
@@ -208,8 +222,9 @@ async def info(context: Context) -> Answer:
             "ContainerdCommit": {"ID": ""},
             "RuncCommit": {"ID": ""},
             "InitCommit": {"ID": ""},
-            "SecurityOptions": _security(settings),
+            "SecurityOptions": _security(settings, context.version < (1, 25)),
             "CDISpecDirs": [],
+            **_of_old(context.version),
             "Warnings": _warnings(engine, limits, forwarding) or None,
         }
     )

@@ -50,6 +50,7 @@ class Connection(asyncio.Protocol):
         "_request",
         "_scanned",
         "_server",
+        "_stalled",
         "_state",
         "_stream",
         "_timer",
@@ -65,6 +66,7 @@ class Connection(asyncio.Protocol):
         self._ahead = b""
         self._scanned = 0
         self._ended = False
+        self._stalled = False
         self._request: Request | None = None
         self._framing: Framing | None = None
         self._body: Body | None = None
@@ -121,6 +123,9 @@ class Connection(asyncio.Protocol):
         writable, self._writable = self._writable, None
         if writable is not None and not writable.done():
             writable.set_result(None)
+        if self._stalled:
+            self._stalled = False
+            self._loop.call_soon(self._next)
 
     def data_received(self, data: bytes) -> None:
         if self._state == _CLOSING:
@@ -259,6 +264,12 @@ class Connection(asyncio.Protocol):
     def _next(self) -> None:
         """On to the next request."""
         if self._state == _CLOSING:
+            return
+        if self._writable is not None:
+            # It has not taken the last answer: who asks ahead and never reads costs one, not all.
+            self._stalled = True
+            if self.transport is not None:
+                self.transport.pause_reading()
             return
         self._state, self._body = _HEAD, None
         data, self._ahead = self._ahead, b""
