@@ -125,7 +125,10 @@ class Lifecycle:
             "spec": spec,
             "seccomp": seccomp,
             "bundle": engine.directory(record.id),
-            "rootfs": [mount.to_json() for mount in engine.driver.mounts(record.id)],
+            "rootfs": [
+                mount.to_json()
+                for mount in engine.driver.mounts(record.id, disposable=host.auto_remove)
+            ],
             "cgroup": engine.cgroup_of(record),
             "log": engine.log_options(record),
             "terminal": config.tty,

@@ -112,6 +112,7 @@ class Bare:
         "_clone3",
         "_close",
         "_close_range",
+        "_dup3",
         "_fork",
         "_kept",
         "_pair",
@@ -137,6 +138,7 @@ class Bare:
         self._setsid = _function("setsid")
         self._signal = _function("signal", _int, _address)
         self._prctl = _function("prctl", _int, ctypes.c_char_p)
+        self._dup3 = _function("dup3", _int, _int, _int)
         self._socketpair = _function("socketpair", _int, _int, _int, _address)
         self._waitpid = _function("waitpid", _int, _address, _int)
         self._syscall = ctypes.PyDLL(None).syscall
@@ -212,6 +214,15 @@ class Bare:
     def receive(self, fd: int, into: int, size: int) -> int:
         """Receive what is there now at an address: its size; 0 at the end, -1 for nothing."""
         return self._recv(fd, into, size, _MSG_DONTWAIT)  # type: ignore[no-any-return]  # ctypes
+
+    def make_room(self, fd: int, highest: int) -> None:
+        """Have a descriptor table with a place for number ``highest``, by copying ``fd`` to it.
+
+        A table that is shared already grows only after an RCU grace period, which is milliseconds
+        (``expand_fdtable`` in the kernel's fs/file.c): call this before ``fork_sharing``.
+        """
+        self._dup3(fd, highest, _SOCK_CLOEXEC)
+        self._close(highest)
 
     def byte(self, fd: int) -> int:
         """Wait for a byte; -1 when the other end is closed."""

@@ -79,6 +79,9 @@ class Caps:
         return f"<Caps {' '.join(sets)}>"
 
 
+_last: list[int] = []
+
+
 def number(name: str) -> int:
     """The number of "CAP_SYS_ADMIN", "sys_admin"; ``InvalidArgument`` for an unknown one."""
     full = name.upper() if name.upper().startswith("CAP_") else f"CAP_{name.upper()}"
@@ -89,11 +92,13 @@ def number(name: str) -> int:
 
 def last_supported() -> int:
     """The highest capability this kernel knows; it may have more than ``NAMES``."""
-    try:
-        with open("/proc/sys/kernel/cap_last_cap", "rb") as file:
-            return int(file.read())
-    except (OSError, ValueError):
-        return _probe_last()
+    if not _last:
+        try:
+            with open("/proc/sys/kernel/cap_last_cap", "rb") as file:
+                _last.append(int(file.read()))
+        except (OSError, ValueError):
+            _last.append(_probe_last())
+    return _last[0]
 
 
 def _probe_last() -> int:
@@ -133,7 +138,16 @@ def apply(wanted: Caps) -> frozenset[int]:
     effective; last the ambient set, which can hold only what is permitted and inheritable.
     """
     _, permitted, inheritable = _get()
-    before = Caps(permitted=permitted, inheritable=inheritable, bounding=_bounding())
+    last = last_supported()
+    if CAP_SETPCAP in permitted:
+        # What is not wanted may be dropped without asking whether it is there.
+        asked = wanted.bounding | wanted.inheritable
+        bounding = frozenset(one for one in asked if one <= last and _is_bounding(one))
+        unwanted = frozenset(range(last + 1)) - wanted.bounding
+    else:
+        bounding = _bounding()
+        unwanted = bounding - wanted.bounding
+    before = Caps(permitted=permitted, inheritable=inheritable, bounding=bounding)
     permitted = wanted.permitted & before.permitted
     effective = wanted.effective & permitted
     inheritable = wanted.inheritable & (before.inheritable | before.bounding)
@@ -142,7 +156,7 @@ def apply(wanted: Caps) -> frozenset[int]:
     ambient = wanted.ambient & permitted & inheritable
     ambient_clear()
     _set(before.permitted, before.permitted, inheritable)
-    for capability in sorted(before.bounding - wanted.bounding):
+    for capability in sorted(unwanted):
         drop_bounding(capability)
     _set(effective, permitted, inheritable)
     for capability in sorted(ambient):
@@ -179,16 +193,11 @@ def _ambient_is_set(capability: int) -> bool:
 
 
 def _bounding() -> frozenset[int]:
-    found = set()
-    for candidate in range(64):
-        try:
-            if syscall("prctl", _PR_CAPBSET_READ, candidate):
-                found.add(candidate)
-        except KernelError as error:
-            if error.errno != EINVAL:
-                raise
-            break
-    return frozenset(found)
+    return frozenset(one for one in range(last_supported() + 1) if _is_bounding(one))
+
+
+def _is_bounding(capability: int) -> bool:
+    return syscall("prctl", _PR_CAPBSET_READ, capability) == 1
 
 
 def _get() -> tuple[frozenset[int], frozenset[int], frozenset[int]]:

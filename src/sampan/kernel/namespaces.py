@@ -56,6 +56,46 @@ def setns(fd: int, flags: int = 0) -> None:
     syscall("setns", fd, flags, target=f"fd {fd} {_names(flags)}".rstrip())
 
 
+class Abroad:
+    """A stay in new namespaces, from ``unshare`` to the way back: ``return_home``.
+
+    For a process of one thread, and any namespaces but user, pid and time. setns(2) into the old
+    mount namespace leads to its root directory; the working directory is restored.
+    """
+
+    __slots__ = ("_directory", "_home")
+
+    def __init__(self, flags: int) -> None:
+        self._home: list[tuple[int, int]] = []
+        self._directory = os.open(".", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            for flag, name in KINDS.values():
+                if flags & flag:
+                    fd = os.open(f"/proc/self/ns/{name}", os.O_RDONLY | os.O_CLOEXEC)
+                    self._home.append((flag, fd))
+            unshare(flags)
+        except OSError as error:
+            self._close()
+            raise KernelError("open", error.errno or 0, str(error.filename)) from None
+        except KernelError:
+            self._close()
+            raise
+
+    def return_home(self) -> None:
+        """Join the old namespaces again."""
+        try:
+            for flag, fd in self._home:
+                setns(fd, flag)
+            os.fchdir(self._directory)
+        finally:
+            self._close()
+
+    def _close(self) -> None:
+        os.close(self._directory)
+        while self._home:
+            os.close(self._home.pop()[1])
+
+
 def namespace_type(fd: int) -> int:
     """The ``CLONE_NEW*`` flag of the namespace ``fd``; ``ENOTTY`` if it is no namespace."""
     return _ioctl(fd, _NS_GET_NSTYPE, "NS_GET_NSTYPE")

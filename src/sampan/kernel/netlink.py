@@ -1,13 +1,14 @@
 """The little of rtnetlink that a container's network namespace needs.
 
 After rtnetlink(7), netlink(7). Bringing ``lo`` up, renaming a link, moving it into another
-namespace, reading and adding addresses: five messages on a raw socket, so that no process on the
+namespace, reading and adding addresses: a few messages on a raw socket, so that no process on the
 start path imports a netlink library. Each call opens a socket in the namespace it is made in.
 """
 
 from __future__ import annotations
 
 import _socket
+import fcntl
 import struct
 
 from sampan.errors import InvalidArgument, KernelError
@@ -45,6 +46,8 @@ RT_SCOPE_LINK = 253
 RT_SCOPE_HOST = 254
 
 _NETLINK_ROUTE = 0
+_SIOCSIFFLAGS = 0x8914
+_LOOPBACK_UP = struct.pack("=16sH22x", b"lo", IFF_UP)  # struct ifreq
 _MESSAGE = struct.Struct("=IHHII")
 _LINK = struct.Struct("=BxHiII")
 _ADDRESS = struct.Struct("=BBBBI")
@@ -136,6 +139,18 @@ def set_link_up(name: str, up: bool = True) -> None:
     # By name: with no index and no NLM_F_CREATE the name selects the link, in one round trip.
     body = _LINK.pack(0, 0, 0, IFF_UP if up else 0, IFF_UP) + attribute(IFLA_IFNAME, _name(name))
     request(RTM_NEWLINK, body, target=f"{name} {'up' if up else 'down'}")
+
+
+def set_loopback_up() -> None:
+    """Bring up ``lo`` by the old call (netdevice(7), SIOCSIFFLAGS): a new container's first act in
+    its network namespace, and a tenth of what a round trip by netlink costs a fresh fork."""
+    sock = _socket.socket(_socket.AF_INET, _socket.SOCK_DGRAM | _socket.SOCK_CLOEXEC)
+    try:
+        fcntl.ioctl(sock.fileno(), _SIOCSIFFLAGS, _LOOPBACK_UP)
+    except OSError as error:
+        raise KernelError("ioctl", error.errno or 0, "SIOCSIFFLAGS lo") from None
+    finally:
+        sock.close()
 
 
 def set_link_mtu(name: str, mtu: int) -> None:

@@ -26,6 +26,7 @@ from __future__ import annotations
 
 import _thread
 import ctypes
+import os
 import struct
 from errno import ENOENT, ESRCH
 
@@ -326,12 +327,18 @@ def process_state(pid: int) -> str | None:
         raise
 
 
+_STAT_BYTES = 4096  # 52 numbers and a name, in one read
+
+
 def _stat_fields(pid: int) -> list[bytes]:
     """Fields 3 and on of proc_pid_stat(5): ``comm``, field 2, may hold blanks and parentheses."""
     path = f"/proc/{pid}/stat"
     try:
-        with open(path, "rb") as file:
-            text = file.read()
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            text = os.read(fd, _STAT_BYTES)
+        finally:
+            os.close(fd)
     except OSError as error:
         raise KernelError("read", error.errno or 0, path) from None
     return text[text.rindex(b")") + 2 :].split()

@@ -31,7 +31,6 @@ __all__ = [
     "c_string",
     "libc",
     "libc_holding_lock",
-    "number",
     "syscall",
     "syscall_holding_lock",
 ]
@@ -118,21 +117,24 @@ libc = ctypes.CDLL(None, use_errno=True)
 libc_holding_lock = ctypes.PyDLL(None, use_errno=True)
 
 _SIGNATURE = (ctypes.c_long, *(ctypes.c_void_p,) * 6)
-_syscall = libc.syscall
-_syscall_holding_lock = libc_holding_lock.syscall
-for _function in (_syscall, _syscall_holding_lock):
-    _function.argtypes = _SIGNATURE
-    _function.restype = ctypes.c_long
 
+
+def _by_arity(library: ctypes.CDLL) -> tuple[ctypes._NamedFuncPointer, ...]:
+    """``syscall(2)`` for each count of arguments: what is not passed need not be converted."""
+    functions = []
+    for count in range(len(_SIGNATURE)):
+        function = library["syscall"]
+        function.argtypes = _SIGNATURE[: count + 1]
+        function.restype = ctypes.c_long
+        functions.append(function)
+    return tuple(functions)
+
+
+# These look at arguments that the call at hand may not have: they are passed as zeros.
+_MULTIPLEXED = frozenset({"keyctl", "prctl"})
 _NONE = (None,) * 6
-
-
-def number(name: str) -> int:
-    """The number of system call ``name`` on this machine."""
-    try:
-        return NUMBERS[name]
-    except KeyError:
-        raise NotSupported(f"system call {name}: not in the table for {MACHINE}") from None
+_syscalls = _by_arity(libc)
+_syscalls_holding_lock = _by_arity(libc_holding_lock)
 
 
 def syscall(name: str, *arguments: Argument, target: str = "") -> int:
@@ -140,25 +142,34 @@ def syscall(name: str, *arguments: Argument, target: str = "") -> int:
 
     ``openat2`` is repeated when a signal interrupts it (Python's handlers run in between).
     """
-    padded = (*arguments, *_NONE[len(arguments) :])
-    while True:
-        result: int = _syscall(number(name), *padded)
-        if result != -1:
-            return result
-        failure = ctypes.get_errno()
-        if failure == EINTR and name in _RESTARTABLE:
-            continue
-        raise KernelError(name, failure, _hint(failure, target))
+    return _make(_syscalls, name, arguments, target)
 
 
 def syscall_holding_lock(name: str, *arguments: Argument, target: str = "") -> int:
     """As ``syscall``, without releasing the interpreter lock: for calls that fork."""
-    padded = (*arguments, *_NONE[len(arguments) :])
-    result: int = _syscall_holding_lock(number(name), *padded)
-    if result == -1:
+    return _make(_syscalls_holding_lock, name, arguments, target)
+
+
+def _make(
+    functions: tuple[ctypes._NamedFuncPointer, ...],
+    name: str,
+    arguments: tuple[Argument, ...],
+    target: str,
+) -> int:
+    if name in _MULTIPLEXED:
+        arguments = (*arguments, *_NONE[len(arguments) :])
+    try:
+        number = NUMBERS[name]
+    except KeyError:
+        raise NotSupported(f"system call {name}: not in the table for {MACHINE}") from None
+    function = functions[len(arguments)]
+    while True:
+        result: int = function(number, *arguments)
+        if result != -1:
+            return result
         failure = ctypes.get_errno()
-        raise KernelError(name, failure, _hint(failure, target))
-    return result
+        if failure != EINTR or name not in _RESTARTABLE:
+            raise KernelError(name, failure, _hint(failure, target))
 
 
 def c_string(text: str | bytes | os.PathLike[str]) -> bytes:

@@ -17,6 +17,7 @@ from sampan.runtime import gate, hooks
 
 if TYPE_CHECKING:
     from sampan.kernel.cgroups import Group
+    from sampan.runtime.conversation import Conversation
     from sampan.runtime.launch import Launch
 
 __all__ = ["Child", "died", "kept_descriptors"]
@@ -27,10 +28,23 @@ class Child:
 
     ``pid`` and ``pidfd`` are the host's; with ``start_time`` the pid names this process only.
     ``group``: the cgroup that was made for it, which ``abort`` removes. ``console``: the terminal's
-    master, or -1. ``warnings``: what was asked for and not granted.
+    master, or -1. ``warnings``: what was asked for and not granted. ``roots``: the file systems
+    mounted for its root. As long as they are held they outlive it, and what their end costs (an
+    overlay syncs the disk) does not delay its own.
     """
 
-    __slots__ = ("_launch", "channel", "console", "group", "pid", "pidfd", "start_time", "warnings")
+    __slots__ = (
+        "_launch",
+        "channel",
+        "console",
+        "conversation",
+        "group",
+        "pid",
+        "pidfd",
+        "roots",
+        "start_time",
+        "warnings",
+    )
 
     def __init__(self, channel: gate.Channel, launch: Launch | None) -> None:
         self.pid = 0
@@ -39,8 +53,23 @@ class Child:
         self.console = -1
         self.group: Group | None = None
         self.warnings: tuple[str, ...] = ()
+        self.roots: tuple[int, ...] = ()
         self.channel = channel
+        self.conversation: Conversation | None = None
         self._launch = launch
+
+    def complete(self) -> None:
+        """Answer the child until it waits at the gate.
+
+        Raises what it reports; then everything of the container has been undone as by ``abort``.
+        """
+        assert self.conversation is not None
+        try:
+            self.conversation.serve()
+        except BaseException:
+            self.abort()
+            raise
+        self.conversation = None
 
     def start(self) -> None:
         """Release the gate; returns once the program was executed, after the poststart hooks.
@@ -48,14 +77,24 @@ class Child:
         Raises the child's own error (CommandNotFound, ...), or that of a hook; then everything of
         the container has been undone as by ``abort``. Not for a launch with a ``gate_dir``.
         """
+        self.release()
+        self.follow()
+
+    def release(self) -> None:
+        """The first half of ``start``: what follows need not wait for the program."""
         launch = self._launch
         if self.channel.fd < 0 or (launch is not None and launch.gate_dir is not None):
             raise Conflict("this process was started already, or is started by another")
         try:
-            try:
-                self.channel.send(b"x")
-            except OSError as error:
-                raise Conflict(f"cannot start: init has ended ({error.strerror})") from None
+            self.channel.send(b"x")
+        except OSError as error:
+            self.abort()
+            raise Conflict(f"cannot start: init has ended ({error.strerror})") from None
+
+    def follow(self) -> None:
+        """The second half of ``start``."""
+        launch = self._launch
+        try:
             self.finish()
             wanted = launch.spec.hooks if launch is not None else None
             if launch is not None and wanted is not None and wanted.poststart:
@@ -107,10 +146,11 @@ class Child:
     def close(self) -> None:
         """Close every descriptor of this object; the process is not disturbed."""
         self.channel.close()
-        for fd in (self.pidfd, self.console):
+        for fd in (self.pidfd, self.console, *self.roots):
             if fd >= 0:
                 os.close(fd)
         self.pidfd = self.console = -1
+        self.roots = ()
 
 
 def died(pid: int) -> SampanError:

@@ -57,11 +57,14 @@ class Conversation:
         self.console_socket = console_socket
         self.limited = False
 
+    def begin(self) -> None:
+        """Have the child go on, unless it is yet to say which process it is."""
+        if not self.staged:
+            self._admit()
+
     def serve(self) -> None:
         """Answer until the child waits at the gate; raises what the child reports."""
         channel = self.child.channel
-        if not self.staged:
-            self._admit()
         while True:
             tag, body, descriptor = channel.receive_with_descriptor()
             if tag == b"M":

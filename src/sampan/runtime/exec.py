@@ -216,14 +216,16 @@ def execute(
             _main(_Exec(entry, joined, pidfd, stdio, target.group if placed else None))
         child.pid, child.pidfd = pid, child_pidfd
         theirs.close()
-        _Conversation(
+        conversation = _Conversation(
             child,
             target,
             process,
             placed=placed,
             forks=bool(joined & kernel.CLONE_NEWPID),
             console_socket=console_socket,
-        ).serve()
+        )
+        conversation.begin()
+        conversation.serve()
         if start:
             child.start()
     except BaseException:

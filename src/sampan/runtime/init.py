@@ -38,7 +38,16 @@ __all__ = ["main"]
 class _Init:
     """The child's view of one launch."""
 
-    __slots__ = ("at_fifo", "channel", "entry", "fifos", "launch", "plan", "prepared")
+    __slots__ = (
+        "at_fifo",
+        "channel",
+        "entry",
+        "fifos",
+        "launch",
+        "plan",
+        "prepared",
+        "site",
+    )
 
     def __init__(self, setup: Setup) -> None:
         launch, plan, prepared = setup.launch, setup.plan, setup.prepared
@@ -46,6 +55,7 @@ class _Init:
         assert process is not None and plan is not None and prepared is not None
         self.launch = launch
         self.plan = plan
+        self.site = setup.site
         self.prepared = prepared
         self.channel = setup.channel
         self.fifos = setup.fifos
@@ -91,7 +101,10 @@ class _Init:
         if plan.cgroup:
             kernel.unshare(kernel.CLONE_NEWCGROUP)
         procfs = Procfs()
-        root = rootfs.build(launch, self.prepared, procfs)
+        if self.site is None:
+            root = rootfs.build(launch, self.prepared, procfs)
+        else:
+            root = rootfs.complete(self.site, launch, self.prepared, procfs)
         self._run_create_hooks()
         process = self.entry.process
         if process.terminal:
@@ -138,8 +151,8 @@ class _Init:
     def _isolate(self) -> None:
         if not self.launch.no_new_keyring:
             _join_keyring(self.launch.id)
-        if self.plan.new & kernel.CLONE_NEWNET:
-            netlink.set_link_up("lo")
+        if self.plan.new & kernel.CLONE_NEWNET and self.site is None:
+            netlink.set_loopback_up()
 
     def _run_create_hooks(self) -> None:
         launch = self.launch

@@ -1,10 +1,12 @@
 """Creating a container: the parent's side, from its configuration to an init waiting at the gate.
 
-``create`` prepares what needs the host's rights (mount sources, namespaces to join, the cgroup, the
-seccomp filter), clones the child into its namespaces, does for it what it cannot do itself (ID
-maps, hooks of the runtime's side, network devices, limits), and undoes everything when anything
-fails: an error leaves no process, cgroup, mount or descriptor behind. ``sampan.runtime.init`` is
-the child's side; ``sampan.runtime.gate`` says how the two talk.
+``begin`` prepares what needs the host's rights (mount sources, namespaces to join, the cgroup, the
+seccomp filter) and clones the child into its namespaces; ``Child.complete`` does for it what it
+cannot do itself (ID maps, hooks of the runtime's side, network devices, limits). In between the
+child builds its root file system, and the caller may do something else. Both undo everything when
+anything fails: an error leaves no process, cgroup, mount or descriptor behind. ``create`` is one
+after the other. ``sampan.runtime.init`` is the child's side; ``sampan.runtime.gate`` says how the
+two talk.
 
 The caller must have no threads: it forks (``sampan.kernel.processes.clone3``).
 """
@@ -16,7 +18,9 @@ import signal
 from typing import TYPE_CHECKING
 
 from sampan.errors import InvalidArgument, KernelError
-from sampan.kernel import seccomp
+from sampan.kernel import namespaces as kernel
+from sampan.kernel import netlink, seccomp
+from sampan.kernel.paths import Procfs
 from sampan.kernel.processes import CLONE_PARENT, clone3
 from sampan.oci.runtime import DeviceRule
 from sampan.runtime import gate, init, rootfs
@@ -30,12 +34,14 @@ if TYPE_CHECKING:
     from sampan.kernel.seccomp import Filter
     from sampan.oci.runtime import Mount, Spec
 
-__all__ = ["DEFAULT_DEVICES", "Child", "Launch", "Setup", "create"]
+__all__ = ["DEFAULT_DEVICES", "Child", "Launch", "Setup", "begin", "create"]
 
 
 def _device(kind: str, major: int | None, minor: int | None, access: str) -> DeviceRule:
     return DeviceRule(allow=True, type=kind, major=major, minor=minor, access=access)
 
+
+_BELONG_TO_THE_CHILD = frozenset({"proc", "cgroup", "cgroup2"})
 
 DEFAULT_DEVICES = (
     _device("c", None, None, "m"),
@@ -62,7 +68,8 @@ class Launch:
     container. ``death_signal``: what init gets when the caller dies, 0 for nothing.
     ``console_socket``: where to send the terminal; else it is ``Child.console``. ``cache_dir``: for
     compiled seccomp filters. ``sibling``: init becomes a child of the caller's parent
-    (CLONE_PARENT), which reaps it, and whose death is meant by ``death_signal``.
+    (CLONE_PARENT), which reaps it, and whose death is meant by ``death_signal``. ``hold_roots``:
+    fill ``Child.roots``.
     """
 
     __slots__ = (
@@ -72,6 +79,7 @@ class Launch:
         "death_signal",
         "gate_dir",
         "group",
+        "hold_roots",
         "id",
         "init_process",
         "listen_fds",
@@ -103,6 +111,7 @@ class Launch:
         console_socket: str | None = None,
         cache_dir: str | None = None,
         sibling: bool = False,
+        hold_roots: bool = False,
     ) -> None:
         if listen_fds and spec.process is not None:
             activated = (f"LISTEN_FDS={listen_fds}", "LISTEN_PID=1")
@@ -126,12 +135,22 @@ class Launch:
         self.console_socket = console_socket
         self.cache_dir = cache_dir
         self.sibling = sibling
+        self.hold_roots = hold_roots
 
 
 class Setup:
     """What was made for a launch and the child takes over; ``close`` closes the parent's copies."""
 
-    __slots__ = ("cgroup_fd", "channel", "fifos", "launch", "plan", "prepared", "seccomp_filter")
+    __slots__ = (
+        "cgroup_fd",
+        "channel",
+        "fifos",
+        "launch",
+        "plan",
+        "prepared",
+        "seccomp_filter",
+        "site",
+    )
 
     def __init__(self, launch: Launch, channel: gate.Channel) -> None:
         self.launch = launch
@@ -140,12 +159,13 @@ class Setup:
         self.prepared: rootfs.Prepared | None = None
         self.fifos: gate.Fifos | None = None
         self.seccomp_filter: Filter | None = None
+        self.site: rootfs.Site | None = None  # where the parent has begun the root file system
         self.cgroup_fd = -1
 
     def close(self) -> None:
         """Close all that is open."""
         self.channel.close()
-        for part in (self.plan, self.prepared, self.fifos):
+        for part in (self.plan, self.prepared, self.fifos, self.site):
             if part is not None:
                 part.close()
         if self.cgroup_fd >= 0:
@@ -156,6 +176,16 @@ def create(launch: Launch) -> Child:
     """Make the container of ``launch`` up to its program's first instruction, where it waits.
 
     Raises an error of ``sampan.errors`` that names the field, path or call; then nothing is left.
+    """
+    child = begin(launch)
+    child.complete()
+    return child
+
+
+def begin(launch: Launch) -> Child:
+    """Have the container of ``launch`` being made; it is when ``Child.complete`` returns.
+
+    Raises as ``create`` does.
     """
     warnings = rules.validate(launch.spec, launch.bundle)
     for fd in kept_descriptors(launch):
@@ -173,23 +203,22 @@ def create(launch: Launch) -> Child:
             setup.seccomp_filter = seccomp.compiled(linux.seccomp, launch.cache_dir)
         plan = setup.plan = Plan(launch.spec)
         setup.prepared = rootfs.prepare(launch)
+        if launch.hold_roots:
+            child.roots = setup.prepared.held()
         if launch.gate_dir is not None:
             setup.fifos = gate.Fifos(launch.gate_dir)
         if launch.group is not None:
             launch.group.create()
             child.group = launch.group
-            child.warnings += _limit(setup, launch.group)
-        flags = (0 if plan.staged else plan.new) | (CLONE_PARENT if launch.sibling else 0)
-        try:
-            pid, pidfd = clone3(flags, cgroup_fd=setup.cgroup_fd)
-        except KernelError as error:
-            raise refused(error, flags) from None
-        if pid == 0:
-            ours.close()
-            init.main(setup)
-        child.pid, child.pidfd = pid, pidfd
-        theirs.close()
-        InitConversation(child, launch, plan).serve()
+            unified = launch.group.open_fd()
+            setup.cgroup_fd = -1 if unified is None else unified
+            child.warnings += _limit(launch, launch.group)
+        if plan.is_plain:
+            _clone_inside(child, setup)
+        else:
+            _clone(child, setup, 0 if plan.staged else plan.new)
+        child.conversation = InitConversation(child, launch, plan)
+        child.conversation.begin()
     except BaseException:
         child.abort()
         raise
@@ -198,14 +227,54 @@ def create(launch: Launch) -> Child:
     return child
 
 
-def _limit(setup: Setup, group: Group) -> tuple[str, ...]:
-    """Limit the new cgroup; open the v2 one, for the child to be born in (the child enters the
-    v1 ones by itself, which is cheaper than moving it)."""
-    linux = setup.launch.spec.linux
+def _clone_inside(child: Child, setup: Setup) -> None:
+    """Enter the new namespaces first, lay out the root file system there, and have the child born
+    into them.
+
+    What a fork does for the first time it does on memory that is not yet its own, at twice the
+    cost; this process has decoded and checked all that it now builds from. The child is left with
+    what belongs to its pid and cgroup namespace: procfs, and its view of the cgroups.
+    """
+    plan, prepared = setup.plan, setup.prepared
+    assert plan is not None and prepared is not None
+    flags = plan.new & ~kernel.CLONE_NEWPID
+    try:
+        abroad = kernel.Abroad(flags)
+    except KernelError as error:
+        raise refused(error, flags) from None
+    try:
+        if flags & kernel.CLONE_NEWNET:
+            netlink.set_loopback_up()
+        procfs = Procfs()
+        try:
+            setup.site = rootfs.lay(setup.launch, prepared, procfs, _BELONG_TO_THE_CHILD)
+        finally:
+            procfs.close()
+        _clone(child, setup, plan.new & kernel.CLONE_NEWPID)
+    finally:
+        abroad.return_home()
+
+
+def _clone(child: Child, setup: Setup, flags: int) -> None:
+    """Fork the child into new namespaces ``flags``; there it is ``init.main``."""
+    if setup.launch.sibling:
+        flags |= CLONE_PARENT
+    try:
+        pid, pidfd = clone3(flags, cgroup_fd=setup.cgroup_fd)
+    except KernelError as error:
+        raise refused(error, flags) from None
+    if pid == 0:
+        child.channel.close()
+        init.main(setup)
+    child.pid, child.pidfd = pid, pidfd
+    setup.channel.close()
+
+
+def _limit(launch: Launch, group: Group) -> tuple[str, ...]:
+    """Limit the new cgroup; returns warnings."""
+    linux = launch.spec.linux
     resources = linux.resources if linux is not None else None
     warnings = group.limit(resources) if resources is not None else []
     rules_given = resources.devices if resources is not None else ()
     group.allow_devices((*rules_given, *DEFAULT_DEVICES))
-    fd = group.open_fd()
-    setup.cgroup_fd = -1 if fd is None else fd
     return tuple(warnings)

@@ -74,6 +74,13 @@ class Plan:
         )
 
     @property
+    def is_plain(self) -> bool:
+        """Whether all is new, the process's and the mount namespace among it, and nobody else's
+        rights are needed: then the parent may enter the others, and have the child born there."""
+        both = kernel.CLONE_NEWNS | kernel.CLONE_NEWPID
+        return self.new & both == both and not (self.joined or self.user or self.time)
+
+    @property
     def joins_user(self) -> bool:
         """Whether the container's user namespace is somebody else's."""
         return any(kind == "user" for kind, _, _ in self.joined)

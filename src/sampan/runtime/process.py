@@ -20,7 +20,13 @@ import os
 import signal
 import stat
 import sys
-from _signal import getsignal  # type: ignore[import-not-found]  # signal's own is 30 times slower
+from _signal import (  # type: ignore[import-not-found]  # signal's own are 30 times slower
+    SIG_DFL,
+    SIG_SETMASK,
+    getsignal,
+    pthread_sigmask,
+)
+from _signal import signal as set_action
 from typing import TYPE_CHECKING, NoReturn
 
 from sampan.errors import InvalidArgument, KernelError, PermissionDenied
@@ -245,9 +251,9 @@ def become_child() -> None:
     signal.set_wakeup_fd(-1)
     for number in range(1, signal.NSIG):
         if getsignal(number) not in (0, None):
-            signal.signal(number, signal.SIG_DFL)
+            set_action(number, SIG_DFL)
     reset_reserved_signals()
-    signal.pthread_sigmask(signal.SIG_SETMASK, ())
+    pthread_sigmask(SIG_SETMASK, ())
     sys.meta_path.clear()
     sys.path_hooks.clear()
     sys.path.clear()

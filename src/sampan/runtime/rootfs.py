@@ -5,7 +5,8 @@ and section 5 of mount_namespaces(7). Four steps, with the caller's own between 
 
 * ``prepare`` (parent, host's namespaces): everything is validated; bind sources are cloned as
   detached mounts, the storage driver's overlay is mounted detached; all is held by descriptor.
-* ``build`` (child, its new namespaces, the host's tree still around): mounts in order, devices.
+* ``build`` (child, its new namespaces, the host's tree still around): mounts in order, devices. The
+  parent may have done its first part, ``lay``, in the same mount namespace: ``launch``.
 * ``Root.enter``: pivot_root, and the host's tree is gone.
 * ``Root.finish``: read-only paths, masks, propagation, and last the root itself becomes read-only.
 
@@ -36,7 +37,7 @@ if TYPE_CHECKING:
     from sampan.oci.runtime import Spec
     from sampan.runtime.launch import Launch
 
-__all__ = ["Prepared", "Root", "assemble", "build", "prepare"]
+__all__ = ["Prepared", "Root", "Site", "assemble", "build", "complete", "lay", "prepare"]
 
 _PROPAGATIONS: dict[str, tuple[int, bool]] = {
     "shared": (km.MS_SHARED, False),
@@ -89,6 +90,14 @@ class Prepared:
             plan.open_source(self.userns, self.start_propagation)
         _open_overlays(self)
 
+    def held(self) -> tuple[int, ...]:
+        """Copies of the descriptors of the file systems that were mounted for the root."""
+        return tuple(
+            os.dup(plan.descriptor)
+            for plan in self.layers
+            if plan.descriptor >= 0 and not plan.options.bind
+        )
+
     def close(self) -> None:
         """Release every descriptor; a detached mount nobody attached ends with it."""
         for plan in (*self.layers, *self.plans):
@@ -120,18 +129,43 @@ def prepare(launch: Launch) -> Prepared:
     return prepared
 
 
+class Site:
+    """A root file system in the making: attached in the container's mount namespace, and all of it
+    there but the mounts in ``later``."""
+
+    __slots__ = ("builder", "later", "root")
+
+    def __init__(self, root: int, builder: Builder | None, later: list[Plan]) -> None:
+        self.root = root
+        self.builder = builder
+        self.later = later
+
+    def close(self) -> None:
+        """Release the descriptors."""
+        os.close(self.root)
+        if self.builder is not None:
+            self.builder.close()
+
+
 def build(launch: Launch, prepared: Prepared, procfs: paths.Procfs) -> Root:
     """Put the root file system together in the calling process's own namespaces."""
-    spec, linux = launch.spec, prepared.linux
+    return complete(lay(launch, prepared, procfs, frozenset()), launch, prepared, procfs)
+
+
+def lay(launch: Launch, prepared: Prepared, procfs: paths.Procfs, later: frozenset[str]) -> Site:
+    """The first part of ``build``: all but the file systems of these types, and what has to do
+    with their places, which ``complete`` adds in a process that may be another.
+
+    In the container's mount namespace, and for what is mounted in its network and IPC namespace.
+    """
+    linux = prepared.linux
     if not prepared.own_mounts:
-        return Root(_open_directory(prepared.path), spec, linux, "chroot")
-    joined = any(entry.type == "mount" and entry.path for entry in linux.namespaces)
+        return Site(_open_directory(prepared.path), None, [])
     umask = os.umask(0)
     try:
-        if not joined:
+        if not _is_joined(linux):
             kind = prepared.start_propagation or km.MS_SLAVE
             km.mount(None, "/", None, km.MS_REC | kind)
-        cgroupns = [entry for entry in linux.namespaces if entry.type == "cgroup"]
         builder = Builder(
             root=-1,
             procfs=procfs,
@@ -139,18 +173,38 @@ def build(launch: Launch, prepared: Prepared, procfs: paths.Procfs) -> Root:
             has_userns=prepared.has_userns,
             group=launch.group,
             label=linux.mount_label,
-            own_cgroupns=bool(cgroupns),
+            own_cgroupns=any(entry.type == "cgroup" for entry in linux.namespaces),
         )
-        root = assemble(prepared, builder)
+        waiting: list[Plan] = []
+        site = Site(assemble(prepared, builder, later, waiting), builder, waiting)
         try:
-            if not any(plan.options.bind and plan.destination == "/dev" for plan in prepared.plans):
-                devices.make_all(root, prepared.devices, bind=prepared.has_userns)
-                devices.make_links(root)
+            if not _binds_dev(prepared):
+                devices.make_all(site.root, prepared.devices, bind=prepared.has_userns)
+                devices.make_links(site.root)
         except BaseException:
-            os.close(root)
+            site.close()
             raise
     finally:
         os.umask(umask)
+    return site
+
+
+def complete(site: Site, launch: Launch, prepared: Prepared, procfs: paths.Procfs) -> Root:
+    """The second part of ``build``, in all of the container's namespaces."""
+    spec, linux = launch.spec, prepared.linux
+    if site.builder is None:
+        return Root(site.root, spec, linux, "chroot")
+    site.builder.procfs = procfs
+    umask = os.umask(0)
+    try:
+        for plan in site.later:
+            site.builder.mount(plan)
+    except BaseException:
+        site.close()
+        raise
+    finally:
+        os.umask(umask)
+    site.builder.close()
     late = tuple(
         plan.destination
         for plan in prepared.plans
@@ -158,12 +212,41 @@ def build(launch: Launch, prepared: Prepared, procfs: paths.Procfs) -> Root:
         and not plan.options.bind
         and (plan.options.set | plan.options.recursive_set) & km.MOUNT_ATTR_RDONLY
     )
-    return Root(root, spec, linux, "chroot" if joined else "pivot", late)
+    return Root(site.root, spec, linux, "chroot" if _is_joined(linux) else "pivot", late)
 
 
-def assemble(prepared: Prepared, builder: Builder) -> int:
-    """Make all that is mounted; the root's descriptor. In a mount namespace of the caller's own,
-    with no umask. Closes ``builder``."""
+def _is_joined(linux: Linux) -> bool:
+    return any(entry.type == "mount" and entry.path for entry in linux.namespaces)
+
+
+def _binds_dev(prepared: Prepared) -> bool:
+    return any(plan.options.bind and plan.destination == "/dev" for plan in prepared.plans)
+
+
+def _waits(plan: Plan, before: list[Plan], kinds: frozenset[str]) -> bool:
+    """Whether a mount has to wait: for its kind, or because it is on, below or above the place of
+    one that waits."""
+    if plan.fstype in kinds and not plan.options.bind:
+        return True
+    place = plan.destination.rstrip("/") + "/"
+    for other in before:
+        theirs = other.destination.rstrip("/") + "/"
+        if place.startswith(theirs) or theirs.startswith(place):
+            return True
+    return False
+
+
+def assemble(
+    prepared: Prepared,
+    builder: Builder,
+    later: frozenset[str] = frozenset(),
+    waiting: list[Plan] | None = None,
+) -> int:
+    """Make all that is mounted, but what has to wait for file systems of the kinds ``later``, which
+    ``waiting`` gets; the root's descriptor. In a mount namespace of the caller's own, with no
+    umask. Closes ``builder``.
+    """
+    skipped: list[Plan] = [] if waiting is None else waiting
     try:
         root = builder.root = _root_mount(prepared, builder)
         try:
@@ -172,7 +255,10 @@ def assemble(prepared: Prepared, builder: Builder) -> int:
             if any(plan.options.copyup for plan in prepared.plans):
                 builder.image = _mount_ids(root, prepared, builder)
             for plan in prepared.plans:
-                builder.mount(plan)
+                if _waits(plan, skipped, later):
+                    skipped.append(plan)
+                else:
+                    builder.mount(plan)
         except BaseException:
             os.close(root)
             raise

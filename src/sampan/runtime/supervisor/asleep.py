@@ -24,7 +24,14 @@ from typing import Any
 
 from sampan.kernel.bare import Bare, PollSet, unshare_files
 from sampan.runtime.supervisor import maker, protocol
-from sampan.runtime.supervisor.handover import BASE, CONTROL, REPORT, SLOTS, SOCKET_FD
+from sampan.runtime.supervisor.handover import (
+    BASE,
+    CONTROL,
+    HIGHEST,
+    REPORT,
+    SLOTS,
+    SOCKET_FD,
+)
 from sampan.runtime.supervisor.monitor import Monitor
 
 __all__ = ["Container", "Sleeper"]
@@ -96,6 +103,7 @@ class Sleeper:
         bare = self._bare
         bare.become(b"sampan-monitor")
         bare.close(zygotes)
+        bare.make_room(channel, HIGHEST)
         child = bare.fork_sharing()
         if child <= 0:
             if child == 0:

@@ -28,6 +28,7 @@ from __future__ import annotations
 
 import _socket
 import binascii
+import fcntl
 import json
 import marshal
 import os
@@ -48,7 +49,7 @@ from sampan.oci.runtime import ConsoleSize, Linux, Spec
 from sampan.runtime import devices, sysctl
 from sampan.runtime import spec as rules
 from sampan.runtime.exec import RunningContainer, execute
-from sampan.runtime.launch import Launch, create
+from sampan.runtime.launch import Launch, begin
 from sampan.runtime.mount import Plan as MountPlan
 from sampan.runtime.namespaces import Plan
 from sampan.runtime.supervisor import messages, protocol
@@ -70,7 +71,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from sampan.kernel.cgroups import Group
-    from sampan.oci.runtime import Process
+    from sampan.oci.runtime import Mount, Process
     from sampan.runtime.child import Child
     from sampan.runtime.supervisor.asleep import Container
     from sampan.runtime.supervisor.messages import Exec, SeccompProgram, Spawn
@@ -162,7 +163,7 @@ def _make_next(channel: int, lifeline: int) -> int:
     ours = protocol.connection(channel)
     try:
         body = protocol.body_of(packet, flags, fds[:-1])
-        child, at_once = make_container(body, fds[-4:-1], ours, daemon)
+        child, at_once = make_container(body, fds[-4:-1], ours)
     except (SampanError, OSError) as error:
         daemon.tell({"event": "failed", "error": messages.error_fields(in_tree(error))})
         return 0
@@ -220,10 +221,24 @@ def _exit(code: int) -> NoReturn:
 
 def _start(child: Child, at_once: bool, channel: socket.socket, daemon: _Daemon) -> int:
     """Start the container when it is time. The monitor is told before the daemon can ask it."""
-    if not at_once and not channel.recv(1):
-        return 0  # The monitor ended, and takes the container with it.
     try:
-        child.start()
+        if child.conversation is not None:
+            child.complete()
+        if at_once:
+            child.release()
+        daemon.tell(
+            {
+                "event": "created",
+                "pid": child.pid,
+                "start_time": child.start_time,
+                "warnings": child.warnings,
+            }
+        )
+        if not at_once:
+            if not channel.recv(1):
+                return 0  # The monitor ended, and takes the container with it.
+            child.release()
+        child.follow()
     except (SampanError, OSError) as error:
         channel.send(marshal.dumps({"failed": messages.error_fields(in_tree(error))}))
         return _FAILED
@@ -233,12 +248,12 @@ def _start(child: Child, at_once: bool, channel: socket.socket, daemon: _Daemon)
     return 0
 
 
-def make_container(
-    body: bytes, given: list[int], channel: socket.socket, daemon: _Daemon
-) -> tuple[Child, bool]:
-    """Make the container of a spawn request, and report it to both; whether to start it now.
+def make_container(body: bytes, given: list[int], channel: socket.socket) -> tuple[Child, bool]:
+    """Make the container of a spawn request, and report it to the monitor; whether to start it now.
 
-    ``given``: the descriptors that came with it.
+    ``given``: the descriptors that came with it. The report is made as soon as all that the monitor
+    is to own is there. That may be before the child waits at the gate, and then completing it is
+    left (``Child.conversation``): what goes wrong from here on is undone with the monitor.
     """
     request, decoded = _decode(body)
     if decoded.process is not None and decoded.process.terminal != request.terminal:
@@ -246,14 +261,14 @@ def make_container(
     group = hierarchy().group(request.cgroup) if request.cgroup else None
     directory, directory_is_new = open_directory(request.run_dir)
     try:
-        fds = {"directory": directory, **_open(request, directory)}
+        fds = {"directory": directory, **_open(request, directory), **_claim(request.rootfs)}
         theirs: tuple[int, int, int] | None = None
         if request.stdio:
             theirs = _given_stdio(request, given)
         elif not request.terminal:
             theirs, ours = child_pipes(request.stdin)
             fds |= {name: fd for name, fd in zip(_STDIO, ours, strict=True) if fd >= 0}
-        child = create(
+        child = begin(
             Launch(
                 id=request.id,
                 spec=decoded,
@@ -263,10 +278,14 @@ def make_container(
                 rootfs=request.rootfs,
                 init_process=request.init,
                 sibling=True,
+                hold_roots=True,
             )
         )
         try:
+            if request.terminal or not child.start_time:
+                child.complete()
             fds |= _observe(request, child, group)
+            fds |= {f"root{index}": fd for index, fd in enumerate(child.roots)}
             made = {
                 "id": request.id,
                 "run_dir": request.run_dir,
@@ -293,14 +312,6 @@ def make_container(
         if directory_is_new:
             remove_directory(request.run_dir)
         raise
-    daemon.tell(
-        {
-            "event": "created",
-            "pid": child.pid,
-            "start_time": child.start_time,
-            "warnings": child.warnings,
-        }
-    )
     return child, request.start
 
 
@@ -390,6 +401,20 @@ def _open(request: Spawn, directory: int) -> dict[str, int]:
     if request.log is not None:
         fds |= open_logs(request.log)
     return fds
+
+
+def _claim(recipe: tuple[Mount, ...]) -> dict[str, int]:
+    """Wait until no monitor of an earlier start holds what is written to; then it is ours.
+
+    A monitor holds its container's overlays a little longer than that lives, and of two mounts of
+    one upper directory the kernel says what happens is undefined.
+    """
+    for option in recipe[0].options if recipe else ():
+        if option.startswith("workdir="):
+            fd = os.open(option.partition("=")[2], os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            fcntl.flock(fd, fcntl.LOCK_EX)
+            return {"claim": fd}
+    return {}
 
 
 def _observe(request: Spawn, child: Child, group: Group | None) -> dict[str, int]:

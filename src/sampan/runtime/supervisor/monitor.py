@@ -83,6 +83,7 @@ class Monitor:
         self._pid: int = made["pid"]
         self._pidfd = fds["pidfd"]
         self._directory = fds["directory"]
+        self._roots = [fd for name, fd in fds.items() if name.startswith("root")]
         self._group: Group | None = None
         if made["cgroup"]:
             self._group = hierarchy().group(made["cgroup"])
@@ -146,6 +147,8 @@ class Monitor:
         self._server.close()
         while self._stdio.has_clients or self._execs.has_clients:
             self._loop.turn()
+        for fd in self._roots:
+            os.close(fd)  # Before the claim on them, which ends with this process.
 
     # Beginning and end
 

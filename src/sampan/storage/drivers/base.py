@@ -78,8 +78,12 @@ class SnapshotDriver(Protocol):
         AlreadyExists, NotFound (a layer), NotSupported (``system``, by drivers that copy).
         """
 
-    def mounts(self, name: str) -> tuple[Mount, ...]:
-        """The recipe: destinations relative to the container's root, "/" first."""
+    def mounts(self, name: str, *, disposable: bool = False) -> tuple[Mount, ...]:
+        """The recipe: destinations relative to the container's root, "/" first.
+
+        ``disposable``: what is written need not outlive this machine's next stop, for the container
+        is removed when it ends.
+        """
 
     def image_mount(self, chain: Sequence[str]) -> Mount:
         """What mounts an image by itself, read-only, at "/". NotFound (a layer)."""

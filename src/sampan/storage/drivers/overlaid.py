@@ -9,6 +9,11 @@ below leaves a whiteout (a character device 0:0) and replacing a directory marks
 them on, a renamed directory or a changed mode would be a reference to bytes that are elsewhere.
 ``index=off`` lets the same lower directories serve any number of mounts.
 
+An overlay that is unmounted syncs the whole file system its upper directory is on, and flushes the
+disk. For a container that goes with its end nobody needs that: ``volatile`` leaves it out, with all
+other syncs. The kernel marks the work directory then and mounts it no second time; the mark is
+taken away here, since nothing asks such a directory to have survived a power failure.
+
     rw/<container>/upper  work            the root's own
     rw/<container>/upper%usr  work%usr …  the same for each directory of this machine (the ``host``
                                           image), with "%" for "/"
@@ -42,7 +47,9 @@ _VALUE_LIMIT = 255  # bytes of a value of fsconfig(2)
 _OPTIONS = ("index=off", "redirect_dir=off", "metacopy=off")
 
 
-def _overlay(destination: str, lower: str, writable: str, suffix: str = "") -> Mount:
+def _overlay(
+    destination: str, lower: str, writable: str, suffix: str, more: tuple[str, ...]
+) -> Mount:
     return Mount(
         destination=destination,
         type="overlay",
@@ -52,8 +59,16 @@ def _overlay(destination: str, lower: str, writable: str, suffix: str = "") -> M
             f"upperdir={writable}/upper{suffix}",
             f"workdir={writable}/work{suffix}",
             *_OPTIONS,
+            *more,
         ),
     )
+
+
+def _forget_volatile(work: str) -> None:
+    try:
+        os.rmdir(f"{work}/work/incompat/volatile")
+    except FileNotFoundError:
+        pass  # It was never mounted.
 
 
 def copy_root_attributes(below: os.stat_result, name: str, dir_fd: int) -> None:
@@ -129,12 +144,17 @@ class OverlaidDriver(DirectoryDriver):
         finally:
             os.close(fd)
 
-    def mounts(self, name: str) -> tuple[Mount, ...]:
+    def mounts(self, name: str, *, disposable: bool = False) -> tuple[Mount, ...]:
         top = self._top(name)
         writable = f"{self.root}/rw/{name}"
-        recipe = [_overlay("/", self._lower(top), writable)]
-        for directory in self._system(name):
-            recipe.append(_overlay(directory, directory, writable, directory.replace("/", "%")))
+        lowers = {"/": self._lower(top)} | {path: path for path in self._system(name)}
+        recipe = []
+        for destination, lower in lowers.items():
+            suffix = "" if destination == "/" else destination.replace("/", "%")
+            if disposable:
+                _forget_volatile(f"{writable}/work{suffix}")
+            more = ("volatile",) if disposable else ()
+            recipe.append(_overlay(destination, lower, writable, suffix, more))
         return tuple(recipe)
 
     def image_mount(self, chain: Sequence[str]) -> Mount:

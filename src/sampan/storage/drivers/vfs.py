@@ -58,7 +58,7 @@ class Vfs(DirectoryDriver):
         finally:
             os.close(fd)
 
-    def mounts(self, name: str) -> tuple[Mount, ...]:
+    def mounts(self, name: str, *, disposable: bool = False) -> tuple[Mount, ...]:
         self._top(name)
         source = f"{self.root}/rw/{name}/fs"
         return (Mount(destination="/", type="bind", source=source, options=("bind",)),)
