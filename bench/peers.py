@@ -47,6 +47,19 @@ def private_mounts() -> None:
     mount(None, "/", None, MS_REC | MS_PRIVATE)
     if os.path.ismount("/sys/fs/cgroup/unified"):
         umount("/sys/fs/cgroup/unified", MNT_DETACH)
+    _private.append(True)
+
+
+_private: list[bool] = []
+
+
+def _exec_root(home: Path) -> Path:
+    """An engine's exec root; on a tmpfs, as /run is on most machines, where mounts are our own."""
+    path = home / "exec"
+    path.mkdir()
+    if _private:
+        mount("tmpfs", str(path), "tmpfs")
+    return path
 
 
 def busybox_root(place: Path) -> Path:
@@ -121,7 +134,7 @@ def dockerd(place: Path) -> Iterator[str | None]:
             [
                 "dockerd",
                 f"--data-root={home}/data",
-                f"--exec-root={home}/exec",
+                f"--exec-root={_exec_root(home)}",
                 f"--pidfile={home}/pid",
                 f"--host=unix://{path}",
                 "--bridge=none",
@@ -151,7 +164,7 @@ def sampan_daemon(place: Path) -> Iterator[tuple[str, int]]:
                 str(SAMPAN),
                 "daemon",
                 f"--data-root={home}/data",
-                f"--exec-root={home}/exec",
+                f"--exec-root={_exec_root(home)}",
                 f"--pidfile={home}/pid",
                 f"--host=unix://{path}",
                 f"--cgroup-parent=/sampan-bench-{os.getpid()}",

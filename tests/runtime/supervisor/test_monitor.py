@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import select
@@ -233,6 +234,42 @@ def test_a_container_runs_is_logged_and_its_exit_is_told_when_all_is_done(spawn:
     assert container.logged() == "out\n"
     assert container.logged("stderr") == "err\n"
     assert not container.receive(), "and then the connection ends"
+
+
+def overlay(spawn: Factory, place: Path) -> list[dict[str, Any]]:
+    """A recipe: the bundle's root as the lower layer, a new one above it."""
+    for name in ("upper", "work"):
+        (place / name).mkdir()
+    layers = (f"lowerdir={spawn.bundle}/rootfs", f"upperdir={place}/upper", f"workdir={place}/work")
+    return [{"destination": "/", "type": "overlay", "source": "overlay", "options": [*layers]}]
+
+
+def test_a_monitor_holds_what_its_containers_root_was_mounted_from(
+    spawn: Factory, tmp_path: Path
+) -> None:
+    # The container's own end does not wait for the file system's, which syncs the disk.
+    recipe = overlay(spawn, tmp_path)
+    container = spawn("sleep", "1000", rootfs=recipe)
+    fds = Path(f"/proc/{container.monitor()}/fdinfo")
+    init = int(container.call("status")["pid"])
+    mounted = {line.split()[0] for line in Path(f"/proc/{init}/mountinfo").read_text().splitlines()}
+    held = [text.split("mnt_id:")[1].split()[0] for text in (f.read_text() for f in fds.iterdir())]
+    assert mounted & set(held)
+    container.call("kill", signal=9)
+    container.event("exit")
+
+
+def test_a_start_waits_until_an_earlier_monitor_lets_go_of_the_upper_directory(
+    spawn: Factory, tmp_path: Path
+) -> None:
+    recipe = overlay(spawn, tmp_path)
+    work = os.open(tmp_path / "work", os.O_RDONLY)
+    fcntl.flock(work, fcntl.LOCK_EX)
+    container = spawn("true", rootfs=recipe, wait=False)
+    assert not select.select([container.control], [], [], 0.3)[0], "it is not made yet"
+    os.close(work)
+    container.event("created")
+    container.event("exit")
 
 
 def test_a_signalled_init_counts_128_and_the_signal(spawn: Factory) -> None:

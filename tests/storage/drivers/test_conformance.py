@@ -94,6 +94,17 @@ def test_a_layer_made_above_leaves_the_one_below_as_it_was(
     assert listing(driver.mounts("after"), root) == first
 
 
+def test_a_disposable_container_may_be_mounted_again(driver: SnapshotDriver, root: str) -> None:
+    driver.create_container("c", stack(driver, BASE))
+    for number in (1, 2):
+        recipe = driver.mounts("c", disposable=True)
+        assert within(recipe, root, f"cd $ROOT; touch new{number}; ls d | xargs") == "one sub two\n"
+    assert within(driver.mounts("c", disposable=True), root, "cd $ROOT; echo new*") == "new1 new2\n"
+    if driver.name != "vfs":
+        assert all("volatile" in mount.options for mount in recipe)
+        assert not any("volatile" in mount.options for mount in driver.mounts("c"))
+
+
 def test_writes_stay_in_their_own_container(driver: SnapshotDriver, root: str) -> None:
     chain = stack(driver, BASE)
     for container in ("a", "b"):

@@ -65,10 +65,12 @@ def _overlay(
 
 
 def _forget_volatile(work: str) -> None:
+    mark = f"{work}/work/incompat/volatile"
     try:
-        os.rmdir(f"{work}/work/incompat/volatile")
+        os.unlink(f"{mark}/dirty")
     except FileNotFoundError:
-        pass  # It was never mounted.
+        return  # It was never mounted.
+    os.rmdir(mark)
 
 
 def copy_root_attributes(below: os.stat_result, name: str, dir_fd: int) -> None:
