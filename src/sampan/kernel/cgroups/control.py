@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 import signal
 import time
-from errno import EBUSY, ENOENT, ENOTEMPTY
+from errno import EBUSY, ENODEV, ENOENT, ENOTEMPTY
 from typing import TYPE_CHECKING
 
 from sampan.errors import Conflict, KernelError
@@ -96,7 +96,7 @@ def kill_v2(directory: Directory) -> bool:
     try:
         directory.write("cgroup.kill", "1")
     except KernelError as error:
-        if error.errno == ENOENT:
+        if error.errno in (ENOENT, ENODEV):  # the latter when it is removed while it is open
             return not directory.exists()
         raise
     return True
