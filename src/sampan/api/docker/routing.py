@@ -26,7 +26,6 @@ __all__ = ["KNOWN", "Router"]
 KNOWN = (
     ("GET", "/containers/{id}/changes", "ContainerChanges"),
     ("GET", "/containers/{id}/export", "ContainerExport"),
-    ("GET", "/containers/{id}/stats", "ContainerStats"),
     ("POST", "/containers/{id}/update", "ContainerUpdate"),
     ("GET", "/containers/{id}/attach/ws", "ContainerAttachWebsocket"),
     ("HEAD", "/containers/{id}/archive", "ContainerArchiveInfo"),
