@@ -37,9 +37,9 @@ if TYPE_CHECKING:
 
     Observer = Callable[[str, str, int, float], None]
 
-__all__ = ["ApiServer"]
+__all__ = ["PARTS", "ApiServer"]
 
-_PARTS = (
+PARTS = (
     attach,
     containers,
     events,
@@ -66,7 +66,7 @@ class ApiServer(Server):
         self._engine = engine
         self.observer: Observer | None = None
         self._router = Router()
-        for part in _PARTS:
+        for part in PARTS:
             self._router.add(part.ROUTES)
 
     async def _dispatch(self, request: Request) -> Answer:
