@@ -11,8 +11,9 @@ when the store is opened may be damaged and is discarded. The blobs, which *are*
 there: ``ensure`` unpacks them again when the layer is next needed.
 
 What is in use is never counted, it is looked up: layers and blobs are kept for images (table
-``image_layers``), for containers (the driver's directory of containers), and for operations under
-way (``Hold``). ``collect`` removes all else. One process at a time owns a data root, by a lock on
+``image_layers``), for containers (the driver's directory of containers), for operations under
+way (``Hold``), and for other programs' sessions (a lock the kernel drops when they end:
+``claim_layer``). ``collect`` removes all else. One process at a time owns a data root, by a lock on
 the file ``lock``.
 """
 
@@ -350,14 +351,23 @@ class LayerStore:
                 while at is not None and at in rows and at not in used:
                     used.add(at)
                     at = rows[at]
-            unused = _topmost_first({name: rows[name] for name in rows if name not in used})
-            for chain_id in unused:
-                # The row first: a directory without a row is removed at the next opening.
-                self._database.execute(
-                    "DELETE FROM layers WHERE driver = ? AND chain_id = ?",
-                    (self._driver.name, chain_id),
-                )
-                self._driver.remove_layer(chain_id)
+            unused: list[str] = []
+            for chain_id in _topmost_first({n: rows[n] for n in rows if n not in used}):
+                claim = None if chain_id in used else self._driver.claim_layer(chain_id)
+                if claim is None:
+                    # Another program runs containers on it: what is below stays with it.
+                    used.update(name for name in (rows[chain_id],) if name is not None)
+                    continue
+                try:
+                    # The row first: a directory without a row is removed at the next opening.
+                    self._database.execute(
+                        "DELETE FROM layers WHERE driver = ? AND chain_id = ?",
+                        (self._driver.name, chain_id),
+                    )
+                    self._driver.remove_layer(chain_id)
+                finally:
+                    os.close(claim)
+                unused.append(chain_id)
             self._collect_blobs()
             return unused
 
