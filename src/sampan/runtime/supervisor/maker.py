@@ -221,6 +221,7 @@ def _exit(code: int) -> NoReturn:
 
 def _start(child: Child, at_once: bool, channel: socket.socket, daemon: _Daemon) -> int:
     """Start the container when it is time. The monitor is told before the daemon can ask it."""
+    at = time.time()  # Not later than its first instruction.
     try:
         if child.conversation is not None:
             child.complete()
@@ -237,12 +238,12 @@ def _start(child: Child, at_once: bool, channel: socket.socket, daemon: _Daemon)
         if not at_once:
             if not channel.recv(1):
                 return 0  # The monitor ended, and takes the container with it.
+            at = time.time()
             child.release()
         child.follow()
     except (SampanError, OSError) as error:
         channel.send(marshal.dumps({"failed": messages.error_fields(in_tree(error))}))
         return _FAILED
-    at = time.time()
     channel.send(marshal.dumps({"started": at}))
     daemon.tell({"event": "started", "at": at})
     return 0
