@@ -21,7 +21,7 @@ from sampan.kernel import paths
 from sampan.kernel.namespaces import CLONE_NEWNS, unshare
 from sampan.oci.runtime import Mount
 from sampan.runtime import mount_options, overlay
-from sampan.storage.drivers.overlaid import copy_root_attributes
+from sampan.storage.drivers import pairs
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -29,8 +29,6 @@ if TYPE_CHECKING:
 __all__ = ["Base", "inside", "make", "recipe", "view"]
 
 T = TypeVar("T")
-_OPTIONS = ("index=off", "redirect_dir=off", "metacopy=off")
-_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 class Base(NamedTuple):
@@ -44,41 +42,41 @@ class Base(NamedTuple):
 
 def make(directory: str, base: Base) -> None:
     """Make the writable directories of a root in an existing directory."""
-    fd = os.open(directory, _DIRECTORY)
+    fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
     try:
-        for place, below in (("", base.top), *((path, path) for path in base.system)):
-            suffix = place.replace("/", "%")
-            os.mkdir(f"upper{suffix}", 0o755, dir_fd=fd)
-            os.mkdir(f"work{suffix}", 0o700, dir_fd=fd)
-            copy_root_attributes(os.stat(below), f"upper{suffix}", fd)
+        for destination, _ in _lowers(base):
+            below = base.top if destination == "/" else destination
+            pairs.make_pair(fd, _suffix(destination), os.stat(below))
     finally:
         os.close(fd)
 
 
 def recipe(directory: str, base: Base) -> tuple[Mount, ...]:
     """The mounts of a container's root, "/" first."""
-    made = []
-    for place, lower in (("/", base.lower), *((path, path) for path in base.system)):
-        suffix = "" if place == "/" else place.replace("/", "%")
-        options = (
-            f"lowerdir={lower}",
-            f"upperdir={directory}/upper{suffix}",
-            f"workdir={directory}/work{suffix}",
-            *_OPTIONS,
-            "volatile",
-        )
-        made.append(Mount(destination=place, type="overlay", source="overlay", options=options))
-    return tuple(made)
+    return tuple(
+        pairs.overlay(destination, lower, directory, _suffix(destination), ("volatile",))
+        for destination, lower in _lowers(base)
+    )
 
 
 def view(directory: str, base: Base) -> tuple[Mount, ...]:
     """The same root, read only."""
     made = []
-    for place, lower in (("/", base.lower), *((path, path) for path in base.system)):
-        suffix = "" if place == "/" else place.replace("/", "%")
-        options = (f"lowerdir={directory}/upper{suffix}:{lower}", *_OPTIONS, "ro")
-        made.append(Mount(destination=place, type="overlay", source="overlay", options=options))
+    for destination, lower in _lowers(base):
+        upper = f"{directory}/upper{_suffix(destination)}"
+        options = (f"lowerdir={upper}:{lower}", *pairs.OPTIONS, "ro")
+        made.append(
+            Mount(destination=destination, type="overlay", source="overlay", options=options)
+        )
     return tuple(made)
+
+
+def _lowers(base: Base) -> tuple[tuple[str, str], ...]:
+    return (("/", base.lower), *((path, path) for path in base.system))
+
+
+def _suffix(destination: str) -> str:
+    return "" if destination == "/" else destination.replace("/", "%")
 
 
 def inside(mounts: Sequence[Mount], place: str, call: Callable[[int], T]) -> T:
@@ -129,7 +127,9 @@ def _inside(mounts: Sequence[Mount], place: str, call: Callable[[int], T]) -> T:
             os.close(root)
             km.umount(place, km.MNT_DETACH)
         for mount in mounts:
-            _forget_volatile(mount)
+            for option in mount.options:
+                if option.startswith("workdir="):
+                    pairs.forget_volatile(option.partition("=")[2])
 
 
 def _attach(fd: int, root: int, place: str, destination: str) -> None:
@@ -143,15 +143,3 @@ def _attach(fd: int, root: int, place: str, destination: str) -> None:
         km.attach(fd, target)
     finally:
         os.close(target)
-
-
-def _forget_volatile(mount: Mount) -> None:
-    """Let the same directories be mounted once more: the machine has not stopped in between."""
-    for option in mount.options:
-        if option.startswith("workdir="):
-            mark = f"{option.partition('=')[2]}/work/incompat/volatile"
-            try:
-                os.unlink(f"{mark}/dirty")
-                os.rmdir(mark)
-            except FileNotFoundError:
-                pass  # It was never mounted.

@@ -221,11 +221,11 @@ def _exit(code: int) -> NoReturn:
 
 def _start(child: Child, at_once: bool, channel: socket.socket, daemon: _Daemon) -> int:
     """Start the container when it is time. The monitor is told before the daemon can ask it."""
-    at = time.time()  # Not later than its first instruction.
     try:
         if child.conversation is not None:
             child.complete()
         if at_once:
+            at = time.time()  # Not later than its first instruction.
             child.release()
         daemon.tell(
             {
