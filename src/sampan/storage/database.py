@@ -87,6 +87,25 @@ _MIGRATIONS: tuple[tuple[str, ...], ...] = (
             options TEXT NOT NULL
         ) WITHOUT ROWID""",
     ),
+    (
+        # What registries gave or were given: an image's manifests as bytes, and where a layer is
+        # known to be, as which blob.
+        """CREATE TABLE manifests (
+            image_id TEXT NOT NULL REFERENCES images(id) ON DELETE CASCADE,
+            digest TEXT NOT NULL,
+            media_type TEXT NOT NULL,
+            document BLOB NOT NULL,
+            seen REAL NOT NULL,
+            PRIMARY KEY (image_id, digest)
+        ) WITHOUT ROWID""",
+        """CREATE TABLE layer_origins (
+            diff_id TEXT NOT NULL,
+            digest TEXT NOT NULL,
+            repository TEXT NOT NULL,
+            size INTEGER NOT NULL,
+            PRIMARY KEY (diff_id, digest, repository)
+        ) WITHOUT ROWID""",
+    ),
 )
 SCHEMA_VERSION = len(_MIGRATIONS)
 

@@ -35,13 +35,10 @@ KNOWN = (
     ("POST", "/build", "ImageBuild"),
     ("POST", "/build/prune", "BuildPrune"),
     ("POST", "/build/cancel", "BuildCancel"),
-    ("POST", "/images/{name}/push", "ImagePush"),
     ("GET", "/images/search", "ImageSearch"),
     ("POST", "/images/prune", "ImagePrune"),
-    ("POST", "/auth", "SystemAuth"),
     ("POST", "/commit", "ImageCommit"),
     ("GET", "/system/df", "SystemDataUsage"),
-    ("GET", "/distribution/{name}/json", "DistributionInspect"),
     ("POST", "/session", "Session"),
     ("POST", "/grpc", "BuildKit control"),
 )
