@@ -78,7 +78,11 @@ def test_a_body_must_be_json_and_say_so(daemon: Daemon) -> None:
         ({"Image": "host", "Nonsense": 1}, 400, "Nonsense is not a field"),
         ({"Image": "host", "HostConfig": {"NetworkMode": "mine"}}, 501, "network mine"),
         ({"Image": "host", "HostConfig": {"CapAdd": ["NONSENSE"]}}, 400, '"NONSENSE"'),
-        ({"Image": "host", "HostConfig": {"Binds": ["x"]}}, 400, "volume specification 'x'"),
+        (
+            {"Image": "host", "HostConfig": {"Binds": ["x"]}},
+            400,
+            "invalid volume specification: 'x'",
+        ),
         ({"Image": "host", "HostConfig": {"Binds": ["/a:b"]}}, 400, "must be absolute"),
         (
             {

@@ -13,6 +13,7 @@ import shutil
 from typing import TYPE_CHECKING
 
 from sampan.engine import log_drivers, recovery
+from sampan.engine.archive import Archives
 from sampan.engine.control import Control
 from sampan.engine.creation import Creation
 from sampan.engine.events import Events
@@ -27,7 +28,6 @@ from sampan.engine.restarts import Restarts
 from sampan.engine.settings import Settings
 from sampan.engine.spec import SHM, SHM_SIZE
 from sampan.engine.store import ContainerStore
-from sampan.engine.transfers import Transfers
 from sampan.engine.volumes import Volumes
 from sampan.engine.zygote import ZygoteKeeper
 from sampan.errors import Conflict, KernelError
@@ -78,9 +78,9 @@ class Engine:
         self.checks = Checks(self)
         self.creation = Creation(self)
         self.volumes = Volumes(self)
+        self.archives = Archives(self)
         self.execs = Execs(self)
         self.images = Images(self)
-        self.transfers = Transfers(self)
         self._tasks: set[asyncio.Task[None]] = set()
         self._emptying = False
         self._identity = ""
@@ -100,7 +100,6 @@ class Engine:
             live.drop_parked()
             if live.monitor is not None:
                 live.monitor.close()
-        await self.transfers.close()
         self.zygote.close()
         # With containers in it the parent of their groups stays, for them and the next daemon.
         self.hierarchy.group(self.settings.cgroup_parent).prune()
@@ -217,6 +216,7 @@ class Engine:
         record = live.record
         self.store.remove(record.id)
         self.registry.remove(live)
+        self.archives.cut_off(record.id)
         live.drop_parked()
         self.execs.drop(live)
         self.driver.remove_container(record.id)

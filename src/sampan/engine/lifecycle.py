@@ -113,6 +113,7 @@ class Lifecycle:
         config, host = record.config, record.host_config
         if joined(host):
             live.spec = None
+        await engine.archives.vacate(record.id)
         check_sources(record, engine.settings.data_root)
         await engine.volumes.attach(record)
         engine.provide_shm(record)

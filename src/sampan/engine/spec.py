@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "DEFAULT_PATH",
+    "MOUNT_POINTS",
     "SHM",
     "SHM_SIZE",
     "Other",
@@ -50,6 +51,9 @@ DEFAULT_PATH = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bi
 SHM_SIZE = 64 * 1024 * 1024
 SHM = "shm"
 """In a container's directory: the mount point of a /dev/shm that others may join."""
+
+MOUNT_POINTS = frozenset((b"dev", b"proc", b"sys", *(f"etc/{name}".encode() for name in FILES)))
+"""Paths in every root file system where we mount something, and make what is missing for it."""
 
 _PROC = Mount(
     destination="/proc", type="proc", source="proc", options=("nosuid", "noexec", "nodev")

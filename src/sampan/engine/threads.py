@@ -1,7 +1,8 @@
-"""Work that may wait for a stranger (a registry, a client's archive): a thread of its own each.
+"""Threads of their own, for work that may hang in somebody else's file system.
 
-asyncio's own pool has a handful of threads for what ends soon: work that waits for a network would
-take them all, and with them everybody else's turn.
+The pool that ``asyncio.to_thread`` takes from is small and everybody's: a container that never
+answers (a FUSE mount of its own, a network file system) must not take its threads away. Nobody
+waits for these at the end of the process.
 """
 
 from __future__ import annotations
@@ -13,43 +14,34 @@ from typing import TYPE_CHECKING, TypeVar
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["in_thread"]
+__all__ = ["on_thread"]
 
 T = TypeVar("T")
 
 
-async def in_thread(
-    work: Callable[[], T], name: str, cancel: Callable[[], None] | None = None
-) -> T:
-    """The result of blocking work. Cancelled, it calls ``cancel`` and still waits for the thread:
-    nobody goes on while it holds what it works on.
-    """
+def on_thread(work: Callable[[], T], name: str) -> asyncio.Future[T]:
+    """Run ``work`` on a new thread; its future, which may be given up without ending the work."""
     loop = asyncio.get_running_loop()
-    result: asyncio.Future[T] = loop.create_future()
+    future: asyncio.Future[T] = loop.create_future()
 
-    def settle(value: T | None, error: BaseException | None) -> None:
-        if result.done():
+    def settle(result: T | None, error: BaseException | None) -> None:
+        if future.done():
             return
         if error is not None:
-            result.set_exception(error)
+            future.set_exception(error)
         else:
-            result.set_result(value)  # type: ignore[arg-type]  # None only where T allows it
+            future.set_result(result)  # type: ignore[arg-type]  # a T when there is no error
 
     def run() -> None:
+        result, problem = None, None
         try:
-            value = work()
-        except BaseException as error:  # noqa: BLE001 - carried to whoever waits
-            loop.call_soon_threadsafe(settle, None, error)
-        else:
-            loop.call_soon_threadsafe(settle, value, None)
+            result = work()
+        except BaseException as error:  # noqa: BLE001 - carried to who waits
+            problem = error
+        try:
+            loop.call_soon_threadsafe(settle, result, problem)
+        except RuntimeError:
+            return  # the loop has ended, and nobody waits
 
     threading.Thread(target=run, name=name, daemon=True).start()
-    try:
-        return await asyncio.shield(result)
-    except asyncio.CancelledError:
-        if cancel is not None:
-            cancel()
-        await asyncio.wait((result,))
-        if not result.cancelled():
-            result.exception()  # seen: the cancellation is what is told
-        raise
+    return future

@@ -101,6 +101,28 @@ CGROUP_SUPER_MAGIC = 0x27E0EB
 CGROUP2_SUPER_MAGIC = 0x63677270
 NSFS_MAGIC = 0x6E736673
 MQUEUE_MAGIC = 0x19800202
+KERNEL_FILE_SYSTEMS = frozenset(
+    {
+        PROC_SUPER_MAGIC,
+        SYSFS_MAGIC,
+        DEVPTS_SUPER_MAGIC,
+        CGROUP_SUPER_MAGIC,
+        CGROUP2_SUPER_MAGIC,
+        NSFS_MAGIC,
+        MQUEUE_MAGIC,
+        0x64626720,  # debugfs
+        0x74726163,  # tracefs
+        0x73636673,  # securityfs
+        0x62656570,  # configfs
+        0xCAFE4A11,  # bpf
+        0x6165676C,  # pstore
+        0xDE5E81E4,  # efivarfs
+        0x42494E4D,  # binfmt_misc
+        0xF97CFF8C,  # selinuxfs
+        0x65735543,  # fusectl
+    }
+)
+"""Whose files are the kernel's words, not anybody's data."""
 
 _PAGE = os.sysconf("SC_PAGE_SIZE")
 

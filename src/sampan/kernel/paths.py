@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import os
 import stat
-from errno import EAGAIN, EEXIST, EISDIR, ELOOP, ENOENT, ENOTDIR
+from errno import EAGAIN, EEXIST, EINVAL, EISDIR, ELOOP, ENOENT, ENOTDIR
 
 from sampan.errors import KernelError
 from sampan.kernel.mounts import PROC_SUPER_MAGIC, filesystem_magic
@@ -37,9 +37,12 @@ __all__ = [
     "RESOLVE_NO_SYMLINKS",
     "RESOLVE_NO_XDEV",
     "Procfs",
+    "evaluate_in_root",
     "make_directory_in_root",
     "make_file_in_root",
     "open_in_root",
+    "open_regular",
+    "open_regular_in_root",
     "openat2",
     "rename_new",
 ]
@@ -53,6 +56,76 @@ _MAX_ATTEMPTS = 128
 def open_in_root(root_fd: int, path: str, flags: int, mode: int = 0) -> int:
     """Open ``path`` as a process chrooted into ``root_fd`` would, without following magic links."""
     return openat2(root_fd, path, flags, mode, RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS)
+
+
+def open_regular(directory: int, name: str | bytes, flags: int = os.O_RDONLY) -> int:
+    """Open the regular file ``name`` of a directory; -1 if it is anything else, or is gone.
+
+    A device is not even opened, which may be all it takes to act (a watchdog, a tape): what is
+    there is looked at through a descriptor that opens nothing (O_PATH), and only then opened anew,
+    by our own /proc, as the very same file.
+    """
+    try:
+        path = os.open(name, O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=directory)
+    except OSError as error:
+        if error.errno in (ENOENT, ELOOP):
+            return -1
+        raise
+    return _opened_regular(path, flags)
+
+
+def open_regular_in_root(root_fd: int, path: str) -> int:
+    """The same for ``path`` inside ``root_fd``, links followed; ``ENOENT`` says there is nothing.
+
+    ``EINVAL``: it is no regular file.
+    """
+    fd = _opened_regular(open_in_root(root_fd, path, O_PATH), os.O_RDONLY)
+    if fd < 0:
+        raise KernelError("open", EINVAL, f"{path} (not a regular file)")
+    return fd
+
+
+def _opened_regular(path: int, flags: int) -> int:
+    """Open and close ``path``, an O_PATH descriptor."""
+    try:
+        if not stat.S_ISREG(os.fstat(path).st_mode):
+            return -1
+        return os.open(f"/proc/self/fd/{path}", flags | os.O_CLOEXEC)
+    finally:
+        os.close(path)
+
+
+def evaluate_in_root(root_fd: int, path: str) -> str:
+    """Where ``path`` leads inside ``root_fd``: absolute, without links, as text.
+
+    What does not exist is taken as it is written. For showing: by the time anybody uses it, it may
+    lead elsewhere. ``ELOOP``: too many links.
+    """
+    with _Walk(root_fd, path, 0) as walk:
+        pending = _components(path)
+        names: list[str] = []
+        while pending:
+            name = pending.pop()
+            real = len(walk.trail) == len(names) + 1  # all so far are directories that exist
+            if name == "..":
+                if real and names:
+                    os.close(walk.trail.pop())
+                del names[-1:]
+                continue
+            fd = walk.find(name) if real else -1
+            kind = os.fstat(fd).st_mode if fd >= 0 else 0
+            if stat.S_ISLNK(kind):
+                text = walk.follow(fd)
+                if text.startswith("/"):
+                    names.clear()
+                pending += _components(text)
+                continue
+            names.append(name)
+            if stat.S_ISDIR(kind):
+                walk.trail.append(fd)
+            elif fd >= 0:
+                os.close(fd)
+        return "/" + "/".join(names)
 
 
 def make_directory_in_root(root_fd: int, path: str, mode: int = 0o755) -> int:
@@ -169,6 +242,15 @@ class _Walk:
             )
         except KernelError as error:
             raise KernelError("openat2", error.errno or 0, f"{self.path} (at {name})") from None
+
+    def find(self, name: str) -> int:
+        """``look``, and -1 where there is nothing."""
+        try:
+            return self.look(name)
+        except KernelError as error:
+            if error.errno != ENOENT:
+                raise
+            return -1
 
     def follow(self, link: int) -> str:
         """Read and close ``link``: the path to walk next, from the root if it is absolute. Links of

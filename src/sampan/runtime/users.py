@@ -12,9 +12,15 @@ from __future__ import annotations
 import errno
 import os
 import stat
+from typing import TYPE_CHECKING
 
 from sampan.errors import InvalidArgument, KernelError
 from sampan.kernel.paths import open_in_root
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    Opener = Callable[[int, str], int]
 
 __all__ = ["Identity", "home_of", "resolve"]
 
@@ -36,8 +42,11 @@ class Identity:
         self.home = home
 
 
-def resolve(root_fd: int, name: str) -> Identity:
+def resolve(root_fd: int, name: str, opener: Opener | None = None) -> Identity:
     """Resolve ``name|uid[:group|gid]`` below ``root_fd``.
+
+    ``opener(root_fd, path)`` opens a file: for a caller whom the container's device rules do not
+    hold, and whom opening a device in the file's place would hurt.
 
     A number that has no line is taken as it is (group 0, no home); a name that has none raises
     InvalidArgument. Supplementary groups are the group itself (without it a setgid program sheds
@@ -48,7 +57,7 @@ def resolve(root_fd: int, name: str) -> Identity:
     user = user or "0"
     number = _number(user)
     uid, gid, home, login = number, 0, None, user
-    for fields in _lines(root_fd, "etc/passwd", 7):
+    for fields in _lines(root_fd, "etc/passwd", 7, opener):
         line_uid, line_gid = _number(fields[2]), _number(fields[3])
         if line_uid is None or line_gid is None:
             continue
@@ -58,10 +67,10 @@ def resolve(root_fd: int, name: str) -> Identity:
     if uid is None:
         raise InvalidArgument(f'user "{user}": no such user in the container\'s /etc/passwd')
     if group:
-        gid = _group(root_fd, group)
+        gid = _group(root_fd, group, opener)
         return Identity(uid, gid, (gid,), home)
     gids = [gid]
-    for fields in _lines(root_fd, "etc/group", 4):
+    for fields in _lines(root_fd, "etc/group", 4, opener):
         line_gid = _number(fields[2])
         if line_gid is not None and login in fields[3].split(","):
             gids.append(line_gid)
@@ -80,11 +89,11 @@ def home_of(root_fd: int, uid: int) -> str | None:
     return None
 
 
-def _group(root_fd: int, group: str) -> int:
+def _group(root_fd: int, group: str, opener: Opener | None) -> int:
     number = _number(group)
     if number is not None:
         return number
-    for fields in _lines(root_fd, "etc/group", 4):
+    for fields in _lines(root_fd, "etc/group", 4, opener):
         gid = _number(fields[2])
         if gid is not None and fields[0] == group:
             return gid
@@ -98,10 +107,13 @@ def _number(text: str) -> int | None:
     return value if value <= MAX_ID else None
 
 
-def _lines(root_fd: int, path: str, columns: int) -> list[list[str]]:
-    flags = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
+def _open(root_fd: int, path: str) -> int:
+    return open_in_root(root_fd, path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
+
+
+def _lines(root_fd: int, path: str, columns: int, opener: Opener | None = None) -> list[list[str]]:
     try:
-        descriptor = open_in_root(root_fd, path, flags)
+        descriptor = (opener or _open)(root_fd, path)
     except KernelError as error:
         if error.errno in (errno.ENOENT, errno.ENOTDIR):
             return []

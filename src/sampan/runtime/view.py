@@ -1,22 +1,27 @@
-"""A container's root file system without the container: put together for us to look into.
+"""A container's root file system, for us to look into, by one descriptor.
 
-The storage driver's recipe and the container's own mounts are made by the code that makes them for
-a start, in a mount namespace of one thread, and copied as a detached tree (open_tree(2)): one
-descriptor, attached nowhere, which nobody else can see or change and which ends when it is closed.
-In the copy no device can be opened and no set-user-ID bit means anything.
+Of one that runs it is what its first process stands on (``/proc/PID/root``): from there the kernel
+shows every mount of the container's. Of one that does not run it is put together: the storage
+driver's recipe and the container's own mounts are made by the code that makes them for a start, in
+a mount namespace of one thread, and copied as a detached tree (open_tree(2)), attached nowhere,
+which nobody else can see or change and which ends when it is closed. In the copy no device can be
+opened and no set-user-ID bit means anything.
 
-The thread stays in this machine's root: nothing of ours looks up a path, or imports a module,
-inside the container's (CVE-2019-14271).
+Either way we stay in this machine's root and in our own mount namespace: nothing of ours looks up
+a path, or imports a module, inside the container's (CVE-2019-14271).
 """
 
 from __future__ import annotations
 
 import os
 import threading
+from errno import EACCES, ENOENT, ESRCH
 from typing import TYPE_CHECKING
 
+from sampan.errors import Conflict
 from sampan.kernel import mounts as km
 from sampan.kernel import namespaces as kernel
+from sampan.kernel.processes import start_time
 from sampan.kernel.procfs import Procfs
 from sampan.oci.runtime import Linux, Namespace
 from sampan.runtime.mount import Builder
@@ -27,10 +32,33 @@ if TYPE_CHECKING:
 
     from sampan.oci.runtime import Mount
 
-__all__ = ["open_view"]
+__all__ = ["open_running", "open_view"]
 
 _INERT = km.MOUNT_ATTR_NODEV | km.MOUNT_ATTR_NOSUID | km.MOUNT_ATTR_NOEXEC
 _OWN = Linux(namespaces=(Namespace(type="mount"),), rootfs_propagation="rprivate")
+
+
+def open_running(pid: int, started: int) -> tuple[int, int]:
+    """Descriptors of a running container's root (O_PATH) and of its mount namespace, which keeps
+    what is mounted in the root as long as it is held.
+
+    ``started`` is the start time of its first process, ``pid``: Conflict when that has ended.
+    """
+    gone = Conflict("the container has ended just now: try again")
+    namespace = root = -1
+    try:
+        namespace = os.open(f"/proc/{pid}/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
+        root = os.open(f"/proc/{pid}/root", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        # If it is still there, what was opened is its own: no number is used twice at once.
+        if start_time(pid) == started:
+            return root, namespace
+    except OSError as error:
+        if error.errno not in (ENOENT, ESRCH, EACCES):
+            raise
+    for fd in (root, namespace):
+        if fd >= 0:
+            os.close(fd)
+    raise gone
 
 
 def open_view(

@@ -144,6 +144,39 @@ def test_changes_are_listed(driver: SnapshotDriver, root: str) -> None:
     ]
 
 
+def test_what_was_made_to_mount_on_is_no_change(
+    driver: SnapshotDriver, root: str, tmp_path: Path
+) -> None:
+    chain = stack(driver, BASE)
+    driver.create_container("c", chain)
+    marks = [b"proc", b"d/one", b"d/hosts", b"etc/hosts", b"etc/hostname", b"run/lock"]
+    made = "cd $ROOT; mkdir proc etc run run/lock; touch d/hosts etc/hosts etc/hostname"
+    within(driver.mounts("c"), root, made)
+    assert driver.changes("c", marks) == []
+    assert len(driver.changes("c")) == 8
+    out = io.BytesIO()
+    driver.diff("c", out, marks)
+    with tarfile.open(fileobj=io.BytesIO(out.getvalue())) as archive:
+        assert {name for name in archive.getnames() if name != "."} <= {"d", "etc", "run"}
+    # What is not empty, or was there before, or stands beside them, is somebody's doing.
+    within(
+        driver.mounts("c"),
+        root,
+        "cd $ROOT; >d/one; touch proc/1; echo x >etc/hostname; chmod 700 d; touch run/pid",
+    )
+    changes = [(change.kind, change.path.decode()) for change in driver.changes("c", marks)]
+    assert changes == [
+        ("C", "d"),
+        ("C", "d/one"),
+        ("A", "etc"),
+        ("A", "etc/hostname"),
+        ("A", "proc"),
+        ("A", "proc/1"),
+        ("A", "run"),
+        ("A", "run/pid"),
+    ]
+
+
 def test_the_size_is_that_of_the_files_written(driver: SnapshotDriver, root: str) -> None:
     driver.create_container("c", stack(driver, BASE))
     assert driver.size("c") == 0

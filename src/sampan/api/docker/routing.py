@@ -24,21 +24,19 @@ if TYPE_CHECKING:
 __all__ = ["KNOWN", "Router"]
 
 KNOWN = (
-    ("GET", "/containers/{id}/changes", "ContainerChanges"),
-    ("GET", "/containers/{id}/export", "ContainerExport"),
+    ("GET", "/containers/{id}/stats", "ContainerStats"),
     ("POST", "/containers/{id}/update", "ContainerUpdate"),
     ("GET", "/containers/{id}/attach/ws", "ContainerAttachWebsocket"),
-    ("HEAD", "/containers/{id}/archive", "ContainerArchiveInfo"),
-    ("GET", "/containers/{id}/archive", "ContainerArchive"),
-    ("PUT", "/containers/{id}/archive", "PutContainerArchive"),
     ("POST", "/containers/prune", "ContainerPrune"),
     ("POST", "/build", "ImageBuild"),
     ("POST", "/build/prune", "BuildPrune"),
     ("POST", "/build/cancel", "BuildCancel"),
+    ("POST", "/images/{name}/push", "ImagePush"),
     ("GET", "/images/search", "ImageSearch"),
     ("POST", "/images/prune", "ImagePrune"),
+    ("POST", "/auth", "SystemAuth"),
     ("POST", "/commit", "ImageCommit"),
-    ("GET", "/system/df", "SystemDataUsage"),
+    ("GET", "/distribution/{name}/json", "DistributionInspect"),
     ("POST", "/session", "Session"),
     ("POST", "/grpc", "BuildKit control"),
 )

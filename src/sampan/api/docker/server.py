@@ -8,6 +8,7 @@ import time
 from typing import TYPE_CHECKING
 
 from sampan.api.docker import (
+    archive,
     attach,
     containers,
     events,
@@ -16,7 +17,6 @@ from sampan.api.docker import (
     info,
     logs,
     networks,
-    registries,
     stats,
     swarm,
     system,
@@ -38,9 +38,10 @@ if TYPE_CHECKING:
 
     Observer = Callable[[str, str, int, float], None]
 
-__all__ = ["PARTS", "ApiServer"]
+__all__ = ["ApiServer"]
 
-PARTS = (
+_PARTS = (
+    archive,
     attach,
     containers,
     events,
@@ -49,7 +50,6 @@ PARTS = (
     info,
     logs,
     networks,
-    registries,
     stats,
     swarm,
     system,
@@ -68,7 +68,7 @@ class ApiServer(Server):
         self._engine = engine
         self.observer: Observer | None = None
         self._router = Router()
-        for part in PARTS:
+        for part in _PARTS:
             self._router.add(part.ROUTES)
 
     async def _dispatch(self, request: Request) -> Answer:

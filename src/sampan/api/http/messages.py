@@ -76,9 +76,10 @@ def unquote(data: bytes) -> str:
 class Query:
     """A target's parameters; a name may stand there more than once."""
 
-    __slots__ = ("_values",)
+    __slots__ = ("_data", "_values")
 
     def __init__(self, data: bytes) -> None:
+        self._data = data
         self._values: dict[str, list[str]] = {}
         for pair in data.replace(b"+", b" ").split(b"&") if data else ():
             if pair:
@@ -89,6 +90,14 @@ class Query:
         """The first value."""
         values = self._values.get(name)
         return values[0] if values else None
+
+    def path(self, name: str) -> str | None:
+        """The first value as a file name: bytes that are not UTF-8 as ``os.fsdecode`` has them."""
+        for pair in self._data.replace(b"+", b" ").split(b"&"):
+            key, _, value = pair.partition(b"=")
+            if key and unquote(key) == name:
+                return _ENCODED.sub(_decoded, value).decode("utf-8", "surrogateescape")
+        return None
 
     def all(self, name: str) -> list[str]:
         return list(self._values.get(name, ()))

@@ -1,4 +1,4 @@
-"""``network ls`` and ``network inspect``."""
+"""``network``: what is there of networks in this version, to look at."""
 
 from __future__ import annotations
 

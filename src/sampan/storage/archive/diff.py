@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 from sampan.errors import NotSupported
 from sampan.storage.archive.headers import printable
 from sampan.storage.archive.tree import (
+    OPEN_DIRECTORY,
     Merged,
     attributes,
     is_opaque,
@@ -32,7 +33,7 @@ from sampan.storage.archive.writer import Output, Writer, Written
 from sampan.storage.failures import explain
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Collection, Iterator, Sequence
 
 __all__ = [
     "Change",
@@ -64,15 +65,82 @@ class _Step(NamedTuple):
     opaque: bool = False
 
 
-def changes_in_upper(upper: int, lower: Sequence[int]) -> list[Change]:
-    """The changes an overlay upper directory holds against its lower layers, nearest first."""
-    return sorted(Change(s.path, s.kind) for s in _upper_steps(upper, Merged(lower)) if s.path)
+def changes_in_upper(
+    upper: int, lower: Sequence[int], marks: Collection[bytes] = ()
+) -> list[Change]:
+    """The changes an overlay upper directory holds against its lower layers, nearest first.
+
+    ``marks``: paths at which something was mounted. An empty file or directory that is new there
+    was made to mount on, and is nobody's change; nor is the directory it was made in.
+    """
+    below = Merged(lower)
+
+    def was(path: bytes) -> os.stat_result | None:
+        return below.status(path)
+
+    return _listed(_upper_steps(upper, below), marks, was)
 
 
-def changes_between(old: int, new: int) -> list[Change]:
+def changes_between(old: int, new: int, marks: Collection[bytes] = ()) -> list[Change]:
     """The changes that make the tree ``old`` into ``new``. A directory in which something changed
-    has changed; what was in a deleted directory is not listed."""
-    return sorted(Change(step.path, step.kind) for step in _difference(old, new) if step.path)
+    has changed; what was in a deleted directory is not listed. ``marks`` as above."""
+
+    def was(path: bytes) -> os.stat_result | None:
+        parent, _, base = path.rpartition(b"/")
+        directory = open_directory(old, parent)
+        if directory is None:
+            return None
+        try:
+            return os.stat(base, dir_fd=directory, follow_symlinks=False)
+        except FileNotFoundError:
+            return None
+        finally:
+            os.close(directory)
+
+    return _listed(_difference(old, new), marks, was)
+
+
+def _listed(
+    steps: Iterator[_Step],
+    marks: Collection[bytes],
+    was: Callable[[bytes], os.stat_result | None],
+) -> list[Change]:
+    found: dict[bytes, _Step] = {}
+    marked = []
+    for step in steps:
+        if step.path in marks and step.kind == "A" and _is_mark(step):
+            marked.append(step.path)
+        elif step.path:
+            found[step.path] = step
+    for path in marked:
+        parent = path.rpartition(b"/")[0]
+        while parent in found and not any(other.startswith(parent + b"/") for other in found):
+            step, before = found[parent], was(parent)
+            if before is not None and (step.status is None or not _alike(before, step.status)):
+                break
+            del found[parent]
+            parent = parent.rpartition(b"/")[0]
+    return sorted(Change(path, step.kind) for path, step in found.items())
+
+
+def _alike(one: os.stat_result, other: os.stat_result) -> bool:
+    """Two directories that differ at most in times."""
+    return (one.st_mode, one.st_uid, one.st_gid) == (other.st_mode, other.st_uid, other.st_gid)
+
+
+def _is_mark(step: _Step) -> bool:
+    """An empty file or directory."""
+    status = step.status
+    if status is None or not stat.S_ISDIR(status.st_mode):
+        return status is not None and stat.S_ISREG(status.st_mode) and not status.st_size
+    try:
+        directory = os.open(step.base, OPEN_DIRECTORY, dir_fd=step.directory)
+    except OSError:
+        return False  # it is something else by now
+    try:
+        return not os.listdir(directory)
+    finally:
+        os.close(directory)
 
 
 def size_between(old: int, new: int) -> int:
@@ -96,21 +164,35 @@ def write_upper(
     *,
     lower: Sequence[int] = (),
     nested: Sequence[tuple[bytes, int]] = (),
+    marks: Collection[bytes] = (),
     sparse: bool = True,
 ) -> Written:
     """Write an overlay upper directory as a layer: uncompressed, not closed (see ``Compressor``).
 
     With ``lower`` the root directory itself is part of the layer where its owner, mode or
     attributes are not those below; without it never is. ``nested``: the upper directories of
-    overlays mounted inside the tree, each with the path it is mounted on.
+    overlays mounted inside the tree, each with the path it is mounted on. ``marks``: paths where
+    what is new and empty is left out (``changes_in_upper``).
     """
-    steps = _upper_steps(upper, Merged(lower), listing=False)
+    below = Merged(lower)
+    steps = (
+        step
+        for step in _upper_steps(upper, below, listing=False)
+        if not (step.path in marks and _is_mark(step) and below.status(step.path) is None)
+    )
     return _write(chain(steps, *(_nested_steps(*one) for one in nested)), out, sparse)
 
 
-def write_difference(old: int, new: int, out: Output, *, sparse: bool = True) -> Written:
-    """Write as a layer what makes the tree ``old`` into ``new``."""
-    return _write(_difference(old, new), out, sparse)
+def write_difference(
+    old: int, new: int, out: Output, *, marks: Collection[bytes] = (), sparse: bool = True
+) -> Written:
+    """Write as a layer what makes the tree ``old`` into ``new``; ``marks`` as above."""
+    steps = (
+        step
+        for step in _difference(old, new)
+        if not (step.path in marks and step.kind == "A" and _is_mark(step))
+    )
+    return _write(steps, out, sparse)
 
 
 def write_tree(root: int, out: Output, *, sparse: bool = True) -> Written:

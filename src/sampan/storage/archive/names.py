@@ -17,13 +17,14 @@ OPAQUE = b".wh..wh..opq"
 
 
 def place(
-    name: bytes, of: bytes | None = None, *, relative: bool = False
+    name: bytes, of: bytes | None = None, *, relative: bool = False, whiteouts: bool = True
 ) -> tuple[bytes | None, bytes, bytes]:
     """Where a name of the archive is in the tree: path, its directory and its last component.
 
     The path is b"" for the root and None for what aufs kept for itself. ``of`` is the member whose
     link ``name`` is, for the message. An absolute name is one from the tree's root, as some
-    builders write them, or refused where names must be ``relative``.
+    builders write them, or refused where names must be ``relative``. Without ``whiteouts`` a name
+    is only a name.
     """
     if b"\0" in name or not name:
         raise InvalidArgument(f"archive member with the name {printable(name)}")
@@ -38,7 +39,7 @@ def place(
         raise InvalidArgument(f'{what} {printable(name)} is refused: ".." can leave the tree')
     if not parts:
         return b"", b"", b""
-    if b".wh." in name:
+    if whiteouts and b".wh." in name:
         for part in parts[:-1]:
             if part.startswith(AUFS_PREFIX):
                 return None, b"", b""

@@ -10,18 +10,18 @@ from __future__ import annotations
 import os
 import stat
 from collections import OrderedDict
-from errno import ELOOP, ENOENT, ENOTDIR, ENOTSUP, EPERM
+from errno import ELOOP, ENOENT, ENOTDIR
 from typing import TYPE_CHECKING
 
 from sampan.errors import InvalidArgument, KernelError, NotSupported
 from sampan.kernel.paths import O_PATH, open_in_root
 from sampan.storage.archive import headers
+from sampan.storage.archive.dressing import Dresser, member_times
 from sampan.storage.archive.headers import Member, printable
 from sampan.storage.archive.names import AUFS_PREFIX, OPAQUE, WHITEOUT_PREFIX, place
 from sampan.storage.archive.removal import clear_directory, remove_tree
 from sampan.storage.archive.tree import (
     OPEN_DIRECTORY,
-    OVERLAY_ATTRIBUTES,
     OVERLAY_OPAQUE,
     Merged,
     attributes,
@@ -38,7 +38,6 @@ if TYPE_CHECKING:
 __all__ = ["Target"]
 
 _CACHED = 64
-_MAX_WARNINGS = 100
 _NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _PATH = O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
 _MAX_ID = (1 << 32) - 2  # the last is "leave as it is" to chown(2)
@@ -51,8 +50,10 @@ _NODES = {
 }
 
 
-class Target:
+class Target(Dresser):
     """One layer's way into a directory. ``add`` members in order, then ``finish``."""
+
+    _whiteouts = True
 
     def __init__(
         self,
@@ -62,9 +63,9 @@ class Target:
         *,
         relative: bool = False,
     ) -> None:
+        super().__init__(style == "overlay")
         self._relative = relative
         self._root = os.open(".", OPEN_DIRECTORY, dir_fd=root)
-        self._overlay = style == "overlay"
         self._lower = Merged(lower)
         self._has_lower = bool(lower)
         self._open: OrderedDict[bytes, int] = OrderedDict()
@@ -74,9 +75,6 @@ class Target:
         self._made: set[bytes] = set()
         self._retired: list[int] = []
         self._hide_root = False
-        self.warnings: list[str] = []
-        self.call = "open"
-        """The system call that was tried last, for the error's sake."""
 
     def __enter__(self) -> Target:
         return self
@@ -95,14 +93,14 @@ class Target:
         """Make one member. ``OSError`` as the kernel says; its content is read from ``reader``."""
         if self._retired:
             self._close_retired()
-        path, parent, base = place(member.name, relative=self._relative)
+        path, parent, base = self._place(member.name)
         if path is None:
             return
         if not (0 <= member.uid <= _MAX_ID and 0 <= member.gid <= _MAX_ID):
             raise InvalidArgument(
                 f"{printable(member.name)}: owner {member.uid}:{member.gid} is out of range"
             )
-        if base.startswith(WHITEOUT_PREFIX):
+        if self._whiteouts and base.startswith(WHITEOUT_PREFIX):
             self._white_out(member, parent, base)
             return
         if not path:
@@ -148,6 +146,9 @@ class Target:
             except FileNotFoundError:
                 continue
 
+    def _place(self, name: bytes, of: bytes | None = None) -> tuple[bytes | None, bytes, bytes]:
+        return place(name, of, relative=self._relative)
+
     # Directories on the way
 
     def _close_retired(self) -> None:
@@ -169,7 +170,10 @@ class Target:
         if descriptor is not None:
             self._open.move_to_end(path)
             return descriptor
-        return self._remember(path, open_in_root(self._root, os.fsdecode(path), _PATH))
+        return self._remember(path, self._resolve(path))
+
+    def _resolve(self, path: bytes) -> int:
+        return open_in_root(self._root, os.fsdecode(path), _PATH)
 
     def _directory(self, path: bytes, member: Member) -> int:
         """The same, made with what is missing above it; every directory a member goes into."""
@@ -326,8 +330,14 @@ class Target:
             self.call = "utimensat"
             mtime = member.mtime
             os.utime(descriptor, ns=(mtime if member.atime is None else member.atime, mtime))
+        except BaseException:
+            self._give_up(directory, base, descriptor)
+            raise
         finally:
             os.close(descriptor)
+
+    def _give_up(self, directory: int, base: bytes, descriptor: int) -> None:
+        """A file could not be finished. A layer goes as a whole."""
 
     def _make_directory(self, path: bytes, directory: int, base: bytes, member: Member) -> None:
         self.call = "mkdirat"
@@ -350,7 +360,7 @@ class Target:
             self._retired.append(known)
         self._remember(path, descriptor)
         self._dress(descriptor, member, existed=existed)
-        self._times[path] = _times(member)
+        self._times[path] = member_times(member)
 
     def _make_root(self, member: Member) -> None:
         if member.kind != headers.DIRECTORY:
@@ -358,7 +368,7 @@ class Target:
                 f"{printable(member.name)}: the root of a layer can only be a directory"
             )
         self._dress(self._root, member, existed=True)
-        self._times[b""] = _times(member)
+        self._times[b""] = member_times(member)
         if not self._overlay:
             self._made.add(b"")
 
@@ -402,7 +412,7 @@ class Target:
         self._dress_by_name(directory, base, member)
 
     def _make_hard_link(self, path: bytes, directory: int, base: bytes, member: Member) -> None:
-        link, parent, name = place(member.link, member.name, relative=self._relative)
+        link, parent, name = self._place(member.link, member.name)
         if not link:
             raise InvalidArgument(
                 f"{printable(member.name)}: hard link to {printable(member.link)}"
@@ -433,76 +443,6 @@ class Target:
             self._replace(directory, base, there)
             self.call = "linkat"
             os.link(name, base, src_dir_fd=source, dst_dir_fd=directory, follow_symlinks=False)
-
-    # Owner, mode, attributes, times
-
-    def _dress(self, descriptor: int, member: Member, *, existed: bool = False) -> None:
-        """Owner, mode and attributes, by descriptor: chown(2) takes set-user-ID bits and file
-        capabilities away, so they come after it. Only what differs costs a call."""
-        status = os.fstat(descriptor)
-        mode = status.st_mode
-        if status.st_uid != member.uid or status.st_gid != member.gid:
-            self.call = "fchown"
-            os.fchown(descriptor, member.uid, member.gid)
-            mode = -1
-        if mode & 0o7777 != member.mode or mode < 0:
-            self.call = "fchmod"
-            os.fchmod(descriptor, member.mode)
-        if existed and not self._overlay:
-            self.call = "flistxattr"
-            for attribute in os.listxattr(descriptor):
-                name = os.fsencode(attribute)
-                if name not in member.xattrs and name.startswith((b"user.", b"trusted.")):
-                    self.call = "fremovexattr"
-                    os.removexattr(descriptor, attribute)
-        if member.xattrs:
-            self._set_attributes(descriptor, member)
-
-    def _dress_by_name(self, directory: int, base: bytes, member: Member) -> None:
-        """The same for what cannot be opened: links, devices, FIFOs; never followed."""
-        status = os.stat(base, dir_fd=directory, follow_symlinks=False)
-        changed = status.st_uid != member.uid or status.st_gid != member.gid
-        if changed:
-            self.call = "fchownat"
-            os.chown(base, member.uid, member.gid, dir_fd=directory, follow_symlinks=False)
-        if not stat.S_ISLNK(status.st_mode) and (
-            changed or stat.S_IMODE(status.st_mode) != member.mode
-        ):
-            self.call = "fchmodat"
-            os.chmod(base, member.mode, dir_fd=directory)
-        if member.xattrs:
-            # lsetxattr(2) knows no directory descriptor: this link of proc is ours and leads there.
-            self._set_attributes(b"/proc/self/fd/%d/%s" % (directory, base), member)
-        self.call = "utimensat"
-        os.utime(base, ns=_times(member), dir_fd=directory, follow_symlinks=False)
-
-    def _set_attributes(self, where: int | bytes, member: Member) -> None:
-        self.call = "setxattr"
-        for attribute, value in member.xattrs.items():
-            if attribute.startswith(OVERLAY_ATTRIBUTES):
-                self._warn(member, attribute, "is overlayfs's own and was left out")
-                continue
-            if not attribute or b"\0" in attribute:
-                raise InvalidArgument(
-                    f"{printable(member.name)}: extended attribute {printable(attribute)}"
-                )
-            try:
-                if isinstance(where, int):
-                    os.setxattr(where, attribute, value)
-                else:
-                    os.setxattr(where, attribute, value, follow_symlinks=False)
-            except OSError as error:
-                # user.* is for files and directories only; EPERM says so for all others.
-                unfit = error.errno == EPERM and attribute.startswith(b"user.")
-                if error.errno != ENOTSUP and not unfit:
-                    raise
-                self._warn(member, attribute, "cannot be kept by this file system")
-
-    def _warn(self, member: Member, attribute: bytes, why: str) -> None:
-        if len(self.warnings) < _MAX_WARNINGS:
-            self.warnings.append(
-                f"{printable(member.name)}: extended attribute {printable(attribute)} {why}"
-            )
 
     # Whiteouts
 
@@ -585,10 +525,6 @@ class Target:
                 status = os.stat(name, dir_fd=self._root, follow_symlinks=False)
                 if stat.S_ISDIR(status.st_mode):
                     self._set_opaque(self._root, name)
-
-
-def _times(member: Member) -> tuple[int, int]:
-    return (member.mtime if member.atime is None else member.atime), member.mtime
 
 
 def _write(descriptor: int, data: memoryview) -> None:

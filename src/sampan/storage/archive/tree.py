@@ -23,7 +23,7 @@ from sampan.kernel.paths import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
 __all__ = [
     "OPEN_DIRECTORY",
@@ -65,24 +65,25 @@ def is_opaque(directory: int) -> bool:
         raise
 
 
-def open_directory(root: int, path: bytes) -> int | None:
+def open_directory(root: int, path: bytes, *, cross: bool = False) -> int | None:
     """A descriptor to list the directory ``path`` ("a/b"; b"" is the root) below ``root``.
 
-    None: it is gone, is no directory, or something is mounted on it.
+    None: it is gone, is no directory, or something is mounted on it, unless ``cross``.
     """
     if not path:
         return os.open(".", OPEN_DIRECTORY, dir_fd=root)
+    resolve = _INSIDE & ~RESOLVE_NO_XDEV if cross else _INSIDE
     try:
         if len(path) < _PATH_MAX:
-            return openat2(root, os.fsdecode(path), OPEN_DIRECTORY, resolve=_INSIDE)
-        return _open_deep(root, path)
+            return openat2(root, os.fsdecode(path), OPEN_DIRECTORY, resolve=resolve)
+        return _open_deep(root, path, resolve)
     except KernelError as error:
         if error.errno in (*_GONE, EXDEV):
             return None
         raise
 
 
-def _open_deep(root: int, path: bytes) -> int:
+def _open_deep(root: int, path: bytes, resolve: int) -> int:
     """A directory whose path is longer than the kernel takes, in steps that it takes."""
     here = os.open(".", OPEN_DIRECTORY, dir_fd=root)
     try:
@@ -91,7 +92,7 @@ def _open_deep(root: int, path: bytes) -> int:
             if len(path) >= _PATH_MAX:
                 step = path[: path.rindex(b"/", 0, _PATH_MAX)]
             path = path[len(step) + 1 :]
-            below = openat2(here, os.fsdecode(step), OPEN_DIRECTORY, resolve=_INSIDE)
+            below = openat2(here, os.fsdecode(step), OPEN_DIRECTORY, resolve=resolve)
             os.close(here)
             here = below
     except BaseException:
@@ -109,21 +110,27 @@ def scan(directory: int) -> Iterator[tuple[bytes, os.stat_result]]:
             continue
 
 
-def walk(root: int, path: bytes = b"") -> Iterator[tuple[bytes, int, bytes, os.stat_result]]:
+def walk(
+    root: int, path: bytes = b"", *, enter: Callable[[bytes, int], bool] | None = None
+) -> Iterator[tuple[bytes, int, bytes, os.stat_result]]:
     """All that is below the directory ``path``: its path, a descriptor of the directory it is in
     (good until the next step), its name there, its status.
 
     By name, and what is in a directory right after it: GNU tar sets a directory's times when it
     meets a member that is not below it. One directory is open at a time, however deep the tree.
+    Mounts are not crossed, unless by ``enter``, which is asked about each directory, by its path
+    and descriptor, whether what is in it is wanted.
     """
     stack: list[tuple[bytes, list[bytes] | None]] = [(path, None)]
     while stack:
         above, left = stack.pop()
-        directory = open_directory(root, above)
+        directory = open_directory(root, above, cross=enter is not None)
         if directory is None:
             continue
         try:
             if left is None:
+                if enter is not None and not enter(above, directory):
+                    continue
                 left = sorted(map(os.fsencode, os.listdir(directory)), reverse=True)
             while left:
                 name = left.pop()

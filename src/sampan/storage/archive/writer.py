@@ -11,10 +11,11 @@ from __future__ import annotations
 
 import os
 import stat
-from errno import ELOOP, ENOENT, ENXIO
+from errno import EINVAL, ENOENT, ENXIO
 from typing import NamedTuple, Protocol
 
 from sampan.errors import Conflict, InvalidArgument
+from sampan.kernel.paths import open_regular
 from sampan.storage.archive import headers
 from sampan.storage.archive.headers import BLOCK, Member, printable
 from sampan.storage.archive.names import OPAQUE, WHITEOUT_PREFIX
@@ -24,7 +25,8 @@ __all__ = ["Output", "Writer", "Written"]
 
 _PIECE = 1 << 20
 _HOLES_WORTH = 1 << 16
-_OPEN_FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
+_CHANGED = (ENOENT, EINVAL)  # gone, or no link any more
+_READING = os.O_RDONLY | os.O_NONBLOCK
 _KINDS = {
     stat.S_IFREG: headers.REGULAR,
     stat.S_IFDIR: headers.DIRECTORY,
@@ -50,11 +52,18 @@ class Written(NamedTuple):
 
 
 class Writer:
-    """Add what is in a tree, by descriptor, parents before children; then ``finish``."""
+    """Add what is in a tree, by descriptor, parents before children; then ``finish``.
 
-    def __init__(self, out: Output, *, sparse: bool = True) -> None:
+    ``layer``: names that whiteouts use are refused. ``root``: what the tree's root is called.
+    """
+
+    def __init__(
+        self, out: Output, *, sparse: bool = True, layer: bool = True, root: bytes = b"./"
+    ) -> None:
         self._out = out
         self._sparse = sparse
+        self._layer = layer
+        self._root = root
         self._links: dict[tuple[int, int], bytes] = {}
         self._members = 0
         self._size = 0
@@ -70,7 +79,7 @@ class Writer:
         if kind is None:
             self._left_out.append(path)
             return
-        if base.startswith(WHITEOUT_PREFIX):
+        if self._layer and base.startswith(WHITEOUT_PREFIX):
             raise InvalidArgument(
                 f"{printable(path)}: a layer cannot hold a file of that name, .wh. is for whiteouts"
             )
@@ -89,14 +98,14 @@ class Writer:
             self.add_directory(path, directory, base, status)
             return
         else:
-            if kind == headers.SYMBOLIC_LINK:
-                try:
+            try:
+                if kind == headers.SYMBOLIC_LINK:
                     member = member._replace(link=os.readlink(base, dir_fd=directory))
-                except OSError as error:
-                    if error.errno == ENOENT:
-                        return
-                    raise
-            xattrs = attributes(b"/proc/self/fd/%d/%s" % (directory, base))
+                xattrs = attributes(b"/proc/self/fd/%d/%s" % (directory, base))
+            except OSError as error:
+                if error.errno in _CHANGED:
+                    return
+                raise
             self._put(member._replace(xattrs=xattrs))
         if status.st_nlink > 1:
             self._links[status.st_dev, status.st_ino] = path
@@ -104,9 +113,12 @@ class Writer:
     def add_directory(
         self, path: bytes, directory: int, base: bytes, status: os.stat_result
     ) -> None:
-        """Add a directory; b"" is the tree's root, "./" in the archive."""
-        xattrs = attributes(b"/proc/self/fd/%d/%s" % (directory, base or b"."))
-        member = _member(path + b"/" if path else b"./", headers.DIRECTORY, status)
+        """Add a directory; b"" is the tree's root."""
+        try:
+            xattrs = attributes(b"/proc/self/fd/%d/%s" % (directory, base or b"."))
+        except FileNotFoundError:
+            return
+        member = _member(path + b"/" if path else self._root, headers.DIRECTORY, status)
         self._put(member._replace(size=0, xattrs=xattrs))
 
     def white_out(self, path: bytes) -> None:
@@ -128,16 +140,11 @@ class Writer:
         self._members += 1
 
     def _add_file(self, member: Member, directory: int, base: bytes) -> bool:
-        try:
-            descriptor = os.open(base, _OPEN_FILE, dir_fd=directory)
-        except OSError as error:
-            if error.errno in (ENOENT, ELOOP, ENXIO):
-                return False
-            raise
+        descriptor = open_regular(directory, base, _READING)
+        if descriptor < 0:
+            return False
         try:
             status = os.fstat(descriptor)
-            if not stat.S_ISREG(status.st_mode):
-                return False
             member = member._replace(size=status.st_size, xattrs=attributes(descriptor))
             spans = _spans(descriptor, status) if self._sparse else None
             if spans is None:

@@ -15,7 +15,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Collection, Sequence
 
     from sampan.oci.runtime import Mount
     from sampan.storage.archive.apply import WhiteoutStyle
@@ -67,10 +67,6 @@ class SnapshotDriver(Protocol):
 
     def layer_usage(self, chain_id: str) -> Usage: ...
 
-    def claim_layer(self, chain_id: str) -> int | None:
-        """A descriptor that keeps programs' sessions from starting to use a layer while it is open;
-        None where one uses it."""
-
     def remove_layer(self, chain_id: str) -> None:
         """Remove a layer nothing uses any more; a missing one is no error."""
 
@@ -98,11 +94,12 @@ class SnapshotDriver(Protocol):
     def held(self) -> set[str]:
         """Chain IDs of all that containers stand on or hold."""
 
-    def changes(self, name: str) -> list[Change]:
-        """What differs from the layers below, sorted by path."""
+    def changes(self, name: str, marks: Collection[bytes] = ()) -> list[Change]:
+        """What differs from the layers below, sorted by path, without what is new and empty at the
+        paths ``marks``: it was made to mount something on."""
 
-    def diff(self, name: str, out: Output) -> Written:
-        """Write the changes as an uncompressed OCI layer."""
+    def diff(self, name: str, out: Output, marks: Collection[bytes] = ()) -> Written:
+        """Write the changes as an uncompressed OCI layer; ``marks`` as above."""
 
     def usage(self, name: str) -> Usage:
         """What the container holds for itself."""

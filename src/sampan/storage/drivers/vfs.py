@@ -18,7 +18,7 @@ from sampan.storage.drivers.directory import DirectoryDriver
 from sampan.storage.drivers.trees import clone_tree
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Collection, Sequence
 
     from sampan.storage.archive.apply import WhiteoutStyle
     from sampan.storage.archive.diff import Change
@@ -68,13 +68,13 @@ class Vfs(DirectoryDriver):
         source = self.layer_path(chain[-1])
         return Mount(destination="/", type="bind", source=source, options=("bind", "ro"))
 
-    def changes(self, name: str) -> list[Change]:
+    def changes(self, name: str, marks: Collection[bytes] = ()) -> list[Change]:
         with ExitStack() as stack:
-            return changes_between(*self._opened(name, stack))
+            return changes_between(*self._opened(name, stack), marks)
 
-    def diff(self, name: str, out: Output) -> Written:
+    def diff(self, name: str, out: Output, marks: Collection[bytes] = ()) -> Written:
         with ExitStack() as stack:
-            return write_difference(*self._opened(name, stack), out)
+            return write_difference(*self._opened(name, stack), out, marks=marks)
 
     def size(self, name: str) -> int:
         with ExitStack() as stack:
