@@ -42,6 +42,7 @@ class Canned:
         self.host = f"unix://{place}"
         self.answers: dict[str, tuple[int, Any]] = {}
         self.requests: list[Request] = []
+        self.version = "1.51"
         self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         self._listener.bind(str(place))
         self._listener.listen(64)
@@ -76,7 +77,7 @@ class Canned:
                 self.requests.append(request)
                 status, answer = self._answer(request)
                 data = json.dumps(answer).encode() if answer is not None else b""
-                head = f"HTTP/1.1 {status} X\r\nApi-Version: 1.51\r\nOstype: linux\r\n"
+                head = f"HTTP/1.1 {status} X\r\nApi-Version: {self.version}\r\nOstype: linux\r\n"
                 head += f"Content-Type: application/json\r\nContent-Length: {len(data)}\r\n\r\n"
                 sock.sendall(head.encode() + (b"" if method == "HEAD" else data))
 

@@ -58,7 +58,7 @@ def show(
 def _plain(message: dict[str, Any], out: IO[str]) -> None:
     if message.get("stream"):
         out.write(str(message["stream"]))
-    elif message.get("status") and not _counts(message)[1] and not message.get("progress"):
+    elif message.get("status") and _counts(message) == (0, 0) and not message.get("progress"):
         name = f"{message['id']}: " if message.get("id") else ""
         out.write(f"{name}{message['status']}\n")
     out.flush()
@@ -104,7 +104,7 @@ class _Screen:
         self._rows: dict[str, _Row] = {}
         self._drawn = 0
         self._when = 0.0
-        self._late = False
+        self._late = False  # something is newer than what is drawn, or not drawn at all
         self._colour = "NO_COLOR" not in os.environ
 
     def feed(self, message: dict[str, Any]) -> None:
@@ -153,7 +153,7 @@ class _Screen:
         up = f"\x1b[{self._drawn}A" if self._drawn else ""
         self._out.write(up + "".join(f"\r\x1b[2K{text}\n" for text in shown) + "\x1b[J")
         self._out.flush()
-        self._drawn, self._late = len(shown), False
+        self._drawn, self._late = len(shown), hidden > 0
 
 
 def _size(out: IO[str]) -> tuple[int, int]:

@@ -94,6 +94,8 @@ _KINDS: dict[str, type[Map]] = {
 
 def shaped(value: Any, name: str = "") -> Any:
     """A decoded answer with its maps told from its structs, and its nulls by what they are."""
+    if isinstance(value, Map):
+        return type(value)({key: shaped(item) for key, item in value.items()})
     if isinstance(value, dict):
         texts = not any(isinstance(item, dict) for item in value.values())
         if name in _MAPS and (name not in _STRUCT_UNLESS_TEXTS or _only_texts(value)):

@@ -49,10 +49,8 @@ class RawTerminal:
     def _stop(self, _number: int, _frame: FrameType | None) -> None:
         assert self._saved is not None
         termios.tcsetattr(0, termios.TCSANOW, self._saved)
-        signal.signal(signal.SIGTSTP, signal.SIG_DFL)
-        os.kill(os.getpid(), signal.SIGTSTP)
+        os.kill(os.getpid(), signal.SIGSTOP)
         # Here again when continued.
-        signal.signal(signal.SIGTSTP, self._stop)
         tty.setraw(0, termios.TCSANOW)
         os.kill(os.getpid(), signal.SIGWINCH)  # the window may have another size by now
 

@@ -55,7 +55,7 @@ _sampan() {
         [[ -n "$line" ]] && shown+=("${${line%%$'\t'*}//:/\\:}:${line#*$'\t'}")
     done
     if (( ${#shown} )); then
-        _describe -V 'sampan' shown
+        _describe 'sampan' shown
     else
         _files
     fi
@@ -65,9 +65,14 @@ compdef _sampan sampan
 _FISH = r"""# fish completion for sampan: sampan completion fish | source
 function __sampan_complete
     set -l words (commandline -opc) (commandline -ct)
-    $words[1] __complete $words[2..-1] 2>/dev/null
+    set -l found ($words[1] __complete $words[2..-1] 2>/dev/null)
+    if test (count $found) -gt 0
+        printf '%s\n' $found
+    else
+        __fish_complete_path (commandline -ct)
+    end
 end
-complete -c sampan -k -a '(__sampan_complete)'
+complete -c sampan -f -k -a '(__sampan_complete)'
 """
 SCRIPTS = {"bash": _BASH, "fish": _FISH, "zsh": _ZSH}
 
@@ -264,7 +269,7 @@ def _value(client: Client, flag: str, current: str) -> list[tuple[str, str]]:
             continue
         source, _, prefix = word[1:].partition(":")
         found += [(prefix + name, text) for name, text in _named(client, source)]
-    return _matching(found, current)
+    return _matching(dict(reversed(found)).items(), current)
 
 
 def _named(client: Client, source: str) -> list[tuple[str, str]]:

@@ -216,7 +216,7 @@ def inspect(client: Client, argv: list[str]) -> int:
             **context.document,
             "Metadata": template.Map(context.document["Metadata"]),
             "Endpoints": template.Map(context.document["Endpoints"]),
-            "TLSMaterial": {"docker": sorted(context.tls)} if context.tls else {},
+            "TLSMaterial": template.Map({"docker": sorted(context.tls)} if context.tls else {}),
             "Storage": {
                 "MetadataPath": store.meta_path(wanted) if stored else place,
                 "TLSPath": store.tls_path(wanted) if stored else place,
