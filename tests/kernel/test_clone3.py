@@ -282,3 +282,45 @@ def test_a_child_is_born_in_its_cgroup() -> None:
         run_forked(body)
     finally:
         os.rmdir(path)
+
+
+def test_a_process_that_migrates_goes_on_with_its_memory_under_another_pid() -> None:
+    def body() -> None:
+        processes.set_child_subreaper()
+        read_end, write_end = os.pipe()
+        nudge_read, nudge_write = os.pipe()
+        before = os.fork()
+        if before == 0:
+            kept = ["before"]
+            flags = processes.CLONE_PARENT | namespaces.CLONE_NEWPID
+            pid, pidfd = processes.migrate(flags)
+            kept.append("after")
+            # What was here is suspended: it does not come to this line, or it would say it twice.
+            text = f"{kept} {pid} {pidfd >= 0} {os.getpid()} {os.getppid()}"
+            os.write(write_end, text.encode() + b"\n")
+            os.read(nudge_read, 1)
+            os.execv("/bin/true", ["true"])
+        with open(read_end, "rb", buffering=0) as pipe:
+            said = pipe.read(200).decode()
+            os.kill(before, signal.SIGKILL)
+            assert wait(before) == -signal.SIGKILL
+            os.write(nudge_write, b"x")
+            pid = int(said.split("] ")[1].split()[0])
+            assert said == f"['before', 'after'] {pid} True 1 0\n"
+            assert os.waitpid(pid, 0x40000000)[1] == 0  # __WALL
+            os.close(write_end)
+            assert pipe.read(200) == b""
+
+    run_forked(body)
+
+
+def test_a_migration_that_is_refused_changes_nothing() -> None:
+    def body() -> None:
+        with pytest.raises(KernelError, match="clone3"):
+            processes.migrate(cgroup_fd=os.open("/", os.O_RDONLY))
+        pid = os.fork()
+        if pid == 0:
+            os._exit(5)
+        assert wait(pid) == 5
+
+    run_forked(body)

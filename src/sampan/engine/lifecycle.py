@@ -222,6 +222,10 @@ class Lifecycle:
         elif name == "exit":
             self.ended(live, event)
         elif name == "failed":
+            # Its last word, and its end is no news then.
+            if live.monitor is not None:
+                live.monitor.close()
+                live.monitor = None
             self._resolve(live, rebuilt(event.get("error") or {}))
         elif name == "oom":
             self._engine.publish(live.record, "oom")

@@ -23,7 +23,7 @@ from sampan.kernel.namespaces import unshare
 from sampan.kernel.processes import CLONE_CHILD_CLEARTID, CLONE_CHILD_SETTID, CLONE_PIDFD
 from sampan.kernel.syscalls import NUMBERS, syscall
 
-__all__ = ["Bare", "PollSet", "unshare_files"]
+__all__ = ["Bare", "PollSet", "Words", "unshare_files"]
 
 _CLONE_FILES = 0x00000400
 _SIGCHLD = 17
@@ -34,6 +34,8 @@ _SOCK_SEQPACKET = 5
 _SOCK_CLOEXEC = 0o2000000
 _MSG_PEEK = 0x02
 _MSG_DONTWAIT = 0x40
+_MSG_NOSIGNAL = 0x4000
+_SIGKILL = 9
 _POLLIN = 0x001
 _POLLHUP = 0x010
 _WALL = 0x40000000
@@ -62,6 +64,21 @@ class _Memory:
         self._anchor = (ctypes.c_char * size).from_buffer(content)
         self.address = ctypes.addressof(self._anchor)
         self.view = memoryview(content)
+
+
+class Words:
+    """Room for a few bytes that a bare fork receives and passes on, at ``address``."""
+
+    __slots__ = ("_memory", "address", "size")
+
+    def __init__(self, size: int) -> None:
+        self._memory = _Memory(size)
+        self.address = self._memory.address
+        self.size = size
+
+    def text(self, size: int) -> bytes:
+        """The first ``size`` of them."""
+        return bytes(self._memory.view[:size])
 
 
 class PollSet:
@@ -115,12 +132,14 @@ class Bare:
         "_dup3",
         "_fork",
         "_kept",
+        "_kill",
         "_pair",
         "_pair_address",
         "_pidfd",
         "_poll",
         "_prctl",
         "_recv",
+        "_send",
         "_setsid",
         "_signal",
         "_socketpair",
@@ -134,6 +153,8 @@ class Bare:
         self._fork = _function("fork")
         self._close = _function("close", _int)
         self._poll = _function("poll", _address, ctypes.c_ulong, _int)
+        self._kill = _function("kill", _int, _int)
+        self._send = _function("send", _int, _address, ctypes.c_size_t, _int)
         self._recv = _function("recv", _int, _address, ctypes.c_size_t, _int)
         self._setsid = _function("setsid")
         self._signal = _function("signal", _int, _address)
@@ -231,6 +252,23 @@ class Bare:
     def is_silent(self, fd: int) -> bool:
         """Whether nothing is there to be received now."""
         return self._recv(fd, self._byte_address, 1, _MSG_PEEK | _MSG_DONTWAIT) <= 0  # type: ignore[no-any-return]  # ctypes
+
+    def peek(self, fd: int) -> int:
+        """The first byte of what is there now, which stays; 0 at the end, -1 for nothing."""
+        size = self._recv(fd, self._byte_address, 1, _MSG_PEEK | _MSG_DONTWAIT)
+        return self._byte[0] if size == 1 else size
+
+    def send(self, fd: int, address: int, size: int) -> None:
+        """Send what is at an address, if the other end is still there and has room."""
+        self._send(fd, address, size, _MSG_NOSIGNAL | _MSG_DONTWAIT)
+
+    def nudge(self, fd: int) -> None:
+        """Send a byte that means nothing but that it was sent."""
+        self._send(fd, self._byte_address, 1, _MSG_NOSIGNAL | _MSG_DONTWAIT)
+
+    def kill(self, pid: int) -> None:
+        """SIGKILL to a child that was not reaped yet."""
+        self._kill(pid, _SIGKILL)
 
     def reap(self, pid: int) -> int:
         """Wait for the end of a child: its wait status, or -1 if it is none."""

@@ -81,6 +81,10 @@ class Abroad:
             self._close()
             raise
 
+    def stay(self) -> None:
+        """Give up the way back."""
+        self._close()
+
     def return_home(self) -> None:
         """Join the old namespaces again."""
         try:

@@ -73,6 +73,7 @@ __all__ = [
     "get_rlimit",
     "get_securebits",
     "parse_signal",
+    "migrate",
     "pidfd_getfd",
     "pidfd_open",
     "pidfd_send_signal",
@@ -104,6 +105,8 @@ _CLONE_VM = 0x00000100
 _CLONE_VFORK = 0x00004000
 _CLONE_THREAD = 0x00010000
 _CLONE_SETTLS = 0x00080000
+_CLONE_PARENT_SETTID = 0x00100000
+_forsaken_tid = ctypes.c_int(0)
 
 _CLOSE_RANGE_UNSHARE = 0x2
 _CLOSE_RANGE_CLOEXEC = 0x4
@@ -204,6 +207,39 @@ def clone3(flags: int = 0, *, cgroup_fd: int = -1) -> tuple[int, int]:
     finally:
         _sigmask(_SIG_SETMASK, old_mask, None)
     return pid, -1 if pid == 0 else pidfd.value
+
+
+def migrate(flags: int = 0, *, cgroup_fd: int = -1) -> tuple[int, int]:
+    """Go on as a new process: (its pid as the caller counted, its pidfd in the caller's table).
+
+    Only the new process returns. It has the caller's memory, not a copy: nothing is copied and no
+    page is faulted in again, which is most of what a fork costs an interpreter. The caller is left
+    behind in the kernel, suspended as by vfork(2) until the new process executes a program or ends;
+    it must be killed before that, for the stack it would return on is the new process's by then.
+    The wait yields to SIGKILL. By its parent, because the new process may be in a pid namespace
+    from which the caller cannot be named.
+
+    ``flags`` as for ``clone3``, and CLONE_FILES; with ``cgroup_fd`` it is born in that cgroup. For
+    a process of one thread. Raises ``Conflict``, ``KernelError``, in the caller.
+    """
+    if _thread._count():
+        raise Conflict(f"migrate: this process has {_thread._count()} more threads")
+    pidfd, tid = ctypes.c_int(-1), ctypes.c_int(0)
+    tid_address = _tid_address()
+    # At its end the kernel clears the word that holds a thread's ID, in memory that is shared then.
+    syscall("set_tid_address", ctypes.addressof(_forsaken_tid))
+    flags |= CLONE_PIDFD | _CLONE_PARENT_SETTID | _CLONE_VM | _CLONE_VFORK
+    if tid_address:
+        flags |= CLONE_CHILD_SETTID | CLONE_CHILD_CLEARTID
+    if cgroup_fd >= 0:
+        flags |= CLONE_INTO_CGROUP
+    at_end = _SIGCHLD if not flags & CLONE_PARENT else 0
+    addresses = (ctypes.addressof(pidfd), tid_address, ctypes.addressof(tid))
+    arguments = buffer(
+        struct.pack("11Q", flags, *addresses, at_end, 0, 0, 0, 0, 0, max(cgroup_fd, 0))
+    )
+    syscall_holding_lock("clone3", arguments, len(arguments), target=f"flags {flags:#x}")
+    return tid.value, pidfd.value
 
 
 def _tid_address() -> int:

@@ -93,6 +93,7 @@ _TABLE: dict[str, tuple[int, int]] = {
     "set_mempolicy": (238, 237),
     "setdomainname": (171, 162),
     "sethostname": (170, 161),
+    "set_tid_address": (218, 96),
     "setns": (308, 268),
     "syncfs": (306, 267),
     "umount2": (166, 39),

@@ -14,7 +14,14 @@ from typing import TYPE_CHECKING
 from sampan.errors import Conflict, InvalidArgument, KernelError
 from sampan.kernel import capabilities, netlink
 from sampan.kernel import namespaces as kernel
-from sampan.kernel.processes import get_rlimit, pidfd_getfd, pidfd_open, set_rlimit, start_time
+from sampan.kernel.processes import (
+    RLIM_INFINITY,
+    get_rlimit,
+    pidfd_getfd,
+    pidfd_open,
+    set_rlimit,
+    start_time,
+)
 from sampan.runtime import gate, hooks, notify
 from sampan.runtime.child import died
 from sampan.runtime.namespaces import map_ids
@@ -25,7 +32,7 @@ if TYPE_CHECKING:
     from sampan.runtime.launch import Launch
     from sampan.runtime.namespaces import Plan
 
-__all__ = ["Conversation", "InitConversation"]
+__all__ = ["Conversation", "InitConversation", "raise_limits", "set_limits"]
 
 
 class Conversation:
@@ -83,12 +90,12 @@ class Conversation:
                 self._hand_over_listener(int(body))
                 channel.send(b"s")
             elif tag == b"L":
-                _set_limits(self.child.pid, self.process)
+                set_limits(self.child.pid, self.process)
                 self.limited = True
                 channel.send(b"l")
             elif tag == b"W":
                 if not self.limited:
-                    _set_limits(self.child.pid, self.process)
+                    set_limits(self.child.pid, self.process)
                 self.child.warnings += _missing_capabilities(body)
                 return
             elif tag == b"E":
@@ -218,18 +225,32 @@ class InitConversation(Conversation):
         return moved
 
 
-def _set_limits(pid: int, process: Process) -> None:
+def set_limits(pid: int, process: Process) -> None:
+    """Set the resource limits of ``process`` for process ``pid`` (0: this one)."""
     for limit in process.rlimits:
-        try:
-            set_rlimit(pid, limit.type, limit.soft, limit.hard)
-        except KernelError as error:
-            if error.errno != errno.EPERM:
-                raise
-            _, hard = get_rlimit(pid, limit.type)
-            raise InvalidArgument(
-                f"process.rlimits: {limit.type}: hard limit {limit.hard} is above the present "
-                f"maximum {hard}, and raising it needs CAP_SYS_RESOURCE"
-            ) from None
+        _set_limit(pid, limit.type, limit.soft, limit.hard)
+
+
+def raise_limits(process: Process) -> None:
+    """Have this process's hard limits be at least those of ``process``: lowering them later, and
+    setting the soft ones, takes no capability."""
+    for limit in process.rlimits:
+        soft, hard = get_rlimit(0, limit.type)
+        if limit.hard & RLIM_INFINITY > hard:
+            _set_limit(0, limit.type, soft, limit.hard)
+
+
+def _set_limit(pid: int, name: str, soft: int, hard: int) -> None:
+    try:
+        set_rlimit(pid, name, soft, hard)
+    except KernelError as error:
+        if error.errno != errno.EPERM:
+            raise
+        _, present = get_rlimit(pid, name)
+        raise InvalidArgument(
+            f"process.rlimits: {name}: hard limit {hard} is above the present "
+            f"maximum {present}, and raising it needs CAP_SYS_RESOURCE"
+        ) from None
 
 
 def _missing_capabilities(body: bytes) -> tuple[str, ...]:

@@ -34,7 +34,14 @@ from sampan.runtime import gate, hooks
 from sampan.runtime.child import Child
 from sampan.runtime.conversation import Conversation
 from sampan.runtime.namespaces import become_root
-from sampan.runtime.process import Entry, become_child, label, open_terminal, place_stdio
+from sampan.runtime.process import (
+    Entry,
+    become_child,
+    label,
+    new_terminal,
+    place_stdio,
+    take_terminal,
+)
 from sampan.runtime.spec import parse_cpu_list, validate_process
 
 if TYPE_CHECKING:
@@ -149,7 +156,8 @@ class _Exec:
         os.setsid()
         if process.terminal:
             root = os.open("/", O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-            master, slave, name = open_terminal(root, process)
+            master, slave, name = new_terminal(root, process)
+            take_terminal(slave)
             channel.send(b"T", name, master)
             for fd in (root, master, slave):
                 os.close(fd)

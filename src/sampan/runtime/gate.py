@@ -27,10 +27,14 @@ import json
 import os
 import stat
 from array import array
+from typing import TYPE_CHECKING
 
 from sampan.errors import Conflict, KernelError, NotFound, SampanError, by_name
 
-__all__ = ["Channel", "Fifos", "decode_error", "encode_error", "open_by_start"]
+if TYPE_CHECKING:
+    from sampan.runtime.child import Child
+
+__all__ = ["Channel", "Fifos", "Heir", "decode_error", "encode_error", "open_by_start"]
 
 EXEC_FIFO = "exec.fifo"
 STATUS_FIFO = "status.fifo"
@@ -57,9 +61,16 @@ class Channel:
     """One end of the pair, as a bare descriptor."""
 
     __slots__ = ("fd",)
+    wants_limits_early = False
+    """Whether the child asks for its limits while it has all of its rights."""
 
     def __init__(self, fd: int) -> None:
         self.fd = fd
+
+    @property
+    def kept(self) -> tuple[int, ...]:
+        """What the child keeps open until the program is executed."""
+        return (self.fd,)
 
     @classmethod
     def pair(cls) -> tuple[Channel, Channel]:
@@ -116,6 +127,23 @@ class Channel:
         if found != tag:
             raise SystemExit(1)
         return body
+
+
+class Heir(Channel):
+    """What stands in the place of the parent where that has become the init itself: the same
+    conversation, held with oneself. ``fd`` leads to who is to know that the program is executed.
+    """
+
+    __slots__ = ()
+    wants_limits_early = True
+
+    def prepare(self, child: Child) -> None:
+        """Before the change: what has to be done from outside. May raise."""
+        raise NotImplementedError
+
+    def arrived(self, child: Child, terminal: tuple[int, int, bytes] | None) -> None:
+        """After it: ``child`` is this process, by its number outside."""
+        raise NotImplementedError
 
 
 class Fifos:

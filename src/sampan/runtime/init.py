@@ -25,11 +25,14 @@ from sampan.runtime.process import (
     Entry,
     become_child,
     label,
-    open_terminal,
+    new_terminal,
     place_stdio,
+    take_terminal,
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from sampan.runtime.launch import Setup
 
 __all__ = ["main"]
@@ -47,6 +50,7 @@ class _Init:
         "plan",
         "prepared",
         "site",
+        "terminal",
     )
 
     def __init__(self, setup: Setup) -> None:
@@ -56,6 +60,7 @@ class _Init:
         self.launch = launch
         self.plan = plan
         self.site = setup.site
+        self.terminal = setup.terminal
         self.prepared = prepared
         self.channel = setup.channel
         self.fifos = setup.fifos
@@ -117,7 +122,7 @@ class _Init:
         label(procfs, process)
         sysctl.apply(spec, procfs)
         root.finish()
-        keep = [self.channel.fd]
+        keep = [*self.channel.kept]
         if self.fifos is not None:
             keep += [self.fifos.exec_fd, self.fifos.status_fd]
         self.entry.settle(keep)
@@ -167,7 +172,9 @@ class _Init:
             hooks.run("createContainer", wanted.create_container, state)
 
     def _attach_terminal(self, root: rootfs.Root) -> None:
-        master, slave, name = open_terminal(root.fd, self.entry.process)
+        terminal = self.terminal or new_terminal(root.fd, self.entry.process)
+        master, slave, name = terminal
+        take_terminal(slave)
         root.console(slave)
         self.channel.send(b"T", name, master)
         os.close(master)
@@ -186,11 +193,13 @@ class _Init:
         os.close(self.fifos.exec_fd)
 
 
-def main(setup: Setup) -> NoReturn:
+def main(setup: Setup, first: Callable[[], None] | None = None) -> NoReturn:
     """Be the init of ``setup``; whatever happens, this process ends here."""
     try:
         init = _Init(setup)
         try:
+            if first is not None:
+                first()
             init.run()
         finally:
             init.report(sys.exc_info()[1])

@@ -15,24 +15,26 @@ from __future__ import annotations
 
 import os
 import signal
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 from sampan.errors import InvalidArgument, KernelError
 from sampan.kernel import namespaces as kernel
 from sampan.kernel import netlink, seccomp
 from sampan.kernel.paths import Procfs
-from sampan.kernel.processes import CLONE_PARENT, clone3
+from sampan.kernel.processes import CLONE_PARENT, clone3, migrate
 from sampan.oci.runtime import DeviceRule
 from sampan.runtime import gate, init, rootfs
 from sampan.runtime import spec as rules
 from sampan.runtime.child import Child, kept_descriptors
-from sampan.runtime.conversation import InitConversation
+from sampan.runtime.conversation import InitConversation, raise_limits
 from sampan.runtime.namespaces import Plan, refused
+from sampan.runtime.process import new_terminal
 
 if TYPE_CHECKING:
     from sampan.kernel.cgroups import Group
     from sampan.kernel.seccomp import Filter
     from sampan.oci.runtime import Mount, Spec
+    from sampan.runtime.gate import Heir
 
 __all__ = ["DEFAULT_DEVICES", "Child", "Launch", "Setup", "begin", "create"]
 
@@ -69,7 +71,9 @@ class Launch:
     ``console_socket``: where to send the terminal; else it is ``Child.console``. ``cache_dir``: for
     compiled seccomp filters. ``sibling``: init becomes a child of the caller's parent
     (CLONE_PARENT), which reaps it, and whose death is meant by ``death_signal``. ``hold_roots``:
-    fill ``Child.roots``.
+    fill ``Child.roots``. ``heir``: where the namespaces allow it the caller does not fork, but goes
+    on as the container's init itself (``processes.migrate``), with this in the place of its parent;
+    ``begin`` does not return then.
     """
 
     __slots__ = (
@@ -79,6 +83,7 @@ class Launch:
         "death_signal",
         "gate_dir",
         "group",
+        "heir",
         "hold_roots",
         "id",
         "init_process",
@@ -112,6 +117,7 @@ class Launch:
         cache_dir: str | None = None,
         sibling: bool = False,
         hold_roots: bool = False,
+        heir: Heir | None = None,
     ) -> None:
         if listen_fds and spec.process is not None:
             activated = (f"LISTEN_FDS={listen_fds}", "LISTEN_PID=1")
@@ -136,6 +142,7 @@ class Launch:
         self.cache_dir = cache_dir
         self.sibling = sibling
         self.hold_roots = hold_roots
+        self.heir = heir
 
 
 class Setup:
@@ -150,9 +157,11 @@ class Setup:
         "prepared",
         "seccomp_filter",
         "site",
+        "terminal",
     )
 
     def __init__(self, launch: Launch, channel: gate.Channel) -> None:
+        self.terminal: tuple[int, int, bytes] | None = None  # master, slave, name, if made already
         self.launch = launch
         self.channel = channel
         self.plan: Plan | None = None
@@ -250,9 +259,38 @@ def _clone_inside(child: Child, setup: Setup) -> None:
             setup.site = rootfs.lay(setup.launch, prepared, procfs, _BELONG_TO_THE_CHILD)
         finally:
             procfs.close()
+        if setup.launch.heir is not None:
+            _succeed(child, setup, setup.launch.heir, abroad)
         _clone(child, setup, plan.new & kernel.CLONE_NEWPID)
     finally:
         abroad.return_home()
+
+
+def _succeed(child: Child, setup: Setup, heir: Heir, abroad: kernel.Abroad) -> NoReturn:
+    """Become the container's init. What fails before that raises; after it, ``heir`` is told."""
+    launch = setup.launch
+    process = launch.spec.process
+    assert process is not None and setup.site is not None
+    raise_limits(process)
+    if process.oom_score_adj is not None:
+        kernel.write_process_file("/proc/self/oom_score_adj", str(process.oom_score_adj))
+    if process.terminal:
+        setup.terminal = new_terminal(setup.site.root, process)
+    heir.prepare(child)
+    channel = setup.channel
+    setup.channel = heir
+    flags = kernel.CLONE_NEWPID | CLONE_PARENT | kernel.CLONE_FILES
+    try:
+        child.pid, child.pidfd = migrate(flags, cgroup_fd=setup.cgroup_fd)
+    except KernelError as error:
+        setup.channel = channel
+        raise refused(error, kernel.CLONE_NEWPID) from None
+
+    def first() -> None:
+        abroad.stay()
+        heir.arrived(child, setup.terminal)
+
+    init.main(setup, first)
 
 
 def _clone(child: Child, setup: Setup, flags: int) -> None:

@@ -59,8 +59,9 @@ __all__ = [
     "become_child",
     "close_others",
     "label",
-    "open_terminal",
+    "new_terminal",
     "place_stdio",
+    "take_terminal",
 ]
 
 
@@ -139,7 +140,7 @@ class Entry:
                 set_personality(linux.personality.domain)
             if self.is_init and (policy := linux.memory_policy) is not None:
                 set_memory_policy(policy.mode, policy.flags, policy.nodes or "")
-        if process.rlimits and identity.uid:
+        if process.rlimits and (identity.uid or self.channel.wants_limits_early):
             # Afterwards the parent is another user, and may not without CAP_SYS_RESOURCE.
             self.channel.send(b"L")
             self.channel.expect(b"l")
@@ -269,9 +270,8 @@ def place_stdio(stdio: tuple[int, int, int] | None, floor: int) -> None:
         os.close(fd)
 
 
-def open_terminal(root: int, process: Process) -> tuple[int, int, bytes]:
-    """(master, slave, name) of a new terminal in the devpts below ``root``; it becomes 0, 1, 2 and
-    the controlling terminal of this process's session."""
+def new_terminal(root: int, process: Process) -> tuple[int, int, bytes]:
+    """(master, slave, name) of a new terminal in the devpts below ``root``."""
     try:
         directory = open_in_root(root, "dev/pts", O_PATH | os.O_DIRECTORY)
     except KernelError as error:
@@ -286,10 +286,14 @@ def open_terminal(root: int, process: Process) -> tuple[int, int, bytes]:
         os.close(directory)
     if (size := process.console_size) is not None:
         terminals.set_window_size(master, size.height, size.width)
+    return master, slave, b"/dev/pts/%d" % terminals.terminal_number(master)
+
+
+def take_terminal(slave: int) -> None:
+    """Make it 0, 1, 2 and the controlling terminal of this process's session."""
     terminals.set_controlling_terminal(slave)
     for number in (0, 1, 2):
         os.dup2(slave, number, inheritable=True)
-    return master, slave, b"/dev/pts/%d" % terminals.terminal_number(master)
 
 
 def close_others(kept: int, keep: Sequence[int]) -> None:

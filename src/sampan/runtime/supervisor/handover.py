@@ -2,7 +2,18 @@
 
 from __future__ import annotations
 
-__all__ = ["BASE", "CONTROL", "ENDED", "HIGHEST", "REPORT", "SLOTS", "SOCKET_FD", "TAKEN"]
+__all__ = [
+    "BASE",
+    "CONTROL",
+    "ENDED",
+    "HIGHEST",
+    "PROMISE",
+    "REPORT",
+    "SLOTS",
+    "SOCKET_FD",
+    "TAKEN",
+    "TAKEN_OVER",
+]
 
 SOCKET_FD = 3
 """The zygote's connection with the daemon, where spawn requests come in."""
@@ -12,6 +23,12 @@ BASE = 64
 
 CONTROL = BASE
 REPORT = BASE + 1
+
+PROMISE = b"S"
+"""An init to its monitor, before an event for the daemon: it is true when our connection ends."""
+
+TAKEN_OVER = -2
+"""In the first place of the poll set: the maker is the init now; what was it is to be killed."""
 
 SLOTS = 16
 """How many places the poll set has: the maker, the daemon, what the container has, and the end."""

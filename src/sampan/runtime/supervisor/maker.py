@@ -60,7 +60,15 @@ from sampan.runtime.supervisor.files import (
     remove_directory,
     write_json,
 )
-from sampan.runtime.supervisor.handover import CONTROL, ENDED, REPORT, SOCKET_FD, TAKEN
+from sampan.runtime.supervisor.handover import (
+    CONTROL,
+    ENDED,
+    REPORT,
+    SOCKET_FD,
+    TAKEN,
+    TAKEN_OVER,
+)
+from sampan.runtime.supervisor.heir import Heir, takes_over
 from sampan.runtime.supervisor.logs.drivers import open_logs
 from sampan.runtime.supervisor.sample import SAMPLE
 from sampan.runtime.supervisor.server import SOCKET_NAME, listen
@@ -163,7 +171,7 @@ def _make_next(channel: int, lifeline: int) -> int:
     ours = protocol.connection(channel)
     try:
         body = protocol.body_of(packet, flags, fds[:-1])
-        child, at_once = make_container(body, fds[-4:-1], ours)
+        child, at_once = make_container(body, fds[-4:-1], ours, daemon, lifeline)
     except (SampanError, OSError) as error:
         daemon.tell({"event": "failed", "error": messages.error_fields(in_tree(error))})
         return 0
@@ -248,8 +256,12 @@ def _start(child: Child, at_once: bool, channel: socket.socket, daemon: _Daemon)
     return 0
 
 
-def make_container(body: bytes, given: list[int], channel: socket.socket) -> tuple[Child, bool]:
+def make_container(
+    body: bytes, given: list[int], channel: socket.socket, daemon: _Daemon, lifeline: int
+) -> tuple[Child, bool]:
     """Make the container of a spawn request, and report it to the monitor; whether to start it now.
+
+    Returns only if this process does not become the container's init (``heir``).
 
     ``given``: the descriptors that came with it. The report is made as soon as all that the monitor
     is to own is there. That may be before the child waits at the gate, and then completing it is
@@ -268,41 +280,56 @@ def make_container(body: bytes, given: list[int], channel: socket.socket) -> tup
         elif not request.terminal:
             theirs, ours = child_pipes(request.stdin)
             fds |= {name: fd for name, fd in zip(_STDIO, ours, strict=True) if fd >= 0}
-        child = begin(
-            Launch(
-                id=request.id,
-                spec=decoded,
-                bundle=request.bundle,
-                group=group,
-                stdio=theirs,
-                rootfs=request.rootfs,
-                init_process=request.init,
-                sibling=True,
-                hold_roots=True,
-            )
+        made = {
+            "id": request.id,
+            "run_dir": request.run_dir,
+            "directory_is_new": directory_is_new,
+            "bundle": request.bundle,
+            "cgroup": request.cgroup,
+            "log": request.log.to_json() if request.log is not None else None,
+            "stdin": request.stdin,
+            "stdin_once": request.stdin_once,
+            "start": request.start,
+            "bound": request.bound,
+            "poststop": decoded.hooks is not None and bool(decoded.hooks.poststop),
+        }
+
+        def shield() -> None:
+            made["unshielded"] = _shield_monitor()
+
+        def report(child: Child, taken_over: bool = True) -> None:
+            fds.update(_observe(request, child, group))
+            fds.update((f"root{index}", fd) for index, fd in enumerate(child.roots))
+            made.update(pid=child.pid, start_time=child.start_time)
+            _report(channel, made, fds, body, taken_over)
+
+        launch = Launch(
+            id=request.id,
+            spec=decoded,
+            bundle=request.bundle,
+            group=group,
+            stdio=theirs,
+            rootfs=request.rootfs,
+            init_process=request.init,
+            sibling=True,
+            hold_roots=True,
         )
+        if takes_over(request, decoded) and decoded.process is not None:
+            launch.heir = Heir(
+                channel.fileno(),
+                lifeline,
+                process=decoded.process,
+                at_once=request.start,
+                shield=shield,
+                report=report,
+                tell=daemon.tell,
+            )
+        child = begin(launch)
         try:
             if request.terminal or not child.start_time:
                 child.complete()
-            fds |= _observe(request, child, group)
-            fds |= {f"root{index}": fd for index, fd in enumerate(child.roots)}
-            made = {
-                "id": request.id,
-                "run_dir": request.run_dir,
-                "directory_is_new": directory_is_new,
-                "bundle": request.bundle,
-                "cgroup": request.cgroup,
-                "pid": child.pid,
-                "start_time": child.start_time,
-                "log": request.log.to_json() if request.log is not None else None,
-                "stdin": request.stdin,
-                "stdin_once": request.stdin_once,
-                "start": request.start,
-                "bound": request.bound,
-                "unshielded": _shield_monitor(),
-                "poststop": decoded.hooks is not None and bool(decoded.hooks.poststop),
-            }
-            _report(channel, made, fds, body)
+            shield()
+            report(child, taken_over=False)
         except BaseException:
             child.abort()
             raise
@@ -371,7 +398,11 @@ def _with_filter(spec: Spec, given: SeccompProgram | None) -> Spec:
 
 
 def _report(
-    channel: socket.socket, made: dict[str, object], fds: dict[str, int], body: bytes
+    channel: socket.socket,
+    made: dict[str, object],
+    fds: dict[str, int],
+    body: bytes,
+    taken_over: bool,
 ) -> None:
     """Leave everything to the monitor; our descriptors are apart from here on."""
     numbers = {name: number for number, name in enumerate(fds, REPORT + 1)}
@@ -386,6 +417,8 @@ def _report(
     # watched as all others are.
     watched = [-1, *watched, CONTROL] if made["bound"] else [CONTROL, *watched]
     poll_set = PollSet(len(watched) + 2)
+    if taken_over:
+        poll_set.watch(0, TAKEN_OVER)
     for index, number in enumerate((*watched, REPORT + 1 + len(fds)), 1):
         poll_set.watch(index, number)
     unshare_files()

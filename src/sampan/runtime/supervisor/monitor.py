@@ -22,7 +22,6 @@ Before there is work for it a monitor is ``asleep``, and costs little.
 
 from __future__ import annotations
 
-import marshal
 import os
 import signal
 import socket
@@ -101,9 +100,7 @@ class Monitor:
             self._stdio.use_pipes((fds.get("stdin", -1), fds["stdout"], fds["stderr"]))
         # Before the daemon's connection, and so before it in the loop's order.
         word = container.last_word()
-        if word is not None:
-            self._take_word(word)
-        elif container.channel is not None:
+        if word is None and container.channel is not None:
             self._maker = container.channel
             self._loop.watch(self._maker.fileno(), READ, self._on_maker)
         self._execs = Execs(self._loop, self._on_exec_exit)
@@ -111,6 +108,8 @@ class Monitor:
         self._server = Server(self._loop, listener, self._directory, self._on_request)
         if container.control >= 0:
             self._server.adopt(socket.socket(fileno=container.control))
+        if word is not None:
+            self._take_word(word)
         set_child_subreaper()
         self._wakeup = _watch_children()
         self._loop.watch(self._wakeup, READ, self._on_children)
@@ -153,20 +152,24 @@ class Monitor:
     # Beginning and end
 
     def _on_maker(self, _: int) -> None:
-        channel, self._maker = self._maker, None
+        channel = self._maker
         assert channel is not None
-        packet = channel.recv(_PACKET)
-        if packet:
-            channel.recv(1)  # Its end: it has told the daemon of the start, which the exit follows.
-        self._loop.forget(channel.fileno())
-        channel.close()
-        self._take_word(marshal.loads(packet) if packet else maker.lost())
+        number = channel.fileno()
+        self._loop.forget(number)
+        word = self._container.last_word()
+        if word is None:
+            self._loop.watch(number, READ, self._on_maker)
+            return
+        self._maker = None
+        self._take_word(word)
 
     def _take_word(self, word: Mapping[str, Any]) -> None:
         """The maker's last: the container runs, or its start failed and was undone."""
         reply, self._start_reply = self._start_reply, None
         if "started" in word:
             self._state = "running"
+            if "event" in word:
+                self._server.broadcast(word["event"])
             if reply is not None:
                 reply({"ok": True})
         else:

@@ -1,0 +1,115 @@
+"""Which makers become the init of their container, and what is left of them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sampan.oci.runtime import Spec
+from sampan.runtime.supervisor import messages
+from sampan.runtime.supervisor.heir import takes_over
+from tests.runtime.containers import configuration
+from tests.runtime.supervisor.test_monitor import Factory, spawn
+
+__all__ = ["spawn"]
+
+pytestmark = pytest.mark.root
+NOTIFY = {"program": "", "notify": True}
+
+
+def _hook(kind: str) -> dict[str, Any]:
+    return {"hooks": {kind: [{"path": "/bin/true"}]}}
+
+
+def _limit(kind: str, soft: int) -> dict[str, Any]:
+    return {"process": {"rlimits": [{"type": f"RLIMIT_{kind}", "soft": soft, "hard": soft}]}}
+
+
+@pytest.mark.parametrize(
+    ("fields", "changes", "expected"),
+    [
+        ({}, {}, True),
+        ({"terminal": True}, {}, True),
+        ({"init": True}, {}, False),
+        ({"seccomp": NOTIFY}, {}, False),
+        ({"seccomp": {**NOTIFY, "notify": False}}, {}, True),
+        ({}, {"linux": {"seccomp": {"defaultAction": "SCMP_ACT_ALLOW"}}}, False),
+        ({}, {"linux": {"netDevices": {"eth9": {}}}}, False),
+        ({}, _hook("poststop"), True),
+        ({}, _hook("prestart"), False),
+        ({}, _hook("createRuntime"), False),
+        ({}, _hook("createContainer"), False),
+        ({}, _hook("startContainer"), False),
+        ({}, _hook("poststart"), False),
+        ({}, _limit("NOFILE", 64), True),
+        ({}, _limit("NOFILE", 63), False),
+        ({}, _limit("NPROC", 1), True),
+        ({}, _limit("AS", 1 << 30), False),
+    ],
+)
+def test_a_maker_takes_over_what_needs_no_parent(
+    fields: dict[str, Any], changes: dict[str, Any], expected: bool
+) -> None:
+    request = messages.Spawn.from_json(
+        {"id": "x", "run_dir": "/x", "spec": True, "bundle": "/", **fields}
+    )
+    assert takes_over(request, Spec.from_json(configuration("true", **changes))) is expected
+
+
+def _children(pid: int) -> list[int]:
+    return [int(one) for one in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+@pytest.mark.parametrize("terminal", [False, True])
+def test_the_program_runs_where_its_maker_was_and_nothing_is_left_of_that(
+    spawn: Factory, terminal: bool
+) -> None:
+    changes = {"process": {"terminal": terminal}}
+    container = spawn("sleep", "1000", terminal=terminal, spec=changes)
+    init = int(container.call("status")["pid"])
+    assert _children(container.monitor()) == [init]
+    assert Path(f"/proc/{init}/comm").read_text() == "sleep\n"
+    for name in ("mem", "root", "environ"):
+        assert Path(f"/proc/{init}/{name}").exists()
+    fds = sorted(path.name for path in Path(f"/proc/{init}/fd").iterdir())
+    assert fds == ["0", "1", "2"]
+    container.call("kill", signal=9)
+    assert container.event("exit")["code"] == 137
+
+
+def test_a_program_that_cannot_be_executed_is_undone_by_the_monitor(spawn: Factory) -> None:
+    for start in (True, False):
+        container = spawn("/etc/passwd", wait=False, start=start)
+        error = container.event("failed")["error"]
+        assert (error["type"], error["exit_code"]) == ("CommandNotExecutable", 126)
+        assert not spawn.hierarchy.group(spawn.group(container.name)).exists()
+        assert not container.run_dir.exists()
+
+
+def test_limits_are_set_before_rights_are_gone(spawn: Factory) -> None:
+    process = {
+        "rlimits": [
+            {"type": "RLIMIT_NOFILE", "soft": 64, "hard": 100},
+            {"type": "RLIMIT_CORE", "soft": 0, "hard": 0},
+        ],
+        "user": {"uid": 1000, "gid": 1000},
+    }
+    container = spawn("sh", "-c", "ulimit -Sn; ulimit -Hn; ulimit -c", spec={"process": process})
+    container.event("exit")
+    assert container.logged().split() == ["64", "100", "0"]
+
+
+def test_a_start_is_told_once_whoever_woke_the_monitor(spawn: Factory) -> None:
+    for start in (True, False):
+        container = spawn("echo", "x", wait=False, start=start)
+        if not start:
+            container.event("created")
+            container.call("start")
+        while container.receive():
+            pass
+        names = [event["event"] for event in container.events]
+        assert [name for name in names if name != "created"] == ["started", "exit"]
+        assert json.loads((container.run_dir / "exit.json").read_text())["code"] == 0
