@@ -53,6 +53,9 @@ def pytest_runtest_logreport(report: pytest.TestReport) -> None:
 
 def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
     recorder.save()
+    if _is_whole(session) and (unchecked := recorder.unchecked()):
+        print("\noperations without a check:", *unchecked, sep="\n  ")
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
     # A process that was told to end may need a moment; a leak stays.
     deadline = time.monotonic() + 5
     while (left := _ours() - _before) and time.monotonic() < deadline:
@@ -60,6 +63,18 @@ def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
     if left:
         print("\nleft behind by the tests:", *sorted(left), sep="\n  ")
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+def _is_whole(session: pytest.Session) -> bool:
+    """Every test was run, as root, to the end."""
+    config = session.config
+    return (
+        os.geteuid() == 0
+        and config.args_source == pytest.Config.ArgsSource.TESTPATHS
+        and not (config.option.keyword or config.option.markexpr or config.option.collectonly)
+        and not session.shouldstop
+        and not session.shouldfail
+    )
 
 
 def _ours() -> set[str]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import socket
 import threading
+import urllib.parse
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,12 @@ class Request:
         """Without the version and the query."""
         path = self.target.partition("?")[0]
         return "/" + path.split("/", 2)[2] if path.startswith("/v1.") else path
+
+    def filters(self) -> dict[str, list[str]]:
+        """The ``filters`` of the query: values, or the old form, values that are true."""
+        query = urllib.parse.parse_qs(self.target.partition("?")[2])
+        decoded = json.loads(query.get("filters", ["{}"])[0])
+        return {name: sorted(values) for name, values in decoded.items()}
 
     def json(self) -> Any:
         return json.loads(self.body)

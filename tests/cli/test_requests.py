@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from tests.cli.canned import Canned
+from tests.cli.canned import Canned, Request
 from tests.daemon_fixture import DOCKER
 
 pytestmark = [
@@ -91,6 +91,21 @@ CREATE = [
     "--platform linux/amd64",
     "--disable-content-trust",
 ]
+NETWORK = [
+    "create n",
+    "create n --subnet 10.0.0.0/8,fd00::/64 --gateway 10.0.0.1 --gateway fd00::1 --label a=b",
+    "create n --subnet 10.0.0.0/8 --ip-range 10.1.0.0/16 --aux-address a=10.0.0.5 -o c=d -d x",
+    "create n --ipv6 --ipv4=false --internal --attachable --ingress --config-only --scope local",
+    "create n --ipam-driver x --ipam-opt e=f --config-from other",
+    "connect n c",
+    "connect n c --alias a,b --driver-opt a=b --gw-priority 3 --ip 1.2.3.4 --ip6 ::1",
+    "connect --link x:y --link-local-ip 169.254.1.1 n c",
+    "disconnect n c",
+    "disconnect -f n c",
+    "rm n",
+    "prune -f",
+    "prune -f --filter until=24h --filter label=a",
+]
 UPDATE = [
     "-m 64m --memory-swap -1 --memory-reservation 1g",
     "--cpus 2 --cpu-period 1 --cpu-quota 2 --cpu-rt-period 3 --cpu-rt-runtime 4 -c 5",
@@ -159,7 +174,15 @@ WRONG = [
     "--init=perhaps",
 ]
 # Fields whose keys are the user's: an empty value there is a value.
-_MAPS = {"Annotations", "Config", "DriverOpts", "EndpointsConfig", "ExposedPorts", "Labels"}
+_MAPS = {
+    "Annotations",
+    "AuxiliaryAddresses",
+    "Config",
+    "DriverOpts",
+    "EndpointsConfig",
+    "ExposedPorts",
+    "Labels",
+}
 _MAPS |= {"Options", "PortBindings", "StorageOpt", "Sysctls", "Tmpfs", "Volumes"}
 
 
@@ -169,6 +192,12 @@ def canned(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Canned]:
     server = Canned(place / "s")
     server.answers["POST /containers/create"] = (201, {"Id": "a" * 64, "Warnings": []})
     server.answers["POST /containers/c/update"] = (200, {"Warnings": []})
+    server.answers["POST /networks/create"] = (201, {"Id": "n" * 64, "Warning": ""})
+    server.answers["POST /networks/n/connect"] = (200, None)
+    server.answers["POST /networks/n/disconnect"] = (200, None)
+    server.answers["GET /networks/n"] = (200, {"Name": "n"})
+    server.answers["DELETE /networks/n"] = (204, None)
+    server.answers["POST /networks/prune"] = (200, {"NetworksDeleted": ["one", "two"]})
     yield server
     server.close()
 
@@ -251,6 +280,26 @@ def test_update_asks_what_docker_asks(canned: Canned, place: Path, flags: str) -
     line = ["update", *words(flags), "c"]
     theirs = body(Asked(canned, place, [DOCKER], line))
     assert body(Asked(canned, place, OURS, line)) == theirs
+
+
+def meant(request: Request) -> Any:
+    document = said(request.json()) if request.body else {}
+    for pool in (document.get("IPAM") or {}, document):
+        if "Config" in pool:  # kept in a map by Docker's client: the order is chance
+            pool["Config"].sort(key=lambda config: config["Subnet"])
+    return request.method, request.path, request.filters(), document
+
+
+@pytest.mark.parametrize("flags", NETWORK)
+def test_networks_are_asked_for_as_docker_asks(canned: Canned, place: Path, flags: str) -> None:
+    theirs, ours = (
+        Asked(canned, place, program, ["network", *flags.split()]) for program in ([DOCKER], OURS)
+    )
+    assert theirs.done.returncode == ours.done.returncode == 0, ours.done.stderr
+    assert ours.done.stdout == theirs.done.stdout
+    asked = [[meant(request) for request in side.requests] for side in (theirs, ours)]
+    asked[0] = [request for request in asked[0] if request[0] != "GET"]  # rm looks first
+    assert asked[1] == asked[0]
 
 
 @pytest.mark.parametrize("flags", WRONG)

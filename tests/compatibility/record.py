@@ -3,8 +3,9 @@
 Nobody has to say so. A daemon under test logs each request with its client's name and the answer's
 status (``--debug``); after each test, what its daemons logged is its record. Programs are seen by
 an audit hook: ``docker`` and ``sampan`` with a daemon under test as their host. A test that failed
-has no record. A run's records are merged into ``.cache/compatibility.json``, from which
-``python -m tests.compatibility`` writes ``docs/compatibility.md``.
+has no record, and a run of everything fails when an operation that the engine serves has no check.
+A run's records are merged into ``.cache/compatibility.json``, from which ``python -m
+tests.compatibility`` writes ``docs/compatibility.md``.
 """
 
 from __future__ import annotations
@@ -17,7 +18,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 from weakref import WeakSet
 
-from tests.compatibility.tables import command_of, operation_of
+from sampan.api.docker.routing import KNOWN
+from tests.compatibility.tables import OPERATIONS, command_of, operation_of
 
 __all__ = ["CACHE", "Recorder", "Watched", "recorder"]
 
@@ -120,6 +122,22 @@ class Recorder:
 
     def failed(self, test: str) -> None:
         self._failed.add(test)
+
+    def unchecked(self) -> list[str]:
+        """Operations this engine serves that no test of this run got a good answer from."""
+        later = {name for _, _, name in KNOWN}
+        good = {
+            key.name
+            for test, found in self._records.items()
+            if test not in self._failed
+            for key, outcomes in found.items()
+            if key.kind == "operations" and any(one[0] in "12" for one in outcomes)
+        }
+        return [
+            row.name
+            for row in OPERATIONS
+            if row.owner == "engine" and row.name not in later and row.name not in good
+        ]
 
     def save(self) -> None:
         """Merge this run into the file; a test's new record replaces its old one."""

@@ -79,6 +79,19 @@ def test_the_page_names_the_tests_most_about_a_row() -> None:
     assert row.endswith("| 200 400 | `b.py` ping_alone; `a.py` much |")
 
 
+def test_an_operation_counts_when_it_was_answered_well(monkeypatch: pytest.MonkeyPatch) -> None:
+    one = Recorder()
+    monkeypatch.setenv("PYTEST_CURRENT_TEST", "tests/a.py::test_it (call)")
+    one.add("operations", "SystemPing", "HTTP", "200")
+    one.add("operations", "SystemInfo", "HTTP", "400")
+    missing = one.unchecked()
+    assert "SystemPing" not in missing
+    assert {"SystemInfo", "ContainerList"} <= set(missing)
+    assert not {"SwarmInit", "NetworkCreate", "ImageBuild"} & set(missing)
+    one.failed("tests/a.py::test_it")
+    assert "SystemPing" in one.unchecked()
+
+
 def test_programs_that_talk_to_others_do_not_count(tmp_path: Path) -> None:
     one = Recorder()
     one.watched.add(Watched("unix:///here", tmp_path / "log"))

@@ -164,6 +164,14 @@ def test_every_setting_is_acted_on_or_has_a_reason() -> None:
         assert key.why or not key.long or f"--{key.long}" in usage()
 
 
+def test_the_unit_starts_a_daemon_that_knows_its_flags() -> None:
+    unit = (Path(__file__).parents[2] / "packaging" / "sampan.service").read_text()
+    (start,) = [line for line in unit.splitlines() if line.startswith("ExecStart=")]
+    words = start.partition("=")[2].split()
+    assert words[1] == "daemon"
+    assert [str(host) for host in options(*words[2:]).hosts] == ["fd://*"]
+
+
 def test_ports_follow_tls(tmp_path: Path) -> None:
     for name in ("ca.pem", "cert.pem", "key.pem"):
         (tmp_path / name).write_text("x")

@@ -116,6 +116,29 @@ def test_an_older_schema_is_brought_up_and_a_newer_one_refused(tmp_path: Path) -
         Database(str(path))
 
 
+def test_a_reader_of_anothers_file(database: Database, tmp_path: Path) -> None:
+    reader = Database(database.path, read_only=True)
+    add(database, "a")
+    assert names(reader) == ["a"]
+    with pytest.raises(sqlite3.OperationalError, match="readonly"):
+        add(reader, "b")
+    database.close()
+    assert names(reader) == ["a"]
+    reader.close()
+    reader = Database(database.path, read_only=True)  # with nobody else at it
+    assert names(reader) == ["a"]
+    reader.close()
+    with pytest.raises(Unavailable):
+        Database(str(tmp_path / "missing.db"), read_only=True)
+    assert not (tmp_path / "missing.db").exists()
+
+
+def test_a_reader_of_another_schema_is_refused(database: Database) -> None:
+    database.execute("PRAGMA user_version = 999")
+    with pytest.raises(NotSupported, match="version 999"):
+        Database(database.path, read_only=True)
+
+
 def test_a_file_that_is_no_database_is_corrupt(tmp_path: Path) -> None:
     path = tmp_path / "sampan.db"
     path.write_bytes(b"this is not a database at all, by any reading of it" * 100)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import gzip
 import os
 import time
@@ -118,6 +119,28 @@ def test_a_container_holds_its_whole_chain(world: World) -> None:
     assert world.layers.collect() == []
     world.driver.remove_container("c")
     assert world.layers.collect() == [chain[1], chain[0]]
+
+
+def test_a_lock_of_another_program_holds_a_layer_and_what_is_below(world: World) -> None:
+    chain = world.ensure(ONE, TWO)
+    place = f"{world.root}/overlay2/layers/{digests.hexadecimal(chain[1])}"
+    fd = os.open(place, os.O_RDONLY | os.O_DIRECTORY)
+    fcntl.flock(fd, fcntl.LOCK_SH)
+    assert world.layers.collect() == []
+    assert os.path.isdir(place)
+    os.close(fd)
+    assert world.layers.collect() == [chain[1], chain[0]]
+
+
+def test_a_lock_below_lets_what_is_above_go(world: World) -> None:
+    chain = world.ensure(ONE, TWO)
+    fd = os.open(
+        f"{world.root}/overlay2/layers/{digests.hexadecimal(chain[0])}",
+        os.O_RDONLY | os.O_DIRECTORY,
+    )
+    fcntl.flock(fd, fcntl.LOCK_SH)
+    assert world.layers.collect() == [chain[1]]
+    os.close(fd)
 
 
 def test_layers_become_durable_by_themselves(world: World) -> None:

@@ -38,8 +38,13 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "kill": ("lifecycle", "kill", "Send containers a signal, SIGKILL unless told otherwise"),
     "load": ("archives", "load", "Load images from an archive"),
     "logs": ("logs", "logs", "Print what a container has written"),
+    "network connect": ("network_changes", "connect", "Put a container on a network"),
+    "network create": ("network_changes", "create", "Make a network"),
+    "network disconnect": ("network_changes", "disconnect", "Take a container off a network"),
     "network inspect": ("networks", "inspect", "Show all the daemon knows of networks"),
     "network ls": ("networks", "listing", "List networks"),
+    "network prune": ("network_changes", "prune", "Remove every network without a container"),
+    "network rm": ("network_changes", "remove", "Remove networks"),
     "pause": ("lifecycle", "pause", "Freeze every process of containers"),
     "port": ("port", "port", "Show where a container's ports are reached from outside"),
     "ps": ("listing", "ps", "List containers"),
@@ -69,6 +74,7 @@ HIDDEN = ("__complete", "system dial-stdio")
 _CONTAINER = """attach create exec kill logs pause port rename restart rm run start stop unpause
 update wait""".split()
 _CONTEXT = "create export import inspect ls rm show update use".split()
+_NETWORK = "connect create disconnect inspect ls prune rm".split()
 GROUPS: dict[str, dict[str, str]] = {
     "container": {
         **{name: name for name in _CONTAINER},
@@ -89,8 +95,9 @@ GROUPS: dict[str, dict[str, str]] = {
         **dict.fromkeys(("rm", "remove"), "rmi"),
     },
     "network": {
-        **dict.fromkeys(("ls", "list"), "network ls"),
-        "inspect": "network inspect",
+        **{name: f"network {name}" for name in _NETWORK},
+        "list": "network ls",
+        "remove": "network rm",
     },
     "system": {
         "dial-stdio": "system dial-stdio",
@@ -103,7 +110,7 @@ SUMMARIES = {
     "container": "Manage containers",
     "context": "Daemons by name",
     "image": "Manage images",
-    "network": "Look at networks",
+    "network": "Manage networks",
     "system": "The daemon and what it keeps",
 }
 
@@ -119,10 +126,6 @@ LATER: dict[str, str] = {
     "image build": "building images is not there yet: import or load one",
     "checkpoint": "checkpoints are not there yet",
     "compose": "use the docker-compose program: set DOCKER_HOST to this daemon's socket",
-    **dict.fromkeys(
-        [f"network {name}" for name in ("connect", "create", "disconnect", "prune", "rm")],
-        "networks beyond none and host are not there yet",
-    ),
     "manifest": "manifest lists are not there yet",
     "search": "searching registries is not there yet",
 }

@@ -28,6 +28,7 @@ from sampan.engine.restarts import Restarts
 from sampan.engine.settings import Settings
 from sampan.engine.spec import SHM, SHM_SIZE
 from sampan.engine.store import ContainerStore
+from sampan.engine.transfers import Transfers
 from sampan.engine.volumes import Volumes
 from sampan.engine.zygote import ZygoteKeeper
 from sampan.errors import Conflict, KernelError
@@ -81,6 +82,7 @@ class Engine:
         self.archives = Archives(self)
         self.execs = Execs(self)
         self.images = Images(self)
+        self.transfers = Transfers(self)
         self._tasks: set[asyncio.Task[None]] = set()
         self._emptying = False
         self._identity = ""
@@ -100,6 +102,7 @@ class Engine:
             live.drop_parked()
             if live.monitor is not None:
                 live.monitor.close()
+        await self.transfers.close()
         self.zygote.close()
         # With containers in it the parent of their groups stays, for them and the next daemon.
         self.hierarchy.group(self.settings.cgroup_parent).prune()

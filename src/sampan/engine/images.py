@@ -49,6 +49,10 @@ class Images:
             # Archives take megabytes of buffers, and the daemon stays for months.
             trim_heap()
 
+    def changed(self) -> None:
+        """Names may stand for other images now."""
+        self._known.clear()
+
     async def resolve(self, name: str) -> Image:
         """Raises NotFound, InvalidArgument."""
         image = self._known.get(name)

@@ -1,8 +1,8 @@
-"""Threads of their own, for work that may hang in somebody else's file system.
+"""Threads of their own, for work that may wait for a stranger: a registry, a client's archive, a
+file system that never answers (FUSE, a network's).
 
-The pool that ``asyncio.to_thread`` takes from is small and everybody's: a container that never
-answers (a FUSE mount of its own, a network file system) must not take its threads away. Nobody
-waits for these at the end of the process.
+The pool that ``asyncio.to_thread`` takes from is small and everybody's: such work would take all
+its threads, and with them everybody else's turn. Nobody waits for these at the process's end.
 """
 
 from __future__ import annotations
@@ -14,9 +14,46 @@ from typing import TYPE_CHECKING, TypeVar
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["on_thread"]
+__all__ = ["in_thread", "on_thread"]
 
 T = TypeVar("T")
+
+
+async def in_thread(
+    work: Callable[[], T], name: str, cancel: Callable[[], None] | None = None
+) -> T:
+    """The result of blocking work. Cancelled, it calls ``cancel`` and still waits for the thread:
+    nobody goes on while it holds what it works on.
+    """
+    loop = asyncio.get_running_loop()
+    result: asyncio.Future[T] = loop.create_future()
+
+    def settle(value: T | None, error: BaseException | None) -> None:
+        if result.done():
+            return
+        if error is not None:
+            result.set_exception(error)
+        else:
+            result.set_result(value)  # type: ignore[arg-type]  # None only where T allows it
+
+    def run() -> None:
+        try:
+            value = work()
+        except BaseException as error:  # noqa: BLE001 - carried to whoever waits
+            loop.call_soon_threadsafe(settle, None, error)
+        else:
+            loop.call_soon_threadsafe(settle, value, None)
+
+    threading.Thread(target=run, name=name, daemon=True).start()
+    try:
+        return await asyncio.shield(result)
+    except asyncio.CancelledError:
+        if cancel is not None:
+            cancel()
+        await asyncio.wait((result,))
+        if not result.cancelled():
+            result.exception()  # seen: the cancellation is what is told
+        raise
 
 
 def on_thread(work: Callable[[], T], name: str) -> asyncio.Future[T]:

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from sampan.storage.drivers.base import SnapshotDriver
     from sampan.storage.layers import LayerStore
 
-__all__ = ["HostImage", "Machine", "is_host", "secret_name"]
+__all__ = ["HostImage", "Machine", "describe", "digest", "fill", "is_host", "secret_name"]
 
 NAME = "host:latest"
 _PATH = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
@@ -267,7 +267,8 @@ class Machine:
         return content
 
 
-def _digest(entries: list[Entry]) -> str:
+def digest(entries: list[Entry]) -> str:
+    """The chain ID of a skeleton."""
     running = digests.new_hash()
     for entry in entries:
         head = f"{entry.mode:o} {entry.uid} {entry.gid} {len(entry.content)} "
@@ -275,7 +276,7 @@ def _digest(entries: list[Entry]) -> str:
     return f"sha256:{running.hexdigest()}"
 
 
-def _fill(fd: int, entries: list[Entry]) -> int:
+def fill(fd: int, entries: list[Entry]) -> int:
     """Make the entries below a directory; the bytes of files."""
     size = 0
     for entry in entries:
@@ -297,6 +298,30 @@ def _fill(fd: int, entries: list[Entry]) -> int:
         times = (entry.mtime, entry.mtime)
         os.utime(entry.path, ns=times, dir_fd=fd, follow_symlinks=False)
     return size
+
+
+def describe(machine: Machine, entries: list[Entry], chain_id: str) -> Image:
+    """The image that stands on a skeleton."""
+    platform = platforms.machine()
+    newest = timestamp(max(entry.mtime for entry in entries) / 1e9)
+    document = oci.Image(
+        architecture=platform.architecture,
+        os=platform.os,
+        variant=platform.variant,
+        created=newest,
+        config=oci.ImageConfig(env=(_PATH,), cmd=(machine.shell(),)),
+        rootfs=oci.RootFS(diff_ids=(chain_id,)),
+        history=(oci.History(created=newest, comment="this machine's system directories"),),
+    )
+    return Image(
+        id=digests.of(msgspec.json.encode(document.to_json(), order="sorted")),
+        document=document,
+        chain=(chain_id,),
+        references=(NAME,),
+        size=sum(len(entry.content) for entry in entries if stat.S_ISREG(entry.mode)),
+        created=to_seconds(newest),
+        system=machine.system(),
+    )
 
 
 class HostImage:
@@ -331,7 +356,7 @@ class HostImage:
 
     def _make(self) -> Image:
         entries = self._machine.entries()
-        chain_id = _digest(entries)
+        chain_id = digest(entries)
         # Pinned until the machine changes; containers hold it by standing on it.
         self._layers.pin(chain_id)
         try:
@@ -340,32 +365,12 @@ class HostImage:
         except BaseException:
             self._layers.release((chain_id,))
             raise
-        platform = platforms.machine()
-        newest = timestamp(max(entry.mtime for entry in entries) / 1e9)
-        document = oci.Image(
-            architecture=platform.architecture,
-            os=platform.os,
-            variant=platform.variant,
-            created=newest,
-            config=oci.ImageConfig(env=(_PATH,), cmd=(self._machine.shell(),)),
-            rootfs=oci.RootFS(diff_ids=(chain_id,)),
-            history=(oci.History(created=newest, comment="this machine's system directories"),),
-        )
-        data = msgspec.json.encode(document.to_json(), order="sorted")
-        return Image(
-            id=digests.of(data),
-            document=document,
-            chain=(chain_id,),
-            references=(NAME,),
-            size=sum(len(entry.content) for entry in entries if stat.S_ISREG(entry.mode)),
-            created=to_seconds(newest),
-            system=self._machine.system(),
-        )
+        return describe(self._machine, entries, chain_id)
 
     def _unpack(self, chain_id: str, entries: list[Entry]) -> None:
         staging = self._driver.prepare_layer(chain_id, None)
         try:
-            size = _fill(staging.fd, entries)
+            size = fill(staging.fd, entries)
         except BaseException:
             self._driver.discard_layer(staging)
             raise

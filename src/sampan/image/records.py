@@ -11,6 +11,7 @@ from sampan.image.types import Image, to_seconds
 from sampan.oci import digest as digests
 from sampan.oci import image as oci
 from sampan.oci import reference as references
+from sampan.registry.types import Document
 
 if TYPE_CHECKING:
     import sqlite3
@@ -120,6 +121,40 @@ class ImageRecords:
         """The configuration as the bytes its ID is the digest of."""
         row = self._database.row("SELECT document FROM images WHERE id = ?", (image_id,))
         return b"" if row is None else bytes(row[0])
+
+    # What registries have of it
+
+    def keep_manifest(self, image_id: str, document: Document) -> None:
+        """A manifest or index that led to the image, as the bytes a digest is of."""
+        with self._database.transaction() as connection:
+            connection.execute(
+                "INSERT INTO manifests VALUES (?, ?, ?, ?, ?)"
+                " ON CONFLICT (image_id, digest) DO UPDATE SET seen = excluded.seen",
+                (image_id, document.digest, document.media_type, document.data, time.time()),
+            )
+
+    def manifests(self, image_id: str) -> list[Document]:
+        """The newest first."""
+        rows = self._database.rows(
+            "SELECT media_type, digest, document FROM manifests WHERE image_id = ?"
+            " ORDER BY seen DESC",
+            (image_id,),
+        )
+        return [Document(*row) for row in rows]
+
+    def add_origin(self, diff_id: str, digest: str, size: int, repository: str) -> None:
+        """A repository (``domain/path``) has a layer, as this blob."""
+        self._database.execute(
+            "INSERT INTO layer_origins VALUES (?, ?, ?, ?) ON CONFLICT DO NOTHING",
+            (diff_id, digest, repository, size),
+        )
+
+    def origins(self, diff_id: str) -> list[tuple[str, int, str]]:
+        """Digest, size and repository of each."""
+        rows = self._database.rows(
+            "SELECT digest, size, repository FROM layer_origins WHERE diff_id = ?", (diff_id,)
+        )
+        return [(row[0], row[1], row[2]) for row in rows]
 
     def _image(self, row: tuple[str, bytes, str, int, float, float], tags: list[str]) -> Image:
         image_id, config, parent, size, created, tagged = row

@@ -62,7 +62,7 @@ class ImageStore:
         except BaseException:
             os.close(self._lock_fd)
             raise
-        self._records = ImageRecords(self.database)
+        self.records = ImageRecords(self.database)
         self._host = HostImage(self.driver, self.layers)
         self.blobs.sweep()
         if any(not self.driver.has_layer(top) for top in self.driver.containers().values()):
@@ -172,8 +172,8 @@ class ImageStore:
             ingest.write(found.config)
             hold.commit(ingest)
         with self.database.transaction(durable=True):
-            image_id = self._records.insert(found.config, found.document, self.layers.size(chain))
-            self._records.tag(image_id, found.references)
+            image_id = self.records.insert(found.config, found.document, self.layers.size(chain))
+            self.records.tag(image_id, found.references)
         return Loaded(image_id, tuple(name.familiar for name in found.references))
 
     # Names
@@ -198,8 +198,8 @@ class ImageStore:
                 reference = references.parse(name)
                 if is_host(reference):
                     return self._host.image(), reference
-                image_id = self._records.by_reference(reference)
-                image = None if image_id is None else self._records.get(image_id)
+                image_id = self.records.by_reference(reference)
+                image = None if image_id is None else self.records.get(image_id)
                 if image is not None:
                     return image, reference
             shown = name if reference is None else reference.tagged().familiar
@@ -207,7 +207,7 @@ class ImageStore:
             shown = name
         if match is None:
             raise NotFound(f"No such image: {shown}")
-        found = self._records.by_prefix(match[1])
+        found = self.records.by_prefix(match[1])
         host = self._host.known()
         if host is not None and host.id.startswith(f"sha256:{match[1]}"):
             found.append(host.id)
@@ -219,10 +219,18 @@ class ImageStore:
             )
         if host is not None and found[0] == host.id:
             return host, None
-        image = self._records.get(found[0])
+        image = self.records.get(found[0])
         if image is None:
             raise NotFound(f"No such image: {shown}")
         return image, None
+
+    def id_of(self, name: Reference) -> str | None:
+        """The ID of the image a name stands for right now."""
+        return self.records.by_reference(name)
+
+    def tags_of(self, repository: Reference) -> list[Reference]:
+        """Every tagged name of a repository, sorted."""
+        return self.records.tags_of(repository)
 
     def tag(self, source: str, target: str) -> None:
         """Give an image one more name; the name leaves the image it stood for."""
@@ -234,7 +242,7 @@ class ImageStore:
                 "tagged, saved or pushed"
             )
         with self.database.transaction(durable=True):
-            self._records.tag(image.id, (name,))
+            self.records.tag(image.id, (name,))
 
     def remove(
         self, name: str, *, force: bool = False, used_by: Callable[[str], Sequence[User]]
@@ -246,7 +254,7 @@ class ImageStore:
         image, reference = self._find(name)
         if image.system:
             raise Conflict("the host image is this machine itself: it cannot be removed")
-        done, delete = remove(self._records, image, reference, force, used_by(image.id))
+        done, delete = remove(self.records, image, reference, force, used_by(image.id))
         if delete:
             done += [Removal(deleted=chain_id) for chain_id in self.layers.collect()]
         return done
@@ -294,13 +302,13 @@ class ImageStore:
             for image, _ in chosen.values():
                 for diff_id in image.diff_ids:
                     hold.pin(self.layers.blob_of(diff_id)[0])
-            saving.save(list(chosen.values()), out, self._records, self.layers, self.blobs)
+            saving.save(list(chosen.values()), out, self.records, self.layers, self.blobs)
 
     def _chosen(self, name: str) -> list[tuple[Image, str | None]]:
         if not name.startswith("sha256:") and not (_is_prefix(name) and len(name) == 64):
             reference = references.parse(name)
             if reference.tag is None and reference.digest is None and not is_host(reference):
-                tags = self._records.tags_of(reference)
+                tags = self.records.tags_of(reference)
                 if tags:
                     return [(self._find(tag.familiar)[0], tag.familiar) for tag in tags]
         image, found = self._find(name)
@@ -311,7 +319,7 @@ class ImageStore:
 
     def list(self, filters: Mapping[str, Sequence[str]] | None = None) -> list[Image]:
         """Every image, the newest first, the host image last; see ``sampan.image.filters``."""
-        images = self._records.all()
+        images = self.records.all()
         images.append(self._host.image())
         selected = image_filters.select(images, filters or {}, self.resolve)
         return [self._complete(image) for image in selected]

@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from typing import TYPE_CHECKING
 
 import msgspec
 
+from sampan.errors import NotFound
 from sampan.oci import image as oci  # noqa: TC001 - msgspec reads a struct's annotations
+from sampan.oci.selection import runnable
 
-__all__ = ["Image", "Loaded", "Removal", "timestamp", "to_seconds"]
+if TYPE_CHECKING:
+    from sampan.oci.platform import Platform
+
+__all__ = ["Image", "Loaded", "Removal", "check_platform", "timestamp", "to_seconds"]
 
 
 class Image(msgspec.Struct, frozen=True, kw_only=True):
@@ -40,6 +46,21 @@ class Image(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def diff_ids(self) -> tuple[str, ...]:
         return self.document.rootfs.diff_ids
+
+
+def check_platform(document: oci.Image, wanted: Platform, name: str) -> None:
+    """Refuse what was not asked for: an image here has one platform. Raises NotFound."""
+    for platform in runnable(wanted):
+        if (platform.os, platform.architecture) != (document.os, document.architecture):
+            continue
+        # Many images leave the variant out of their configuration.
+        if not document.variant or platform.variant in (None, document.variant):
+            return
+    variant = f"/{document.variant}" if document.variant else ""
+    raise NotFound(
+        f"image with reference {name} was found but does not provide the specified platform: "
+        f"wanted {wanted}, found {document.os}/{document.architecture}{variant}"
+    )
 
 
 class Loaded(msgspec.Struct, frozen=True):

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
         def hexdigest(self) -> str: ...
 
 
-__all__ = ["chain_ids", "hexadecimal", "is_digest", "new_hash", "of", "parse"]
+__all__ = ["chain_id", "chain_ids", "hexadecimal", "is_digest", "new_hash", "of", "parse"]
 
 _LENGTHS = {"sha256": 64, "sha512": 128}
 _HEXADECIMAL = frozenset("0123456789abcdef")
@@ -76,6 +76,11 @@ def chain_ids(diff_ids: tuple[str, ...] | list[str]) -> tuple[str, ...]:
     """
     chain: list[str] = []
     for diff_id in diff_ids:
-        parse(diff_id)
-        chain.append(of(f"{chain[-1]} {diff_id}".encode()) if chain else diff_id)
+        chain.append(chain_id(chain[-1] if chain else None, diff_id))
     return tuple(chain)
+
+
+def chain_id(parent: str | None, diff_id: str) -> str:
+    """The chain ID of a layer on top of another chain, or of none."""
+    parse(diff_id)
+    return diff_id if parent is None else of(f"{parent} {diff_id}".encode())

@@ -14,7 +14,7 @@ from sampan.errors import InvalidArgument
 from sampan.oci import digest as digests
 from sampan.oci.record import Record
 
-__all__ = ["DEFAULT_DOMAIN", "DEFAULT_TAG", "Reference", "is_tag", "parse"]
+__all__ = ["DEFAULT_DOMAIN", "DEFAULT_TAG", "Reference", "is_domain", "is_tag", "parse"]
 
 DEFAULT_DOMAIN = "docker.io"
 DEFAULT_TAG = "latest"
@@ -72,6 +72,11 @@ class Reference(Record):
         if self.tag is None and self.digest is None:
             return self.replace(tag=DEFAULT_TAG)
         return self
+
+
+def is_domain(text: str) -> bool:
+    """Whether ``text`` is a registry's address: a name or an address, perhaps with a port."""
+    return _is_domain(text) is not None
 
 
 def is_tag(text: str) -> bool:

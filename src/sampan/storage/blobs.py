@@ -159,6 +159,13 @@ class BlobStore:
             raise KernelError("unlink", error.errno or 0, path) from error
         return True
 
+    def scratch(self) -> int:
+        """A file without a name on the store's disk, gone with its last descriptor (O_TMPFILE)."""
+        try:
+            return os.open(self._ingest, os.O_RDWR | os.O_TMPFILE | os.O_CLOEXEC, 0o600)
+        except OSError as error:
+            raise explain(error, "open", self._ingest, "while making room to work") from error
+
     def digests(self) -> Iterator[str]:
         """Every blob's digest, in order."""
         for algorithm in _ALGORITHMS:
@@ -250,6 +257,11 @@ class Ingest:
             self.abort(keep=kind is not None and not issubclass(kind, Corrupt))
 
     @property
+    def path(self) -> str:
+        """The file that grows while it is written, until the commit renames it."""
+        return os.path.join(self._store._ingest, self._name)
+
+    @property
     def _what(self) -> str:
         return f"blob {self._expected}" if self._expected else "a blob"
 
@@ -297,7 +309,7 @@ class Ingest:
         """Give up. With ``keep`` the bytes of a resumable ingest stay for the next one."""
         if self._descriptor < 0:
             return
-        if not (keep and self._name.startswith(_PARTIAL)):
+        if not (keep and self.offset and self._name.startswith(_PARTIAL)):
             self._store._discard(self._name)
         self._close()
 

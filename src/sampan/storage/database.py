@@ -87,17 +87,67 @@ _MIGRATIONS: tuple[tuple[str, ...], ...] = (
             options TEXT NOT NULL
         ) WITHOUT ROWID""",
     ),
+    (
+        # What registries gave or were given: an image's manifests as bytes, and where a layer is
+        # known to be, as which blob.
+        """CREATE TABLE manifests (
+            image_id TEXT NOT NULL REFERENCES images(id) ON DELETE CASCADE,
+            digest TEXT NOT NULL,
+            media_type TEXT NOT NULL,
+            document BLOB NOT NULL,
+            seen REAL NOT NULL,
+            PRIMARY KEY (image_id, digest)
+        ) WITHOUT ROWID""",
+        """CREATE TABLE layer_origins (
+            diff_id TEXT NOT NULL,
+            digest TEXT NOT NULL,
+            repository TEXT NOT NULL,
+            size INTEGER NOT NULL,
+            PRIMARY KEY (diff_id, digest, repository)
+        ) WITHOUT ROWID""",
+    ),
 )
 SCHEMA_VERSION = len(_MIGRATIONS)
 
 
 class Database:
-    """The file at ``path``, made or migrated when opened. Safe to share between threads."""
+    """The file at ``path``, made or migrated when opened. Safe to share between threads.
 
-    def __init__(self, path: str) -> None:
+    ``read_only``: another process's file, which is neither made nor migrated nor locked.
+    """
+
+    def __init__(self, path: str, *, read_only: bool = False) -> None:
         self.path = path
         self._lock = threading.RLock()
         self._depth = 0
+        if read_only:
+            self._open_read_only()
+        else:
+            self._open()
+
+    def _open_read_only(self) -> None:
+        from urllib.parse import quote
+
+        try:
+            self._connection = sqlite3.connect(
+                f"file:{quote(self.path)}?mode=ro",
+                uri=True,
+                timeout=_BUSY_TIMEOUT,
+                isolation_level=None,
+                check_same_thread=False,
+            )
+            version = self._version()
+        except sqlite3.DatabaseError as error:
+            raise Unavailable(f"database {self.path}: {error}") from error
+        if version != SCHEMA_VERSION:
+            self._connection.close()
+            raise NotSupported(
+                f"database {self.path}: its schema is version {version}, and this program's is "
+                f"{SCHEMA_VERSION}; use the version of the program that wrote it"
+            )
+
+    def _open(self) -> None:
+        path = self.path
         try:
             # Environments are in it, and passwords in those (class of CVE-2021-41091). SQLite makes
             # the journal's files with the mode of this one.
@@ -186,8 +236,11 @@ class Database:
         with self._lock:
             return self._connection.execute(statement, parameters).rowcount
 
+    def _version(self) -> int:
+        return int(self._connection.execute("PRAGMA user_version").fetchone()[0])
+
     def _migrate(self) -> None:
-        version = int(self._connection.execute("PRAGMA user_version").fetchone()[0])
+        version = self._version()
         if version > SCHEMA_VERSION:
             raise NotSupported(
                 f"database {self.path}: its schema is version {version}, newer than this "

@@ -11,8 +11,9 @@ when the store is opened may be damaged and is discarded. The blobs, which *are*
 there: ``ensure`` unpacks them again when the layer is next needed.
 
 What is in use is never counted, it is looked up: layers and blobs are kept for images (table
-``image_layers``), for containers (the driver's directory of containers), and for operations under
-way (``Hold``). ``collect`` removes all else. One process at a time owns a data root, by a lock on
+``image_layers``), for containers (the driver's directory of containers), for operations under
+way (``Hold``), and for other programs' sessions (a lock the kernel drops when they end:
+``claim_layer``). ``collect`` removes all else. One process at a time owns a data root, by a lock on
 the file ``lock``.
 """
 
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
     from typing import Self
 
     from sampan.storage.archive.apply import Applied
+    from sampan.storage.archive.compression import Readable
     from sampan.storage.blobs import BlobStore, Ingest
     from sampan.storage.database import Database
     from sampan.storage.drivers.base import SnapshotDriver, Staging
@@ -158,6 +160,31 @@ class LayerStore:
             parent = chain_id
         return chain
 
+    def unpack(
+        self,
+        diff_id: str,
+        parent: str | None,
+        blob: str,
+        hold: Hold,
+        stream: Readable | None = None,
+    ) -> str:
+        """One layer on a parent that is unpacked; its chain ID.
+
+        ``stream`` gives the blob's bytes where it is not in the store yet. It is read to its end,
+        and by then the blob has to be there.
+        """
+        chain_id = digests.chain_id(parent, diff_id)
+        hold.pin(chain_id)
+        with self._exclusively(chain_id):
+            if not self._driver.has_layer(chain_id):
+                self._unpack(chain_id, diff_id, parent, blob, stream)
+        return chain_id
+
+    def known_blob(self, diff_id: str) -> str | None:
+        """The blob in the store that holds a layer's bytes, packed or not."""
+        row = self._database.row("SELECT digest FROM layer_blobs WHERE diff_id = ?", (diff_id,))
+        return str(row[0]) if row is not None and self._blobs.has(row[0]) else None
+
     def restore(self, chain_id: str) -> None:
         """Unpack again, from the blobs kept, whatever is missing of an image's chain.
 
@@ -239,10 +266,17 @@ class LayerStore:
         self._insert(staging, diff_id, size)
         self._sync.wake()
 
-    def _unpack(self, chain_id: str, diff_id: str, parent: str | None, blob: str) -> None:
+    def _unpack(
+        self,
+        chain_id: str,
+        diff_id: str,
+        parent: str | None,
+        blob: str,
+        stream: Readable | None = None,
+    ) -> None:
         staging = self._driver.prepare_layer(chain_id, parent)
         try:
-            result = self._apply(staging, blob, diff_id)
+            result = self._apply(staging, blob, diff_id, stream=stream)
         except BaseException:
             self._driver.discard_layer(staging)
             raise
@@ -270,11 +304,12 @@ class LayerStore:
         diff_id: str | None = None,
         *,
         relative_names: bool = False,
+        stream: Readable | None = None,
     ) -> Applied:
-        fd = self._blobs.open(blob)
+        fd = self._blobs.open(blob) if stream is None else -1
         try:
             applied = apply_layer(
-                fd,
+                fd if stream is None else stream,
                 staging.fd,
                 style=self._driver.whiteouts,
                 diff_id=diff_id,
@@ -284,7 +319,8 @@ class LayerStore:
                 relative_names=relative_names,
             )
         finally:
-            os.close(fd)
+            if fd >= 0:
+                os.close(fd)
         for warning in applied.warnings:
             log.warning("layer %s: %s", applied.diff_id, warning)
         return applied
@@ -350,14 +386,23 @@ class LayerStore:
                 while at is not None and at in rows and at not in used:
                     used.add(at)
                     at = rows[at]
-            unused = _topmost_first({name: rows[name] for name in rows if name not in used})
-            for chain_id in unused:
-                # The row first: a directory without a row is removed at the next opening.
-                self._database.execute(
-                    "DELETE FROM layers WHERE driver = ? AND chain_id = ?",
-                    (self._driver.name, chain_id),
-                )
-                self._driver.remove_layer(chain_id)
+            unused: list[str] = []
+            for chain_id in _topmost_first({n: rows[n] for n in rows if n not in used}):
+                claim = None if chain_id in used else self._driver.claim_layer(chain_id)
+                if claim is None:
+                    # Another program runs containers on it: what is below stays with it.
+                    used.update(name for name in (rows[chain_id],) if name is not None)
+                    continue
+                try:
+                    # The row first: a directory without a row is removed at the next opening.
+                    self._database.execute(
+                        "DELETE FROM layers WHERE driver = ? AND chain_id = ?",
+                        (self._driver.name, chain_id),
+                    )
+                    self._driver.remove_layer(chain_id)
+                finally:
+                    os.close(claim)
+                unused.append(chain_id)
             self._collect_blobs()
             return unused
 
@@ -366,6 +411,9 @@ class LayerStore:
             connection.execute(
                 "DELETE FROM layer_blobs WHERE diff_id NOT IN (SELECT diff_id FROM image_layers)"
                 " AND diff_id NOT IN (SELECT diff_id FROM layers)"
+            )
+            connection.execute(
+                "DELETE FROM layer_origins WHERE diff_id NOT IN (SELECT diff_id FROM image_layers)"
             )
         kept = {row[0] for row in self._database.rows("SELECT digest FROM layer_blobs")}
         kept.update(row[0] for row in self._database.rows("SELECT id FROM images"))

@@ -29,7 +29,8 @@ async def attach(context: Context) -> Answer:
     if status == "restarting":
         raise Conflict(f"container {name} is restarting, wait until the container is running")
     config = live.record.config
-    keys = read_keys(context.text("detachKeys")) if config.tty else ()
+    given = read_keys(context.text("detachKeys"))
+    keys = given if config.tty else ()
     stdout, stderr, stdin = (context.flag(name) for name in ("stdout", "stderr", "stdin"))
     hijack = Hijack(context)
     multiplex = not config.tty

@@ -6,10 +6,12 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
 
+from sampan.api.docker import credentials, progress
 from sampan.api.docker.context import Context, empty, reply
 from sampan.api.http.messages import Response
 from sampan.errors import Corrupt, InvalidArgument, NotSupported
 from sampan.image.types import to_seconds
+from sampan.oci import platform as platforms
 from sampan.oci import reference as references
 
 if TYPE_CHECKING:
@@ -17,6 +19,7 @@ if TYPE_CHECKING:
 
     from sampan.api.http.connection import Answer
     from sampan.engine.core import Engine
+    from sampan.engine.progress import Reporter
     from sampan.image.types import Image
 
 __all__ = ["ROUTES"]
@@ -197,20 +200,28 @@ async def create(context: Context) -> Answer:
     source = context.text("fromSrc")
     if source:
         return await _import(context, source)
+    return await _pull(context)
+
+
+async def _pull(context: Context) -> Answer:
     name, tag_ = context.text("fromImage"), context.text("tag")
     if not name:
         raise InvalidArgument("give fromImage or fromSrc")
-    full = name
-    if tag_:
-        full = f"{name}@{tag_}" if ":" in tag_ else f"{name}:{tag_}"
-    familiar = references.parse(full).tagged().familiar
-    image = await context.engine.images.find(full)
-    if image is None:
-        raise NotSupported(
-            f"pull {familiar}: pull arrives with a later version; load an archive instead "
-            "(docker load, docker import)"
-        )
-    return _stream([{"status": f"Status: Image is up to date for {familiar}"}])
+    reference = references.parse(name)
+    if tag_ and not reference.digest:
+        tail = f"@{tag_}" if ":" in tag_ else f":{tag_}"
+        reference = references.parse(f"{reference.replace(tag=None)}{tail}")
+    platform = platforms.parse(context.text("platform")) if context.text("platform") else None
+    given = credentials.of_request(context)
+    engine = context.engine
+    from sampan.engine import pulls
+
+    async def work(report: Reporter) -> None:
+        whole = reference.tag is None and reference.digest is None
+        task = pulls.pull_all if whole else pulls.pull
+        await task(engine, reference, platform, given, report)
+
+    return await progress.follow(context, work)
 
 
 async def _import(context: Context, source: str) -> Answer:

@@ -141,7 +141,7 @@ async def change(context: Context) -> Answer:
     name = _find(context.engine, context.parameters[0])
     context.engine.registry.find(body["Container"])
     if name == "host":
-        raise PermissionDenied("container cannot be connected to or disconnected from host network")
+        raise InvalidArgument("container cannot be connected to or disconnected from host network")
     raise NotSupported(
         f"network {name}: this version connects and disconnects nothing: choose a container's "
         "network when it is made"

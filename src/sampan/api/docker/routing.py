@@ -24,19 +24,16 @@ if TYPE_CHECKING:
 __all__ = ["KNOWN", "Router"]
 
 KNOWN = (
-    ("GET", "/containers/{id}/stats", "ContainerStats"),
     ("POST", "/containers/{id}/update", "ContainerUpdate"),
     ("GET", "/containers/{id}/attach/ws", "ContainerAttachWebsocket"),
     ("POST", "/containers/prune", "ContainerPrune"),
     ("POST", "/build", "ImageBuild"),
     ("POST", "/build/prune", "BuildPrune"),
     ("POST", "/build/cancel", "BuildCancel"),
-    ("POST", "/images/{name}/push", "ImagePush"),
     ("GET", "/images/search", "ImageSearch"),
     ("POST", "/images/prune", "ImagePrune"),
-    ("POST", "/auth", "SystemAuth"),
     ("POST", "/commit", "ImageCommit"),
-    ("GET", "/distribution/{name}/json", "DistributionInspect"),
+    ("GET", "/system/df", "SystemDataUsage"),
     ("POST", "/session", "Session"),
     ("POST", "/grpc", "BuildKit control"),
 )

@@ -17,6 +17,7 @@ from sampan.api.docker import (
     info,
     logs,
     networks,
+    registries,
     stats,
     swarm,
     system,
@@ -38,9 +39,9 @@ if TYPE_CHECKING:
 
     Observer = Callable[[str, str, int, float], None]
 
-__all__ = ["ApiServer"]
+__all__ = ["PARTS", "ApiServer"]
 
-_PARTS = (
+PARTS = (
     archive,
     attach,
     containers,
@@ -50,6 +51,7 @@ _PARTS = (
     info,
     logs,
     networks,
+    registries,
     stats,
     swarm,
     system,
@@ -68,7 +70,7 @@ class ApiServer(Server):
         self._engine = engine
         self.observer: Observer | None = None
         self._router = Router()
-        for part in _PARTS:
+        for part in PARTS:
             self._router.add(part.ROUTES)
 
     async def _dispatch(self, request: Request) -> Answer:

@@ -27,6 +27,7 @@ _NO_MANAGER = (
 
 
 async def no_manager(context: Context) -> Answer:
+    context.filters()
     raise Unavailable(_NO_MANAGER)
 
 
@@ -39,8 +40,11 @@ async def with_body(context: Context) -> Answer:
 async def with_version(context: Context) -> Answer:
     """An update: of a body and of the object's version."""
     await _object(context)
-    if context.integer("version") is None:
-        raise InvalidArgument("version: give the version of the object that is updated")
+    version = context.text("version")
+    if not (version.isascii() and version.isdecimal()):
+        raise InvalidArgument(
+            f"invalid version '{version[:40]}' of what is updated: give its number"
+        )
     raise Unavailable(_NO_MANAGER)
 
 

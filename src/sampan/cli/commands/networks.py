@@ -1,4 +1,4 @@
-"""``network``: what is there of networks in this version, to look at."""
+"""``network ls`` and ``network inspect``."""
 
 from __future__ import annotations
 

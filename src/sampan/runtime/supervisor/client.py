@@ -66,10 +66,22 @@ class Zygote:
             theirs.close()
         return ours
 
+    def drain(self) -> None:
+        """Let it end, and wait until all that was asked for is made, or has failed.
+
+        Whoever makes a container has the other end of the socket until it is made.
+        """
+        self.socket.shutdown(socket.SHUT_WR)
+        while self.socket.recv(1):
+            pass
+
     def close(self) -> None:
         """Let it end, and wait for that; its monitors live on."""
         self.socket.close()
-        os.waitid(os.P_PIDFD, self.pidfd, os.WEXITED)
+        try:
+            os.waitid(os.P_PIDFD, self.pidfd, os.WEXITED)
+        except ChildProcessError:
+            pass  # A program that waits for any child of its own has waited for this one.
         os.close(self.pidfd)
 
 

@@ -233,6 +233,7 @@ def _start(child: Child, at_once: bool, channel: socket.socket, daemon: _Daemon)
         if child.conversation is not None:
             child.complete()
         if at_once:
+            at = time.time()  # Not later than its first instruction.
             child.release()
         daemon.tell(
             {
@@ -245,12 +246,12 @@ def _start(child: Child, at_once: bool, channel: socket.socket, daemon: _Daemon)
         if not at_once:
             if not channel.recv(1):
                 return 0  # The monitor ended, and takes the container with it.
+            at = time.time()
             child.release()
         child.follow()
     except (SampanError, OSError) as error:
         channel.send(marshal.dumps({"failed": messages.error_fields(in_tree(error))}))
         return _FAILED
-    at = time.time()
     channel.send(marshal.dumps({"started": at}))
     daemon.tell({"event": "started", "at": at})
     return 0

@@ -22,7 +22,7 @@ it (``removal.remove_tree``): a half-unpacked layer is never to be used.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import IO, TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal
 
 from sampan.errors import Corrupt, SampanError
 from sampan.storage.archive.compression import Unpacker
@@ -33,6 +33,8 @@ from sampan.storage.failures import explain
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+
+    from sampan.storage.archive.compression import Readable
 
 __all__ = ["Applied", "Limits", "WhiteoutStyle", "apply_layer"]
 
@@ -57,7 +59,7 @@ class Applied:
 
 
 def apply_layer(
-    stream: int | IO[bytes],
+    stream: int | Readable,
     target: int,
     *,
     style: WhiteoutStyle,

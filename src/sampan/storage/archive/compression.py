@@ -14,7 +14,7 @@ import os
 import sys
 import threading
 from collections import deque
-from typing import IO, TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from sampan.errors import Corrupt, InvalidArgument
 from sampan.oci.digest import new_hash
@@ -32,7 +32,18 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from types import TracebackType
 
-__all__ = ["BZIP2", "GZIP", "KINDS", "NONE", "XZ", "ZSTD", "Compressor", "Unpacker", "detect"]
+__all__ = [
+    "BZIP2",
+    "GZIP",
+    "KINDS",
+    "NONE",
+    "XZ",
+    "ZSTD",
+    "Compressor",
+    "Readable",
+    "Unpacker",
+    "detect",
+]
 
 NONE = "none"
 GZIP = "gzip"
@@ -199,6 +210,13 @@ def _decode(kind: str, read: Callable[[int], bytes], head: bytes) -> Iterator[by
             raise Corrupt(f"{kind} data is followed by bytes that are not {kind}")
 
 
+class Readable(Protocol):
+    """Where packed bytes come from."""
+
+    def read(self, count: int, /) -> bytes:
+        """Up to ``count`` bytes, nothing at the end."""
+
+
 class Unpacker:
     """The unpacked bytes of a stream, as an iterator of pieces of about 1 MiB.
 
@@ -211,7 +229,7 @@ class Unpacker:
     256 MiB came out: what a few kilobytes can claim to be is otherwise bounded by the disk alone.
     """
 
-    def __init__(self, stream: int | IO[bytes], *, ratio: float | None = None) -> None:
+    def __init__(self, stream: int | Readable, *, ratio: float | None = None) -> None:
         if isinstance(stream, int):
             descriptor = stream
             self._read: Callable[[int], bytes] = lambda n: os.read(descriptor, n)

@@ -21,6 +21,7 @@ link searches for an inode for 400.
 
 from __future__ import annotations
 
+import fcntl
 import itertools
 import os
 import threading
@@ -160,6 +161,19 @@ class DirectoryDriver:
             return tree_usage(fd)
         finally:
             os.close(fd)
+
+    def claim_layer(self, chain_id: str) -> int | None:
+        # Sessions hold a shared lock on the topmost layer's directory (sampan.sdk.images).
+        try:
+            fd = os.open(digests.hexadecimal(chain_id), _DIRECTORY, dir_fd=self._layers_fd)
+        except FileNotFoundError:
+            return os.dup(self._layers_fd)  # Nobody can use it.
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(fd)
+            return None
+        return fd
 
     def remove_layer(self, chain_id: str) -> None:
         name = digests.hexadecimal(chain_id)

@@ -22,7 +22,6 @@ taken away here, since nothing asks such a directory to have survived a power fa
 from __future__ import annotations
 
 import os
-import stat
 from contextlib import ExitStack
 from errno import EINVAL, ENODEV, EPERM
 from typing import TYPE_CHECKING
@@ -34,54 +33,17 @@ from sampan.oci.runtime import Mount
 from sampan.storage.archive.diff import Change, changes_in_upper, write_upper
 from sampan.storage.archive.tree import files_size
 from sampan.storage.drivers.directory import DirectoryDriver
+from sampan.storage.drivers.pairs import OPTIONS, forget_volatile, make_pair, overlay
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
 
     from sampan.storage.archive.writer import Output, Written
 
-__all__ = ["OverlaidDriver", "copy_root_attributes"]
+__all__ = ["OverlaidDriver"]
 
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _VALUE_LIMIT = 255  # bytes of a value of fsconfig(2)
-_OPTIONS = ("index=off", "redirect_dir=off", "metacopy=off")
-
-
-def _overlay(
-    destination: str, lower: str, writable: str, suffix: str, more: tuple[str, ...]
-) -> Mount:
-    return Mount(
-        destination=destination,
-        type="overlay",
-        source="overlay",
-        options=(
-            f"lowerdir={lower}",
-            f"upperdir={writable}/upper{suffix}",
-            f"workdir={writable}/work{suffix}",
-            *_OPTIONS,
-            *more,
-        ),
-    )
-
-
-def _forget_volatile(work: str) -> None:
-    mark = f"{work}/work/incompat/volatile"
-    try:
-        os.unlink(f"{mark}/dirty")
-    except FileNotFoundError:
-        return  # It was never mounted.
-    os.rmdir(mark)
-
-
-def copy_root_attributes(below: os.stat_result, name: str, dir_fd: int) -> None:
-    """Give an upper directory the owner and mode of what it will hide.
-
-    The root of an overlay shows its upper directory's attributes, not the lower one's.
-    """
-    if below.st_uid or below.st_gid:
-        os.chown(name, below.st_uid, below.st_gid, dir_fd=dir_fd)
-    # After chown(2), which may clear set-ID bits.
-    os.chmod(name, stat.S_IMODE(below.st_mode), dir_fd=dir_fd)
 
 
 class OverlaidDriver(DirectoryDriver):
@@ -135,10 +97,10 @@ class OverlaidDriver(DirectoryDriver):
     def create_container(self, name: str, chain: Sequence[str], system: Sequence[str] = ()) -> None:
         fd, top = self._begin_container(name, chain)
         try:
-            self._make_pair(fd, "", os.stat(f"{top}/diff", dir_fd=self._layers_fd))
+            make_pair(fd, "", os.stat(f"{top}/diff", dir_fd=self._layers_fd))
             for directory in system:
                 self._check_system(directory)
-                self._make_pair(fd, directory.replace("/", "%"), os.stat(directory))
+                make_pair(fd, directory.replace("/", "%"), os.stat(directory))
             self._finish_container(fd, top)
         except BaseException:
             self._trash.put(self._rw_fd, name)
@@ -154,9 +116,9 @@ class OverlaidDriver(DirectoryDriver):
         for destination, lower in lowers.items():
             suffix = "" if destination == "/" else destination.replace("/", "%")
             if disposable:
-                _forget_volatile(f"{writable}/work{suffix}")
+                forget_volatile(f"{writable}/work{suffix}")
             more = ("volatile",) if disposable else ()
-            recipe.append(_overlay(destination, lower, writable, suffix, more))
+            recipe.append(overlay(destination, lower, writable, suffix, more))
         return tuple(recipe)
 
     def image_mount(self, chain: Sequence[str]) -> Mount:
@@ -166,7 +128,7 @@ class OverlaidDriver(DirectoryDriver):
         if len(paths) == 1:
             return Mount(destination="/", type="bind", source=paths[0], options=("bind", "ro"))
         # Without an upper directory it takes two lower ones.
-        words = (f"lowerdir={self._lower(top)}", *_OPTIONS)
+        words = (f"lowerdir={self._lower(top)}", *OPTIONS)
         return Mount(destination="/", type="overlay", source="overlay", options=("ro", *words))
 
     def changes(self, name: str, marks: Collection[bytes] = ()) -> list[Change]:
@@ -230,11 +192,6 @@ class OverlaidDriver(DirectoryDriver):
     def _lower_paths(self, top: str) -> list[str]:
         """The same as full paths, the top layer first."""
         raise NotImplementedError
-
-    def _make_pair(self, fd: int, suffix: str, below: os.stat_result) -> None:
-        os.mkdir(f"upper{suffix}", 0o755, dir_fd=fd)
-        os.mkdir(f"work{suffix}", 0o700, dir_fd=fd)
-        copy_root_attributes(below, f"upper{suffix}", fd)
 
     def _check_system(self, directory: str) -> None:
         if directory != os.path.normpath(directory) or not directory.startswith("/"):

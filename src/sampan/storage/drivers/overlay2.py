@@ -14,7 +14,8 @@ from base64 import b32encode
 from typing import TYPE_CHECKING
 
 from sampan.oci import digest as digests
-from sampan.storage.drivers.overlaid import OverlaidDriver, copy_root_attributes
+from sampan.storage.drivers.overlaid import OverlaidDriver
+from sampan.storage.drivers.pairs import copy_root_attributes
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -1,0 +1,212 @@
+"""Pull: from a name to an image, as docs/registry.md says step by step.
+
+Layers that are missing are fetched all at once (the carrier lets so many in as the settings allow);
+each is unpacked when those below it are, from the file that is still coming in. Whatever fails or
+cancels one of them ends the pull: the downloads stop, unpacking stops, what was downloaded stays
+for the next pull.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+from typing import TYPE_CHECKING
+
+from sampan.engine.threads import in_thread
+from sampan.engine.transfers import short
+from sampan.errors import SampanError
+from sampan.image.host import is_host
+from sampan.image.types import check_platform
+from sampan.kernel.memory import trim_heap
+from sampan.oci import platform as platforms
+from sampan.registry.carrier import messages
+from sampan.storage.growing import Growing
+
+if TYPE_CHECKING:
+    from sampan.engine.core import Engine
+    from sampan.engine.progress import Reporter
+    from sampan.image.arriving import Arrival, Layer
+    from sampan.oci.platform import Platform
+    from sampan.oci.reference import Reference
+    from sampan.registry.types import Credentials
+    from sampan.storage.layers import Hold
+
+__all__ = ["pull", "pull_all"]
+
+
+async def pull(
+    engine: Engine,
+    name: Reference,
+    platform: Platform | None,
+    credentials: Credentials | None,
+    report: Reporter,
+) -> None:
+    """Have the image ``name`` (with a tag or digest). Raises SampanError; nothing of it stays."""
+    from sampan.image.arriving import expect
+
+    if is_host(name):
+        report.say(f"Status: Image is up to date for {name.familiar}")
+        return
+    where = engine.transfers.where(name, credentials)
+    wanted = platform or platforms.machine()
+    request = messages.Resolve(
+        number=0,
+        where=where,
+        reference=name.digest or name.tag or "",
+        architecture=wanted.architecture,
+        os=wanted.os,
+        variant=wanted.variant,
+    )
+    resolved = await engine.transfers.ask(request, messages.Resolved)
+    arrival = expect(resolved.top, resolved.manifest, resolved.config)
+    if platform is not None:
+        check_platform(arrival.document, platform, name.familiar)
+    report.say(f"Pulling from {name.path}", name.tag or name.digest or "", part=False)
+    store = engine.image_store
+    before = await asyncio.to_thread(store.id_of, name)
+    by_digest = name.replace(tag=None, digest=resolved.top.digest)
+    names = (by_digest,) if name.digest else (name, by_digest)
+    try:
+        with store.layers.hold() as hold:
+            for layer in arrival.layers:
+                hold.pin(layer.chain_id)
+                hold.pin(layer.digest)
+            if await asyncio.to_thread(arrival.present, store) is None:
+                await _Layers(engine, arrival, where, report, hold).receive()
+            image_id = await asyncio.to_thread(arrival.admit, store, names, name.name, hold)
+    finally:
+        engine.images.changed()
+        await asyncio.to_thread(_tidy, engine)
+    report.say(f"Digest: {resolved.top.digest}")
+    newer = "Image is up to date" if before == image_id else "Downloaded newer image"
+    report.say(f"Status: {newer} for {name.familiar}")
+    engine.events.publish("image", "pull", name.familiar, {"name": name.familiar_name})
+
+
+def _tidy(engine: Engine) -> None:
+    """Blobs that came for nothing, and the memory that unpacking took."""
+    engine.image_store.layers.collect()
+    trim_heap()
+
+
+async def pull_all(
+    engine: Engine,
+    repository: Reference,
+    platform: Platform | None,
+    credentials: Credentials | None,
+    report: Reporter,
+) -> None:
+    """Every tag of a repository, one after another. Raises SampanError."""
+    request = messages.ListTags(number=0, where=engine.transfers.where(repository, credentials))
+    found = await engine.transfers.ask(request, messages.Tags)
+    for tag in found.tags:
+        await pull(engine, repository.replace(tag=tag), platform, credentials, report)
+
+
+class _Layers:
+    """The layers of one arrival."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        arrival: Arrival,
+        where: messages.Where,
+        report: Reporter,
+        hold: Hold,
+    ) -> None:
+        self._engine = engine
+        self._store = engine.image_store
+        self._arrival = arrival
+        self._where = where
+        self._report = report
+        self._hold = hold
+        self._growing: dict[str, Growing] = {}
+        self._fetched: set[str] = set()
+
+    async def receive(self) -> None:
+        """Have all of them unpacked. Raises SampanError."""
+        missing = [layer for layer in self._arrival.layers if not self._present(layer)]
+        try:
+            async with asyncio.TaskGroup() as group:
+                # The same blob may be two of the layers: it comes once.
+                for layer in {layer.digest: layer for layer in reversed(missing)}.values():
+                    if layer.digest in self._growing:
+                        group.create_task(self._fetch(layer))
+                group.create_task(self._unpack(missing))
+        except BaseExceptionGroup as errors:
+            raise errors.exceptions[0] from errors
+        finally:
+            for growing in self._growing.values():
+                growing.close()
+
+    def _present(self, layer: Layer) -> bool:
+        """Whether a layer is unpacked; what is not is to come, unless its blob is here."""
+        layers = self._store.layers
+        if layers.has(layer.chain_id):
+            self._report.say("Already exists", short(layer.digest))
+            return True
+        self._report.say("Pulling fs layer", short(layer.digest))
+        if layer.digest not in self._growing and layers.known_blob(layer.diff_id) is None:
+            self._growing[layer.digest] = Growing(self._store.blobs, layer.digest)
+        return False
+
+    async def _fetch(self, layer: Layer) -> None:
+        """One blob; who unpacks it follows."""
+        name, growing = short(layer.digest), self._growing[layer.digest]
+        report = self._report
+        report.say("Waiting", name)
+
+        def heard(event: messages.Event) -> None:
+            match event:
+                case messages.Began():
+                    growing.begin(event.path, event.offset)
+                    report.advance("Downloading", name, event.offset, layer.size)
+                case messages.Grown():
+                    growing.grow(event.offset)
+                    report.advance("Downloading", name, event.offset, layer.size)
+                case messages.Waiting():
+                    seconds = max(round(event.seconds), 1)
+                    report.say(f"Retrying in {seconds} second{'s' if seconds > 1 else ''}", name)
+                case _:
+                    raise AssertionError(event)
+
+        request = messages.Fetch(
+            number=0, where=self._where, digest=layer.digest, size=layer.size, urls=layer.urls
+        )
+        try:
+            await self._engine.transfers.ask(request, messages.Fetched, heard)
+            report.say("Verifying Checksum", name)
+            growing.finish()
+        except BaseException:
+            growing.fail(SampanError(f"layer {name} did not arrive"))
+            raise
+        self._fetched.add(layer.digest)
+        report.say("Download complete", name)
+
+    async def _unpack(self, missing: list[Layer]) -> None:
+        """From the lowest up, each as its bytes come."""
+        coming = dict(self._growing)
+        for layer in missing:
+            growing = coming.pop(layer.digest, None)
+            counting = asyncio.create_task(self._count(layer, growing))
+            receive = functools.partial(
+                self._arrival.receive, self._store, layer, self._hold, growing
+            )
+            stop = None
+            if growing is not None:
+                # The download stops too: the thread's next read is its last.
+                stop = functools.partial(growing.fail, SampanError("cancelled"))
+            try:
+                await in_thread(receive, "unpack", stop)
+            finally:
+                counting.cancel()
+            self._report.say("Pull complete", short(layer.digest))
+
+    async def _count(self, layer: Layer, growing: Growing | None) -> None:
+        """Tell how far unpacking is, once the download is not the news any more."""
+        while growing is not None:
+            if layer.digest in self._fetched:
+                self._report.advance(
+                    "Extracting", short(layer.digest), growing.position, layer.size
+                )
+            await asyncio.sleep(0.1)

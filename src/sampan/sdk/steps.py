@@ -1,0 +1,137 @@
+"""Work that waits, written once for programs with asyncio and without.
+
+What has to wait is a generator that yields *what for*, and is sent what came of it: a core without
+a loop of its own. ``take`` drives it in the calling thread, ``sampan.sdk.awaiting.take`` in an
+event loop. What is raised while it waits (KeyboardInterrupt, a task's cancellation) is raised
+inside it, at the ``yield``, and it may wait again to clean up before it lets that pass.
+
+``operation`` makes a method of such a generator function: one that returns in a ``Blocking``
+object, one to be awaited in an ``Awaiting`` one.
+"""
+
+from __future__ import annotations
+
+import math
+import select
+import time
+from collections.abc import Callable, Coroutine, Generator, Mapping
+from typing import Any, Concatenate, Generic, ParamSpec, TypeVar, overload
+
+__all__ = ["Awaiting", "Blocking", "Steps", "Wait", "Work", "operation", "take", "wait", "work"]
+
+P = ParamSpec("P")
+T = TypeVar("T")
+S = TypeVar("S")
+
+
+class Wait:
+    """Wait until a descriptor is ready: ``fds`` gives the events of poll(2) wanted of each.
+
+    Sent back: the descriptors that are ready, with their events; none at ``deadline``, a moment of
+    ``time.monotonic``.
+    """
+
+    __slots__ = ("deadline", "fds")
+
+    def __init__(self, fds: Mapping[int, int], deadline: float | None) -> None:
+        self.fds = fds
+        self.deadline = deadline
+
+    def perform(self) -> dict[int, int]:
+        """Wait in this thread."""
+        poll = select.poll()
+        for fd, events in self.fds.items():
+            poll.register(fd, events)
+        if self.deadline is None:
+            return dict(poll.poll())
+        left = self.deadline - time.monotonic()
+        return dict(poll.poll(max(0, math.ceil(left * 1000))))
+
+
+class Work:
+    """Do something that blocks: with asyncio on a thread, to its end whatever happens meanwhile."""
+
+    __slots__ = ("call",)
+
+    def __init__(self, call: Callable[[], object]) -> None:
+        self.call = call
+
+    def perform(self) -> object:
+        return self.call()
+
+
+Steps = Generator[Wait | Work, Any, T]
+
+
+def wait(fds: Mapping[int, int], deadline: float | None = None) -> Steps[dict[int, int]]:
+    """The step ``Wait``."""
+    ready: dict[int, int] = yield Wait(fds, deadline)
+    return ready
+
+
+def work(call: Callable[[], T]) -> Steps[T]:
+    """The step ``Work``; what ``call`` returns or raises."""
+    result: T = yield Work(call)
+    return result
+
+
+def take(steps: Steps[T]) -> T:
+    """Take all steps in this thread; what they return."""
+    value: object = None
+    error: BaseException | None = None
+    while True:
+        try:
+            step = steps.send(value) if error is None else steps.throw(error)
+        except StopIteration as end:
+            result: T = end.value
+            return result
+        value = error = None
+        try:
+            value = step.perform()
+        except BaseException as raised:  # noqa: BLE001 - it is raised again, where it belongs
+            error = raised
+
+
+class Blocking:
+    """Base of objects whose operations return when they are done."""
+
+    __slots__ = ()
+
+    @staticmethod
+    def _take(steps: Steps[T]) -> T:
+        return take(steps)
+
+
+class Awaiting:
+    """Base of objects whose operations are awaited."""
+
+    __slots__ = ()
+
+    @staticmethod
+    def _take(steps: Steps[T]) -> Coroutine[Any, Any, T]:
+        from sampan.sdk import awaiting
+
+        return awaiting.take(steps)
+
+
+class operation(Generic[S, P, T]):
+    """A method written as steps."""
+
+    def __init__(self, function: Callable[Concatenate[S, P], Steps[T]]) -> None:
+        self._function = function
+        self.__doc__ = function.__doc__
+
+    @overload
+    def __get__(self, instance: Blocking, owner: type) -> Callable[P, T]: ...
+    @overload
+    def __get__(self, instance: Awaiting, owner: type) -> Callable[P, Coroutine[Any, Any, T]]: ...
+    @overload
+    def __get__(self, instance: None, owner: type) -> operation[S, P, T]: ...
+    def __get__(self, instance: Any, owner: type) -> Any:
+        if instance is None:
+            return self
+
+        def method(*arguments: P.args, **more: P.kwargs) -> Any:
+            return instance._take(self._function(instance, *arguments, **more))
+
+        return method

@@ -1,0 +1,93 @@
+"""A blob that is still coming in, for whoever unpacks it meanwhile.
+
+Another process appends to the blob's file (``BlobStore.ingest``); this one is told how far it got
+and reads no further. Bytes handed out are not verified yet: what is made of them counts only after
+``finish``, when the blob is in its place.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from typing import TYPE_CHECKING
+
+from sampan.errors import KernelError
+
+if TYPE_CHECKING:
+    from sampan.errors import SampanError
+    from sampan.storage.blobs import BlobStore
+
+__all__ = ["Growing"]
+
+
+class Growing:
+    """``read`` blocks, on a thread of its own; everything else is for the one who hears the news.
+
+    ``position`` is how much was read: of bytes as they came, so that it can be held against the
+    blob's size.
+    """
+
+    def __init__(self, blobs: BlobStore, digest: str) -> None:
+        self._blobs = blobs
+        self._digest = digest
+        self._fd = -1
+        self._available = 0
+        self._finished = False
+        self._error: SampanError | None = None
+        self._news = threading.Condition()
+        self.position = 0
+
+    def begin(self, path: str, offset: int) -> None:
+        """The file its bytes come into. One already renamed into place is found by its digest."""
+        with self._news:
+            if self._fd < 0:
+                try:
+                    self._fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+                except FileNotFoundError:
+                    return  # committed meanwhile: finish() comes next
+                except OSError as error:
+                    raise KernelError("open", error.errno or 0, path) from error
+            self._available = max(self._available, offset)
+            self._news.notify()
+
+    def grow(self, offset: int) -> None:
+        """So many bytes are in it."""
+        with self._news:
+            if self._fd >= 0:
+                self._available = max(self._available, offset)
+                self._news.notify()
+
+    def finish(self) -> None:
+        """All of it is there, verified and in the store. Raises NotFound when it is not."""
+        with self._news:
+            if self._fd < 0:
+                self._fd = self._blobs.open(self._digest)
+            self._finished = True
+            self._news.notify()
+
+    def fail(self, error: SampanError) -> None:
+        """It will not come: who reads gets the error."""
+        with self._news:
+            if not self._finished and self._error is None:
+                self._error = error
+            self._news.notify()
+
+    def read(self, count: int) -> bytes:
+        """Up to ``count`` bytes, nothing at the end; waits for what has not come yet."""
+        with self._news:
+            while not self._finished and self._error is None and self._available <= self.position:
+                self._news.wait()
+            if self._error is not None:
+                raise self._error
+            if not self._finished:
+                count = min(count, self._available - self.position)
+            fd = self._fd
+        data = os.pread(fd, count, self.position)
+        self.position += len(data)
+        return data
+
+    def close(self) -> None:
+        """When nobody reads any more."""
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
