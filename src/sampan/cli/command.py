@@ -7,7 +7,7 @@ row a command; a group's subcommand names a row, so that ``container ls`` is ``p
 
 from __future__ import annotations
 
-__all__ = ["COMMANDS", "COMMON", "GROUPS", "HIDDEN", "LATER", "NEVER", "SUMMARIES"]
+__all__ = ["COMMANDS", "COMMON", "GROUPS", "HIDDEN", "LATER", "NEVER", "SUMMARIES", "names_of"]
 
 # command: module under sampan.cli.commands, function, summary
 COMMANDS: dict[str, tuple[str, str, str]] = {
@@ -135,3 +135,13 @@ NEVER: dict[str, str] = {
     "trust": _NO_NOTARY,
     "volume update": "cluster volumes: " + _NO_SWARM,
 }
+
+
+def names_of(row: str) -> list[str]:
+    """Every way to call a command: ``ps`` is ``container ls``, ``list`` and ``ps`` too."""
+    return [row] * (row in COMMANDS) + [
+        f"{group} {sub}"
+        for group, commands in GROUPS.items()
+        for sub, command in commands.items()
+        if command == row
+    ]

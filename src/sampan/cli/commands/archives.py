@@ -6,10 +6,11 @@ import os
 import sys
 from typing import IO, TYPE_CHECKING
 
-from sampan.cli import autostart
+from sampan.cli import autostart, progress
 from sampan.cli.commands.common import read
+from sampan.cli.commands.inspect import platform_json
 from sampan.cli.flags import Flag
-from sampan.errors import InvalidArgument, SampanError
+from sampan.errors import InvalidArgument
 
 if TYPE_CHECKING:
     from sampan.cli.client import Client
@@ -55,11 +56,11 @@ def load(client: Client, argv: list[str]) -> int:
     flags = read(
         "load",
         "[OPTIONS]",
-        "Load an image from a tar archive or STDIN",
+        "Load images from an archive",
         [
-            Flag("input", "str", "Read from an archive, or an OCI layout's directory", short="i"),
-            Flag("platform", "str", "Load only the given platform"),
-            Flag("quiet", "bool", "Suppress the load output", short="q"),
+            Flag("input", "str", "Read this archive, or OCI layout's directory", short="i"),
+            Flag("platform", "str", "Only this platform's, os[/arch[/variant]], of an index"),
+            Flag("quiet", "bool", "Say nothing of the loading", short="q"),
         ],
         argv,
         most=0,
@@ -70,14 +71,14 @@ def load(client: Client, argv: list[str]) -> int:
     if not path and sys.stdin.isatty():
         raise InvalidArgument("load: the archive is read from standard input: use -i or <")
     autostart.ensure(client.host)
-    query: dict[str, object] = {"quiet": flags.flag("quiet"), "platform": flags.text("platform")}
+    # A bar is for who looks: into a pipe goes only what was loaded.
+    quiet = flags.flag("quiet") or not sys.stdout.isatty()
+    query: dict[str, object] = {
+        "quiet": "1" if quiet else "0",
+        "platform": platform_json(flags.text("platform")),
+    }
     with _source(path) as stream:
-        for event in client.lines("POST", "/images/load", query, stream=stream):
-            if "error" in event:
-                raise SampanError(str(event["error"]))
-            text = event.get("stream") or event.get("status") or ""
-            if text:
-                print(text.rstrip("\n"), flush=True)
+        progress.show(client.lines("POST", "/images/load", query, stream=stream))
     return 0
 
 
@@ -86,10 +87,10 @@ def save(client: Client, argv: list[str]) -> int:
     flags = read(
         "save",
         "[OPTIONS] IMAGE [IMAGE...]",
-        "Save one or more images to a tar archive (streamed to STDOUT by default)",
+        "Write images as an archive",
         [
-            Flag("output", "str", "Write to a file, instead of STDOUT", short="o"),
-            Flag("platform", "str", "Save only the given platform"),
+            Flag("output", "str", "Write to this file, not standard output", short="o"),
+            Flag("platform", "str", "Only this platform's, os[/arch[/variant]], of an index"),
         ],
         argv,
         least=1,
@@ -99,7 +100,8 @@ def save(client: Client, argv: list[str]) -> int:
     path = flags.text("output")
     if not path and sys.stdout.isatty():
         raise InvalidArgument("save: a terminal cannot take an archive: use -o or >")
-    query: dict[str, object] = {"names": flags.arguments, "platform": flags.text("platform")}
+    platform = platform_json(flags.text("platform"))
+    query: dict[str, object] = {"names": flags.arguments, "platform": platform}
     response = client.request("GET", "/images/get", query)
     if not path:
         _copy(response, sys.stdout.buffer)
@@ -128,11 +130,11 @@ def import_(client: Client, argv: list[str]) -> int:
     flags = read(
         "import",
         "[OPTIONS] file|- [REPOSITORY[:TAG]]",
-        "Import the contents from a tarball to create a filesystem image",
+        "Make an image from a root file system's tar",
         [
-            Flag("change", "list", "Apply Dockerfile instruction to the created image", short="c"),
-            Flag("message", "str", "Set commit message for imported image", short="m"),
-            Flag("platform", "str", "Set platform if server is multi-platform capable"),
+            Flag("change", "list", "A Dockerfile's instruction for it, such as CMD x", short="c"),
+            Flag("message", "str", "A comment for its history", short="m"),
+            Flag("platform", "str", "os[/arch[/variant]] it is for"),
         ],
         argv,
         least=1,
@@ -152,9 +154,5 @@ def import_(client: Client, argv: list[str]) -> int:
         "platform": flags.text("platform"),
     }
     with sys.stdin.buffer if source == "-" else _open(source) as stream:
-        for event in client.lines("POST", "/images/create", query, stream=stream):
-            if "error" in event:
-                raise SampanError(str(event["error"]))
-            if event.get("status"):
-                print(event["status"])
+        progress.show(client.lines("POST", "/images/create", query, stream=stream))
     return 0

@@ -6,6 +6,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from sampan.cli.client import ApiError
+from sampan.cli.command import names_of
 from sampan.cli.flags import Flag, UsageError, Values, parse, usage
 from sampan.cli.http import quote
 from sampan.errors import InvalidArgument, SampanError
@@ -64,6 +65,9 @@ def read(
     values = parse(name, known, argv, interspersed=interspersed)
     if values.flag("help"):
         print(usage(name, synopsis, summary, known))
+        also = [n for n in names_of(name) if n != name]
+        if also:
+            print("\nAlso:  " + ", ".join(f"sampan {n}" for n in also))
         return None
     count = len(values.arguments)
     if count < least or (most is not None and count > most):
@@ -74,10 +78,12 @@ def read(
             bound = "exactly" if most == least else "at least" if few else "at most"
             number = least if few else most
             wanted = f"requires {bound} {number} argument{'' if number == 1 else 's'}"
-        raise InvalidArgument(
+        error = InvalidArgument(
             f"'sampan {name}' {wanted}, not {count}.\n"
             f"Usage:  sampan {name} {synopsis}\nSee 'sampan {name} --help'."
         )
+        error.exit_code = 1  # with run too: Docker tells this from a wrong flag
+        raise error
     return values
 
 

@@ -169,6 +169,8 @@ def _attached(client: Client, identity: str, flags: Values) -> int:
             follow_size(client, f"/containers/{identity}/resize")
         pump(sock, stdin=bool(query["stdin"]), raw=tty, detach_keys=keys)
     if keys is not None and keys.pressed:
+        name = flags.text("name") or identity[:12]
+        print(f"\nsampan: {name} goes on running: sampan attach {name}", file=sys.stderr)
         return 0
     answer: dict[str, Any] = json.loads(waiting.read())
     error = (answer.get("Error") or {}).get("Message")
