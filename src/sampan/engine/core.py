@@ -85,6 +85,7 @@ class Engine:
         self.transfers = Transfers(self)
         self._tasks: set[asyncio.Task[None]] = set()
         self._emptying = False
+        self.pruning = False
         self._identity = ""
 
     async def start(self) -> None:

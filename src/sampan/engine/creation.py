@@ -13,13 +13,14 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from sampan.engine import log_drivers, merge, names, restarts, spec
+from sampan.engine import resources as limits
 from sampan.engine.container import ContainerRecord, now
 from sampan.engine.control import read_signal
 from sampan.engine.files import write_files
 from sampan.engine.health import check_health
 from sampan.engine.live import Live
 from sampan.engine.mounts import Reader
-from sampan.errors import InvalidArgument, NotSupported
+from sampan.errors import InvalidArgument, NotSupported, SampanError
 from sampan.oci import platform as platforms
 from sampan.runtime.spec import validate
 
@@ -95,6 +96,7 @@ class Creation:
         self, request: CreateRequest, image: Image, name: str, config: ContainerConfig
     ) -> ContainerRecord:
         host = self._engine.settings.defaults.applied(request.host_config)
+        host = limits.with_swap(host, accounted=self._engine.hierarchy.limits_swap)
         if request.config.network_disabled:
             host = msgspec.structs.replace(host, network_mode="none")
         record = ContainerRecord(
@@ -209,12 +211,17 @@ class Creation:
         """Raises NotFound, Conflict, InvalidArgument."""
         engine = self._engine
         live = engine.registry.find(reference)
-        name = names.check_name(name) if name else ""
-        if not name:
+        name = name.strip()
+        if not name.removeprefix("/"):
             raise InvalidArgument("Neither old nor new names may be empty")
-        if name == live.record.name:
+        if name.removeprefix("/") == live.record.name:
             raise InvalidArgument("Renaming a container with the same name as its current name")
-        engine.registry.check_free(name)
+        try:
+            name = names.check_name(name)
+            engine.registry.check_free(name)
+        except SampanError as error:
+            error.args = (f"Error when allocating new name: {error.message}",)
+            raise
         record = msgspec.structs.replace(live.record, name=name)
         engine.store.put(record)
         old = live.record.name

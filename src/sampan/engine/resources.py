@@ -12,6 +12,8 @@ import resource
 import stat
 from typing import TYPE_CHECKING
 
+import msgspec
+
 from sampan.errors import InvalidArgument
 from sampan.oci.runtime import (
     BlockIO,
@@ -29,7 +31,7 @@ if TYPE_CHECKING:
     from sampan.engine import config
     from sampan.engine.config import HostConfig
 
-__all__ = ["resources", "rlimits"]
+__all__ = ["resources", "rlimits", "with_swap"]
 
 _LEAST_MEMORY = 6 * 1024 * 1024
 _PERIOD = 100_000
@@ -152,6 +154,13 @@ def _block_io(host: HostConfig) -> BlockIO | None:
         throttle_write_iops_device=_throttles(host.blkio_device_write_iops),
     )
     return block if block != BlockIO() else None
+
+
+def with_swap(host: HostConfig, *, accounted: bool) -> HostConfig:
+    """A limit of memory that says nothing of swap allows as much of it again, as in Docker."""
+    if host.memory > 0 and host.memory_swap == 0 and accounted:
+        return msgspec.structs.replace(host, memory_swap=2 * host.memory)
+    return host
 
 
 def resources(host: HostConfig, devices: tuple[DeviceRule, ...]) -> Resources:

@@ -34,6 +34,7 @@ __all__ = [
     "device_rules",
     "devices",
     "every_device",
+    "hidden_paths",
     "read_security",
 ]
 
@@ -173,6 +174,19 @@ def read_security(options: Iterable[str]) -> SecurityOptions:
 _RULE = re.compile(r"([acb]) ([0-9]+|\*):([0-9]+|\*) ([rwm]{1,3})\Z")
 # Made by the runtime for every container, or a view of the machine's own processes and terminals.
 _NOT_GIVEN = {"pts", "shm", "fd", "mqueue", ".lxc", ".lxd-mounts", ".udev", "console"}
+
+
+def hidden_paths(host: HostConfig) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """What is masked in a container, and what is read-only."""
+    masked: tuple[str, ...] = MASKED_PATHS
+    readonly: tuple[str, ...] = READONLY_PATHS
+    if host.privileged or read_security(host.security_opt or ()).unmasked:
+        masked = readonly = ()
+    if host.masked_paths is not None:
+        masked = tuple(host.masked_paths)
+    if host.readonly_paths is not None:
+        readonly = tuple(host.readonly_paths)
+    return masked, readonly
 
 
 def device_rules(host: HostConfig, given: Iterable[tuple[Device, str]]) -> tuple[DeviceRule, ...]:

@@ -284,14 +284,7 @@ def build_spec(
     granted = process.capabilities.bounding if process.capabilities else ()
     given = security.every_device() if host.privileged else []
     given += security.devices(host.devices)
-    masked: tuple[str, ...] = security.MASKED_PATHS
-    readonly: tuple[str, ...] = security.READONLY_PATHS
-    if host.privileged or options.unmasked:
-        masked = readonly = ()
-    if host.masked_paths is not None:
-        masked = tuple(host.masked_paths)
-    if host.readonly_paths is not None:
-        readonly = tuple(host.readonly_paths)
+    masked, readonly = security.hidden_paths(host)
     shm = f"{directory}/{SHM}" if host.ipc_mode == "shareable" else ""
     if host.ipc_mode.startswith("container:"):
         shm = f"{other('ipc', host.ipc_mode.partition(':')[2]).directory}/{SHM}"

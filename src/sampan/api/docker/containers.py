@@ -9,10 +9,13 @@ import msgspec
 
 from sampan.api.docker import render
 from sampan.api.docker.context import Context, empty, reply
-from sampan.api.docker.listing import list_containers
+from sampan.api.docker.listing import FILTERS, list_containers
 from sampan.engine.config import read_create
+from sampan.engine.pruning import FILTERS as FILTERS_OF_PRUNE
+from sampan.engine.pruning import prune_containers
 from sampan.engine.sizes import container_sizes
-from sampan.errors import InvalidArgument, NotSupported
+from sampan.engine.update import read_update, update
+from sampan.errors import Conflict, InvalidArgument, NotSupported
 
 if TYPE_CHECKING:
     from sampan.api.http.connection import Answer
@@ -20,6 +23,8 @@ if TYPE_CHECKING:
 
 __all__ = ["ROUTES"]
 
+_START_BODY = 1 << 20
+_NOTHING = 7
 _CONDITIONS = ("not-running", "next-exit", "removed")
 
 
@@ -27,10 +32,11 @@ async def list_(context: Context) -> Answer:
     return reply(
         await list_containers(
             context.engine,
+            context.version,
             everything=context.flag("all"),
             limit=context.integer("limit"),
             size=context.flag("size"),
-            filters=context.filters(),
+            filters=context.filters(FILTERS),
         )
     )
 
@@ -66,6 +72,14 @@ async def inspect(context: Context) -> Answer:
 
 
 async def start(context: Context) -> Answer:
+    if context.text("checkpoint"):
+        raise NotSupported("checkpoint: this version has no checkpoints")
+    # Clients of API 1.22 configured a container with its start; "{}" and "null" mean nothing.
+    if len(await context.request.body.read(_START_BODY)) > _NOTHING:
+        raise InvalidArgument(
+            "starting container with non-empty request body was deprecated since API v1.22 and "
+            "removed in v1.24"
+        )
     await context.engine.containers.start(context.parameters[0])
     return empty()
 
@@ -108,9 +122,24 @@ async def rename(context: Context) -> Answer:
     return empty()
 
 
+async def update_(context: Context) -> Answer:
+    live = context.engine.registry.find(context.parameters[0])
+    changes, policy = read_update(await context.body())
+    if context.version < (1, 40):
+        changes.pop("pids_limit", None)
+    return reply({"Warnings": await update(context.engine, live.id, changes, policy)})
+
+
+async def prune(context: Context) -> Answer:
+    pruned = await prune_containers(context.engine, context.filters(FILTERS_OF_PRUNE))
+    return reply({"ContainersDeleted": pruned.ids, "SpaceReclaimed": pruned.reclaimed})
+
+
 async def remove(context: Context) -> Answer:
     if context.flag("link"):
-        raise NotSupported("link: containers have no links in this version")
+        # There are no links in this version: every name is a container's first.
+        context.engine.registry.find(context.parameters[0])
+        raise Conflict("Conflict, cannot remove the default link name of the container")
     await context.engine.remove(
         context.parameters[0], force=context.flag("force"), volumes=context.flag("v")
     )
@@ -118,20 +147,23 @@ async def remove(context: Context) -> Answer:
 
 
 async def wait(context: Context) -> Answer:
-    condition = context.text("condition") or "not-running"
+    """Clients before API 1.30 know no conditions, and wait for the header with the body."""
+    modern = context.version >= (1, 30)
+    condition = (context.text("condition") if modern else "") or "not-running"
     if condition not in _CONDITIONS:
         raise InvalidArgument(f'invalid condition: "{condition}"')
     future = await context.engine.containers.wait(context.parameters[0], condition)
     if future.done():
         return reply(_outcome(future.result()))
     # The client starts the container when it has our header: it must not wait for the body.
-    stream = context.stream()
+    stream = context.stream() if modern else None
     waits: tuple[asyncio.Future[Any], ...] = (future, context.connection.lost)
     await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
     if not future.done():
         future.cancel()
-        return stream
-    return stream.last(reply(_outcome(future.result())).body)
+        return stream or empty(500)
+    answer = reply(_outcome(future.result()))
+    return answer if stream is None else stream.last(answer.body)
 
 
 def _outcome(result: WaitResult) -> dict[str, Any]:
@@ -149,6 +181,8 @@ ROUTES = (
     ("POST", "/containers/{id}/stop", stop),
     ("POST", "/containers/{id}/restart", restart),
     ("POST", "/containers/{id}/kill", kill),
+    ("POST", "/containers/{id}/update", update_),
+    ("POST", "/containers/prune", prune),
     ("POST", "/containers/{id}/rename", rename),
     ("POST", "/containers/{id}/pause", pause),
     ("POST", "/containers/{id}/unpause", unpause),

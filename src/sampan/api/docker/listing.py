@@ -6,77 +6,140 @@ import re
 from typing import TYPE_CHECKING, Any
 
 from sampan.api.docker.render import summary
+from sampan.engine.networks import network_id, network_of
 from sampan.engine.sizes import container_sizes
-from sampan.errors import InvalidArgument, NotFound, NotSupported
+from sampan.errors import InvalidArgument, NotFound
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from sampan.engine.container import ContainerRecord
+    from sampan.api.docker.versions import Version
     from sampan.engine.core import Engine
+    from sampan.engine.live import Live
 
-    Test = Callable[[ContainerRecord], bool]
+    Test = Callable[[Live], bool]
     Maker = Callable[[tuple[str, ...]], Test]
 
-__all__ = ["list_containers"]
+__all__ = ["FILTERS", "list_containers"]
 
-_STATUSES = {"created", "restarting", "running", "removing", "paused", "exited", "dead"}
-_LATER = {"network", "publish", "expose", "health", "is-task", "isolation"}
+_STATUSES = ("created", "restarting", "running", "removing", "paused", "exited", "dead")
+_HEALTHS = ("starting", "healthy", "unhealthy", "none")
+_PORTS = re.compile(r"([0-9]{1,5})(?:-([0-9]{1,5}))?(?:/(tcp|udp|sctp)?)?\Z")
 
 
-def _labelled(record: ContainerRecord, wanted: str) -> bool:
+def _labelled(live: Live, wanted: str) -> bool:
     key, equals, value = wanted.partition("=")
-    labels = record.config.labels or {}
+    labels = live.record.config.labels or {}
     return key in labels and (not equals or labels[key] == value)
 
 
-def _any(match: Callable[[ContainerRecord, str], bool]) -> Maker:
+def _any(match: Callable[[Live, str], bool]) -> Maker:
     def make(values: tuple[str, ...]) -> Test:
-        return lambda record: any(match(record, value) for value in values)
+        return lambda live: any(match(live, value) for value in values)
 
     return make
 
 
 def _all_labels(values: tuple[str, ...]) -> Test:
-    return lambda record: all(_labelled(record, value) for value in values)
+    return lambda live: all(_labelled(live, value) for value in values)
 
 
-def _status(values: tuple[str, ...]) -> Test:
-    for value in values:
-        if value not in _STATUSES:
-            raise InvalidArgument(f"invalid filter 'status={value}'")
-    return lambda record: record.state.status in values
+def _one_of(name: str, allowed: tuple[str, ...], match: Callable[[Live], str]) -> Maker:
+    def make(values: tuple[str, ...]) -> Test:
+        for value in values:
+            if value not in allowed:
+                raise InvalidArgument(
+                    f"invalid filter '{name}={value}': use one of {', '.join(allowed)}"
+                )
+        return lambda live: match(live) in values
+
+    return make
 
 
 def _exited(values: tuple[str, ...]) -> Test:
     try:
         codes = {int(value) for value in values}
     except ValueError as error:
-        raise InvalidArgument(f"invalid filter 'exited={values}': not a number") from error
-    return lambda record: record.state.status == "exited" and record.state.exit_code in codes
+        raise InvalidArgument(f"invalid filter 'exited={values[0]}': not a number") from error
+
+    def test(live: Live) -> bool:
+        state = live.record.state
+        return not state.up and state.started_at > 0 and state.exit_code in codes
+
+    return test
 
 
-def _name_matches(record: ContainerRecord, wanted: str) -> bool:
+def _name_matches(live: Live, wanted: str) -> bool:
     """Docker takes a regular expression; what people write is a part of a name or ``^/?name$``."""
     try:
         pattern = re.compile(wanted)
     except re.error as error:
         raise InvalidArgument(f"invalid filter 'name={wanted}': {error}") from error
-    return pattern.search(record.name) is not None or pattern.search(f"/{record.name}") is not None
+    name = live.record.name
+    return pattern.search(name) is not None or pattern.search(f"/{name}") is not None
 
 
-def _has_volume(record: ContainerRecord, wanted: str) -> bool:
-    return any(wanted in (mount.name, mount.destination) for mount in record.mounts)
+def _has_volume(live: Live, wanted: str) -> bool:
+    return any(
+        wanted in (mount.name or mount.source, mount.destination) for mount in live.record.mounts
+    )
+
+
+def _health(live: Live) -> str:
+    health = live.record.state.health
+    return "none" if health is None else health.status
+
+
+def _is_task(values: tuple[str, ...]) -> Test:
+    """Of a swarm, which this engine is in none of."""
+    if len(values) != 1 or values[0].lower() not in ("true", "false", "1", "0"):
+        raise InvalidArgument(f"invalid filter 'is-task=[{' '.join(values)}]'")
+    return lambda _: values[0].lower() in ("false", "0")
+
+
+def _ports(name: str) -> Maker:
+    def make(values: tuple[str, ...]) -> Test:
+        wanted: set[str] = set()
+        for value in values:
+            if ":" in value:
+                raise InvalidArgument(f"filter for '{name}' should not contain ':': {value}")
+            match = _PORTS.match(value)
+            first, last = (int(match[1]), int(match[2] or match[1])) if match else (1, 0)
+            if match is None or last > 65535 or first > last:
+                raise InvalidArgument(
+                    f"error while looking up for {name} {value}: write PORT, PORT/PROTOCOL or "
+                    "FIRST-LAST/PROTOCOL"
+                )
+            wanted |= {f"{port}/{match[3] or 'tcp'}" for port in range(first, last + 1)}
+        if name == "publish":
+            return lambda _: False  # containers have no network of their own to publish from
+        return lambda live: bool(wanted & set(live.record.config.exposed_ports or ()))
+
+    return make
+
+
+def _network(engine: Engine) -> Callable[[Live, str], bool]:
+    def match(live: Live, wanted: str) -> bool:
+        name = network_of(live.record)
+        return wanted == name or (wanted != "" and network_id(engine, name).startswith(wanted))
+
+    return match
 
 
 _MAKERS: dict[str, Maker] = {
-    "id": _any(lambda record, value: record.id.startswith(value)),
-    "name": _any(_name_matches),
-    "label": _all_labels,
-    "status": _status,
     "exited": _exited,
+    "expose": _ports("expose"),
+    "health": _one_of("health", _HEALTHS, _health),
+    "id": _any(lambda live, value: live.id.startswith(value)),
+    "is-task": _is_task,
+    "isolation": lambda _: lambda _: True,  # containers of Windows have more than one
+    "label": _all_labels,
+    "name": _any(_name_matches),
+    "publish": _ports("publish"),
+    "status": _one_of("status", _STATUSES, lambda live: live.status),
     "volume": _any(_has_volume),
 }
+FILTERS = (*_MAKERS, "ancestor", "before", "since", "network")
 
 
 async def _descends(engine: Engine, values: tuple[str, ...]) -> Test:
@@ -86,59 +149,58 @@ async def _descends(engine: Engine, values: tuple[str, ...]) -> Test:
     tops = {image.chain[-1] for image in found if image is not None and image.chain}
     if tops:
         ids |= {image.id for image in await engine.images.select({}) if tops & set(image.chain)}
-    return lambda record: record.image_id in ids
+    return lambda live: live.record.image_id in ids
 
 
 def _by_age(engine: Engine, name: str, values: tuple[str, ...]) -> Test:
     moments = [engine.registry.find(value).record.created for value in values]
     if name == "before":
-        return lambda record: record.created < min(moments)
-    return lambda record: record.created > max(moments)
+        return lambda live: live.record.created < min(moments)
+    return lambda live: live.record.created > max(moments)
 
 
 async def _tests(engine: Engine, filters: Mapping[str, Sequence[str]]) -> list[Test]:
     tests: list[Test] = []
     for name, given in filters.items():
         values = tuple(given)
-        if name in _MAKERS:
-            tests.append(_MAKERS[name](values))
-        elif name == "ancestor":
+        if name == "ancestor":
             tests.append(await _descends(engine, values))
         elif name in ("before", "since"):
             tests.append(_by_age(engine, name, values))
-        elif name in _LATER:
-            raise NotSupported(f"the filter {name} is not supported by this version")
+        elif name == "network":
+            tests.append(_any(_network(engine))(values))
         else:
-            raise InvalidArgument(f"invalid filter '{name}'")
+            tests.append(_MAKERS[name](values))
     return tests
 
 
 async def list_containers(
     engine: Engine,
+    version: Version,
     *,
     everything: bool,
     limit: int | None,
     size: bool,
     filters: Mapping[str, Sequence[str]],
 ) -> list[dict[str, Any]]:
-    """Newest first. Raises InvalidArgument, NotFound, NotSupported."""
+    """Newest first. Raises InvalidArgument, NotFound."""
     tests = await _tests(engine, filters)
-    if "status" in filters or "exited" in filters or (limit or 0) > 0:
+    if "status" in filters or (limit or 0) > 0:
         everything = True
-    records = sorted((live.record for live in engine.registry), key=lambda record: -record.created)
     chosen = [
-        record
-        for record in records
-        if (everything or record.state.up) and all(test(record) for test in tests)
+        live
+        for live in sorted(engine.registry, key=lambda live: -live.record.created)
+        if (everything or live.record.state.up) and all(test(live) for test in tests)
     ]
     if limit and limit > 0:
         chosen = chosen[:limit]
     entries = []
-    for record in chosen:
+    for live in chosen:
+        record = live.record
         # A name that has moved to another image is no longer this container's.
         image = await engine.images.find(record.image_name)
         same = image is not None and image.id == record.image_id
-        entry = summary(record, record.image_name if same else record.image_id)
+        entry = summary(engine, live, version, record.image_name if same else record.image_id)
         if size:
             try:
                 entry["SizeRw"], entry["SizeRootFs"] = await container_sizes(engine, record)

@@ -11,29 +11,18 @@ from typing import TYPE_CHECKING, Any
 
 from sampan.api.docker.context import Context, reply
 from sampan.engine.container import rfc3339
+from sampan.engine.networks import DRIVERS, network_id, network_of
 from sampan.errors import InvalidArgument, NotFound, NotSupported, PermissionDenied
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from sampan.api.http.connection import Answer
-    from sampan.engine.container import ContainerRecord
     from sampan.engine.core import Engine
 
 __all__ = ["ROUTES"]
 
-_DRIVERS = {"bridge": "bridge", "host": "host", "none": "null"}
 _FILTERS = ("dangling", "driver", "id", "label", "name", "scope", "type")
-
-
-def _id(engine: Engine, name: str) -> str:
-    """64 digits: the engine's, then the name's."""
-    return engine.identity.replace("-", "") + name.encode().hex().ljust(32, "0")
-
-
-def _of(record: ContainerRecord) -> str:
-    mode = record.host_config.network_mode
-    return "bridge" if mode in ("", "default", "bridge") else mode
 
 
 def _network(engine: Engine, name: str, detailed: bool) -> dict[str, Any]:
@@ -48,14 +37,14 @@ def _network(engine: Engine, name: str, detailed: bool) -> dict[str, Any]:
                 "IPv6Address": "",
             }
             for live in engine.registry
-            if live.record.state.running and _of(live.record) == name
+            if live.record.state.running and network_of(live.record) == name
         }
     return {
         "Name": name,
-        "Id": _id(engine, name),
+        "Id": network_id(engine, name),
         "Created": rfc3339(engine.founded),
         "Scope": "local",
-        "Driver": _DRIVERS[name],
+        "Driver": DRIVERS[name],
         "EnableIPv4": name == "bridge",
         "EnableIPv6": False,
         "IPAM": {"Driver": "default", "Options": None, "Config": []},
@@ -72,9 +61,11 @@ def _network(engine: Engine, name: str, detailed: bool) -> dict[str, Any]:
 
 def _find(engine: Engine, reference: str) -> str:
     """A network's name, by its name, ID, or the beginning of that. Raises NotFound."""
-    if reference in _DRIVERS:
+    if reference in DRIVERS:
         return reference
-    found = [name for name in _DRIVERS if reference and _id(engine, name).startswith(reference)]
+    found = [
+        name for name in DRIVERS if reference and network_id(engine, name).startswith(reference)
+    ]
     if len(found) > 1:
         raise InvalidArgument(f"network {reference} is ambiguous: {len(found)} IDs begin so")
     if not found:
@@ -107,7 +98,7 @@ def _selected(network: Mapping[str, Any], filters: Mapping[str, Sequence[str]]) 
 
 async def list_(context: Context) -> Answer:
     filters = context.filters(_FILTERS)
-    every = [_network(context.engine, name, detailed=False) for name in _DRIVERS]
+    every = [_network(context.engine, name, detailed=False) for name in DRIVERS]
     return reply([network for network in every if _selected(network, filters)])
 
 
@@ -125,7 +116,7 @@ async def create(context: Context) -> Answer:
     body = await context.body()
     if not isinstance(body, dict) or not isinstance(body.get("Name"), str) or not body["Name"]:
         raise InvalidArgument("network: give its name as Name")
-    if body["Name"] in (*_DRIVERS, "default"):
+    if body["Name"] in (*DRIVERS, "default"):
         raise PermissionDenied(f"operation is not permitted on predefined {body['Name']} network")
     raise NotSupported(
         f"network {body['Name']}: this version has no networks but none and host: containers are "

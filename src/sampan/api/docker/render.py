@@ -7,10 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from sampan.engine import security
 from sampan.engine.container import rfc3339
+from sampan.engine.networks import DRIVERS, network_id, network_of
 
 if TYPE_CHECKING:
-    from sampan.engine.container import ContainerRecord, Health, State, UserMount
+    from sampan.api.docker.versions import Version
+    from sampan.engine.container import ContainerRecord, Health, UserMount
     from sampan.engine.core import Engine
     from sampan.engine.live import Exec, Live
 
@@ -39,8 +42,11 @@ def duration(seconds: float) -> str:
     return f"{hours // 24 // 365} years"
 
 
-def status_text(state: State, now: float) -> str:
+def status_text(live: Live, now: float) -> str:
     """``ps``'s column STATUS."""
+    state = live.record.state
+    if live.status == "removing":
+        return "Removal In Progress"
     if state.status == "restarting":
         return f"Restarting ({state.exit_code}) {duration(now - state.finished_at / 1e9)} ago"
     if state.running:
@@ -74,12 +80,7 @@ def _mounts(record: ContainerRecord) -> list[dict[str, Any]]:
     return [_mount(mount) for mount in record.mounts if mount.listed]
 
 
-def _network(record: ContainerRecord) -> str:
-    mode = record.host_config.network_mode
-    return "none" if mode in ("", "default", "bridge") else mode
-
-
-def _endpoint() -> dict[str, Any]:
+def _endpoint(network: str) -> dict[str, Any]:
     return {
         "IPAMConfig": None,
         "Links": None,
@@ -87,7 +88,7 @@ def _endpoint() -> dict[str, Any]:
         "MacAddress": "",
         "DriverOpts": None,
         "GwPriority": 0,
-        "NetworkID": "",
+        "NetworkID": network,
         "EndpointID": "",
         "Gateway": "",
         "IPAddress": "",
@@ -99,9 +100,11 @@ def _endpoint() -> dict[str, Any]:
     }
 
 
-def _networks(record: ContainerRecord) -> dict[str, Any]:
-    name = _network(record)
-    return {} if name.startswith("container:") else {name: _endpoint()}
+def _networks(engine: Engine, record: ContainerRecord) -> dict[str, Any]:
+    name = network_of(record)
+    if name not in DRIVERS:
+        return {}
+    return {name: _endpoint(network_id(engine, name) if record.state.up else "")}
 
 
 def _health(health: Health) -> dict[str, Any]:
@@ -138,9 +141,34 @@ def _state(live: Live) -> dict[str, Any]:
     }
 
 
+# What Docker leaves out where it is empty.
+_UNSAID = (
+    "Annotations", "Init", "KernelMemory", "KernelMemoryTCP", "Mounts", "StorageOpt", "Sysctls",
+    "Tmpfs",
+)  # fmt: skip
+_UNSAID_CONFIG = (
+    "ArgsEscaped", "ExposedPorts", "Healthcheck", "MacAddress", "NetworkDisabled", "Shell",
+    "StopSignal", "StopTimeout",
+)  # fmt: skip
+
+
+def _said(shown: dict[str, Any], unsaid: tuple[str, ...]) -> dict[str, Any]:
+    for name in unsaid:
+        if shown[name] is None or shown[name] in ("", 0, {}, []):
+            del shown[name]
+    return shown
+
+
+def _config(record: ContainerRecord) -> dict[str, Any]:
+    shown: dict[str, Any] = msgspec.to_builtins(record.config)
+    timeout = shown["StopTimeout"]
+    shown = _said(shown, _UNSAID_CONFIG)
+    return shown if timeout is None else {**shown, "StopTimeout": timeout}
+
+
 def _host_config(record: ContainerRecord) -> dict[str, Any]:
     """What was asked for, with the defaults that stand behind silence."""
-    shown: dict[str, Any] = msgspec.to_builtins(record.host_config)
+    shown: dict[str, Any] = _said(msgspec.to_builtins(record.host_config), _UNSAID)
     shown["LogConfig"]["Type"] = shown["LogConfig"]["Type"] or "json-file"
     shown["NetworkMode"] = shown["NetworkMode"] or "default"
     shown["IpcMode"] = shown["IpcMode"] or "private"
@@ -148,6 +176,9 @@ def _host_config(record: ContainerRecord) -> dict[str, Any]:
     shown["Runtime"] = shown["Runtime"] or "sampan"
     shown["ShmSize"] = shown["ShmSize"] or 64 * 1024 * 1024
     shown["RestartPolicy"]["Name"] = shown["RestartPolicy"]["Name"] or "no"
+    shown["PidsLimit"] = shown["PidsLimit"] or None
+    hidden = security.hidden_paths(record.host_config)
+    shown["MaskedPaths"], shown["ReadonlyPaths"] = (list(paths) or None for paths in hidden)
     return shown
 
 
@@ -179,7 +210,7 @@ def inspect(engine: Engine, live: Live) -> dict[str, Any]:
         "HostConfig": _host_config(record),
         "GraphDriver": {"Name": record.driver, "Data": engine.driver.graph(record.id)},
         "Mounts": _mounts(record),
-        "Config": record.config,
+        "Config": _config(record),
         "NetworkSettings": {
             "Bridge": "",
             "SandboxID": "",
@@ -198,7 +229,7 @@ def inspect(engine: Engine, live: Live) -> dict[str, Any]:
             "IPPrefixLen": 0,
             "IPv6Gateway": "",
             "MacAddress": "",
-            "Networks": _networks(record),
+            "Networks": _networks(engine, record),
         },
     }
 
@@ -218,8 +249,12 @@ def _ports(record: ContainerRecord) -> list[dict[str, Any]]:
     return ports
 
 
-def summary(record: ContainerRecord, image_name: str) -> dict[str, Any]:
+def summary(engine: Engine, live: Live, version: Version, image_name: str) -> dict[str, Any]:
     """One entry of ``GET /containers/json``."""
+    record = live.record
+    host: dict[str, Any] = {"NetworkMode": record.host_config.network_mode or "default"}
+    if version >= (1, 46) and record.host_config.annotations:
+        host["Annotations"] = record.host_config.annotations
     return {
         "Id": record.id,
         "Names": [f"/{record.name}"],
@@ -229,10 +264,10 @@ def summary(record: ContainerRecord, image_name: str) -> dict[str, Any]:
         "Created": record.created // 1_000_000_000,
         "Ports": _ports(record),
         "Labels": record.config.labels or {},
-        "State": record.state.status,
-        "Status": status_text(record.state, time.time()),
-        "HostConfig": {"NetworkMode": record.host_config.network_mode or "default"},
-        "NetworkSettings": {"Networks": _networks(record)},
+        "State": live.status,
+        "Status": status_text(live, time.time()),
+        "HostConfig": host,
+        "NetworkSettings": {"Networks": _networks(engine, record)},
         "Mounts": _mounts(record),
     }
 

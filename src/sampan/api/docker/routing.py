@@ -24,9 +24,7 @@ if TYPE_CHECKING:
 __all__ = ["KNOWN", "Router"]
 
 KNOWN = (
-    ("POST", "/containers/{id}/update", "ContainerUpdate"),
     ("GET", "/containers/{id}/attach/ws", "ContainerAttachWebsocket"),
-    ("POST", "/containers/prune", "ContainerPrune"),
     ("POST", "/build", "ImageBuild"),
     ("POST", "/build/prune", "BuildPrune"),
     ("POST", "/build/cancel", "BuildCancel"),

@@ -7,10 +7,16 @@ processes in it (ours) may not hand controllers to children (cgroups(7), "no int
 
 from __future__ import annotations
 
+import os
+from typing import TYPE_CHECKING
+
 from sampan.errors import InvalidArgument
 from sampan.kernel.cgroups.detect import Tree, find_trees
 from sampan.kernel.cgroups.group import Group
 from sampan.kernel.cgroups.v2 import NAMES
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 __all__ = ["Hierarchy", "detect", "systemd_path"]
 
@@ -43,6 +49,18 @@ class Hierarchy:
         """Where each hierarchy is mounted, by its label."""
         return {tree.label: tree.mount_point for tree in self.trees}
 
+    @property
+    def limits_swap(self) -> bool:
+        """Whether swap is accounted: a kernel option of its own, on both versions."""
+        tree = self.controllers.get("memory")
+        if tree is None:
+            return False
+        if tree.version == 1:
+            return os.path.exists(f"{tree.mount_point}/memory.memsw.limit_in_bytes")
+        # The root has no such file, every other group does.
+        own = tree.own if tree.own not in (None, "/") else next(_groups(tree), "")
+        return own != "" and os.path.exists(f"{tree.mount_point}{own}/memory.swap.max")
+
     def group(self, path: str) -> Group:
         """The group of that name: a value; nothing is made and nothing need exist.
 
@@ -68,6 +86,12 @@ class Hierarchy:
             paths[tree] = f"{own.rstrip('/')}/{name}"
         main = self.unified or self.trees[0]
         return Group(self, paths[main], paths)
+
+
+def _groups(tree: Tree) -> Iterator[str]:
+    """The groups below the root of a hierarchy."""
+    with os.scandir(tree.mount_point) as entries:
+        yield from (f"/{entry.name}" for entry in entries if entry.is_dir())
 
 
 def detect() -> Hierarchy:
