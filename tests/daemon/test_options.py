@@ -62,6 +62,8 @@ def test_flags_are_written_as_dockerds() -> None:
         (["--seccomp-profile", "/no/such"], "seccomp-profile /no/such"),
         (["--log-driver", "nonsense"], "nonsense"),
         (["--log-opt", "nonsense=1"], "nonsense"),
+        (["--registry-mirror", "mirror.example"], "registry-mirror mirror.example: write"),
+        (["--insecure-registry", "https://x"], "insecure-registry https://x: write"),
         (["--tlscert", "/etc/x"], "tlscert without tls"),
         (["-H", "tcp://[::1:5"], "IPv6 address in brackets"),
         (["-H", "/run/x.sock"], "write unix:///path"),
@@ -109,7 +111,7 @@ def test_a_file_has_dockerds_keys(tmp_path: Path) -> None:
     assert settings.defaults.shm_size == 32 * 1024 * 1024
     assert settings.defaults.dns == ("192.0.2.1",)
     assert settings.transfers.insecure == ("10.0.0.0/8",)
-    assert settings.transfers.mirrors == ("https://mirror.example",)
+    assert settings.transfers.mirrors == ("https://mirror.example/",)
     assert (settings.transfers.downloads, settings.transfers.uploads) == (7, 5)
     assert settings.transfers.https_proxy == "http://proxy:1"
 

@@ -175,6 +175,26 @@ def _check(defaults: Defaults) -> None:
         raise InvalidArgument(f"the defaults of containers: {error.message}") from error
 
 
+def _transfers(values: dict[str, Any]) -> Transfers:
+    from sampan.registry.policy import check_insecure, check_mirror
+
+    return Transfers(
+        insecure=tuple(check_insecure(text) for text in values["insecure-registries"]),
+        mirrors=tuple(check_mirror(text) for text in values["registry-mirrors"]),
+        downloads=values["max-concurrent-downloads"],
+        uploads=values["max-concurrent-uploads"],
+        attempts=values["max-download-attempts"],
+        http_proxy=values["http-proxy"] or _environment("http_proxy"),
+        https_proxy=values["https-proxy"] or _environment("https_proxy"),
+        no_proxy=values["no-proxy"] or _environment("no_proxy"),
+    )
+
+
+def _environment(name: str) -> str:
+    """A proxy's variable, in either spelling."""
+    return os.environ.get(name.upper()) or os.environ.get(name, "")
+
+
 def resolve(values: dict[str, Any]) -> Options:
     """Raises InvalidArgument, NotSupported."""
     tls = _tls(values)
@@ -216,16 +236,7 @@ def resolve(values: dict[str, Any]) -> Options:
             ),
             seccomp_profile=values["seccomp-profile"] or "builtin",
             defaults=defaults,
-            transfers=Transfers(
-                insecure=tuple(values["insecure-registries"]),
-                mirrors=tuple(values["registry-mirrors"]),
-                downloads=values["max-concurrent-downloads"],
-                uploads=values["max-concurrent-uploads"],
-                attempts=values["max-download-attempts"],
-                http_proxy=values["http-proxy"],
-                https_proxy=values["https-proxy"],
-                no_proxy=values["no-proxy"],
-            ),
+            transfers=_transfers(values),
         ),
     )
 

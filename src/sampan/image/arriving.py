@@ -90,7 +90,7 @@ def expect(top: Document, manifest: Document, config: bytes) -> Arrival:
     place = f"manifest {manifest.digest}"
     try:
         decoded = oci.Manifest.from_json(msgspec.json.decode(manifest.data))
-    except (msgspec.DecodeError, RecursionError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise Corrupt(f"{place}: {error}") from error
     if decoded.config.media_type not in (oci.CONFIG, oci.DOCKER_CONFIG):
         kind = decoded.artifact_type or decoded.config.media_type

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import glob
 import os
+import re
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -131,6 +132,11 @@ def _registries(settings: Settings) -> dict[str, Any]:
     }
 
 
+def _masked(url: str) -> str:
+    """A proxy's address without its user's name and password."""
+    return re.sub(r"//[^/@]*@", "//xxxxx:xxxxx@", url)
+
+
 def _security(settings: Settings, names_only: bool) -> list[str]:
     if names_only:
         return ["seccomp"]
@@ -199,8 +205,8 @@ async def info(context: Context) -> Answer:
             "MemTotal": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
             "GenericResources": None,
             "DockerRootDir": settings.data_root,
-            "HttpProxy": transfers.http_proxy,
-            "HttpsProxy": transfers.https_proxy,
+            "HttpProxy": _masked(transfers.http_proxy),
+            "HttpsProxy": _masked(transfers.https_proxy),
             "NoProxy": transfers.no_proxy,
             "Name": system.nodename,
             "Labels": list(settings.labels),

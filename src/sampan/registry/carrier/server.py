@@ -232,7 +232,7 @@ def _failure(number: int, error: SampanError) -> Event:
 def _decode(document: Document, kind: type[R]) -> R:
     try:
         return kind.from_json(msgspec.json.decode(document.data))
-    except (SampanError, msgspec.DecodeError, RecursionError) as error:
+    except (SampanError, msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise Corrupt(f"manifest {document.digest}: {error}") from error
 
 

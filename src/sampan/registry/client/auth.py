@@ -206,5 +206,5 @@ class Authorizer:
         data = await response.read(_ANSWER_LIMIT)
         try:
             return msgspec.json.decode(data, type=_Answer)
-        except (msgspec.DecodeError, RecursionError) as error:
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             raise SampanError(f"{response.url.shown}: not a token: {error}") from error

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from sampan.errors import NotFound, PermissionDenied, SampanError, Unauthenticated
+from sampan.errors import NotFound, PermissionDenied, SampanError, Unauthenticated, Unavailable
 
 if TYPE_CHECKING:
     from sampan.registry.client.http import Response
@@ -38,7 +38,7 @@ class Transient(SampanError):
         self.after = after
 
 
-class NoConnection(Transient):
+class NoConnection(Transient, Unavailable):
     """Nobody answers there: refused, unreachable, too late, or not known by name."""
 
 
@@ -94,7 +94,7 @@ async def refusal(response: Response, doing: str) -> SampanError:
         errors = msgspec.json.decode(data, type=_Errors).errors
         codes = tuple(error.code for error in errors)
         text = ", ".join(_sentence(error) for error in errors)
-    except (msgspec.DecodeError, RecursionError):
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         text = data.decode("utf-8", "replace").strip() if _is_text(response) else ""
     text = _printable(text) or _printable(response.head.reason)
     status = response.head.status

@@ -122,7 +122,7 @@ class Repository:
                 data = await response.read(MANIFEST_LIMIT)
                 try:
                     page = msgspec.json.decode(data, type=_Tags).tags or []
-                except (msgspec.DecodeError, RecursionError) as error:
+                except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
                     raise Corrupt(f"{response.url.shown}: not a list of tags: {error}") from error
                 link = _next(response.head.fields.get("link", ""))
                 here = response.url
@@ -177,7 +177,7 @@ def _media_type(data: bytes, declared: str, shown: str) -> str:
         )
     try:
         inside = msgspec.json.decode(data, type=_Type)
-    except (msgspec.DecodeError, RecursionError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise Corrupt(f"{shown}: not a manifest: {error}") from error
     if inside.schema_version == 1:
         raise NotSupported(f"{shown}: its manifest has schema 1, which no current engine takes")
