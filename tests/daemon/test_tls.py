@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import http.client
+import io
 import json
+import os
 import socket
 import ssl
 import struct
 import subprocess
+import tarfile
+import threading
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
 from tests.daemon.certificates import make_certificates
+from tests.daemon.test_floods import status
 from tests.daemon_fixture import DOCKER, Daemon
 
 if TYPE_CHECKING:
@@ -131,6 +137,80 @@ def test_a_half_close_of_the_docker_client_ends_the_input_and_not_the_output(
     done = docker("logs", name)
     assert done.returncode == 0
     secured.remove_all()
+
+
+def read_all(sock: ssl.SSLSocket) -> tuple[bytes, int]:
+    """The head, and the number of bytes behind it."""
+    head, count = b"", 0
+    while b"\r\n\r\n" not in head:
+        part = sock.recv(65536)
+        assert part
+        head += part
+    head, _, rest = head.partition(b"\r\n\r\n")
+    count = len(rest)
+    while part := sock.recv(65536):
+        count += len(part)
+    sock.close()
+    return head, count
+
+
+def test_who_reads_slowly_is_waited_for(secured: Daemon, certificates: Path, port: int) -> None:
+    """In a log's answer, and in an attach, where this process stands between client and monitor."""
+    script = "sleep 0.5; head -c 40000000 /dev/zero | tr '\\0' x | fold -w 999"
+    container = secured.create("sh", "-c", script)
+    socks = []
+    for path in (
+        f"/containers/{container}/attach?stream=1&stdout=1",
+        f"/containers/{container}/attach?stream=1&stdout=1",
+    ):
+        sock = connect(certificates, port)
+        sock.sendall(f"POST {path} HTTP/1.1\r\nHost: x\r\n{UPGRADE}\r\n".encode())
+        socks.append(sock)
+        head = sock.recv(12)
+        assert head == b"HTTP/1.1 101"
+    Path(f"/proc/{secured.pid}/clear_refs").write_text("5")
+    before = status(secured.pid, "VmRSS")
+    secured.post(f"/containers/{container}/start")
+    follower = connect(certificates, port)
+    follower.sendall(
+        f"GET /containers/{container}/logs?stdout=1&follow=1 HTTP/1.1\r\nHost: x\r\n"
+        "Connection: close\r\n\r\n".encode()
+    )
+    time.sleep(2)
+    assert status(secured.pid, "VmHWM") - before < 24 * 1024
+    found = [0, 0, 0]
+
+    def read(place: int, sock: ssl.SSLSocket) -> None:
+        found[place] = read_all(sock)[1]
+
+    threads = [threading.Thread(target=read, args=one) for one in enumerate([*socks, follower])]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    lines = 40_000_000 // 999 + 1
+    assert min(found) > 40_000_000 + lines
+    assert found[0] == found[1]
+    secured.remove_all()
+
+
+def test_a_large_upload_is_whole(secured: Daemon, certificates: Path, port: int) -> None:
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode="w") as archive:
+        member = tarfile.TarInfo("file")
+        member.size = 30_000_000
+        archive.addfile(member, io.BytesIO(os.urandom(member.size)))
+    connection = http.client.HTTPSConnection(
+        "localhost", port, context=context(certificates, "client"), timeout=60
+    )
+    headers = {"Content-Type": "application/x-tar"}
+    connection.request("POST", "/images/create?fromSrc=-&repo=up", out.getvalue(), headers)
+    answer = connection.getresponse()
+    assert answer.status == 200, answer.read()
+    answer.read()
+    connection.request("GET", "/images/up/get")
+    assert len(connection.getresponse().read()) > 30_000_000
+    connection.close()
 
 
 def test_a_client_that_vanishes_in_a_stream_leaves_nothing(
