@@ -12,6 +12,11 @@ SOURCE = Path(__file__).resolve().parents[1] / "src"
 
 TIER_0 = [
     "sampan.cli.main",
+    "sampan.cli.commands.completion",
+    "sampan.cli.commands.context",
+    "sampan.cli.commands.images",
+    "sampan.cli.commands.inspect",
+    "sampan.cli.commands.lifecycle",
     "sampan.cli.commands.listing",
     "sampan.cli.commands.run",
     "sampan.runtime.command.main",

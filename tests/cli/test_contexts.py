@@ -147,6 +147,8 @@ def test_the_environment_is_said_to_override(tmp_path: Path) -> None:
         done = call(OURS, tmp_path, words, DOCKER_HOST="unix:///x")
         assert "DOCKER_HOST environment variable overrides" in done.stderr
     assert "default *" in done.stdout and "unix:///x" in done.stdout
+    done = call(OURS, tmp_path, ["-l", "error", "context", "ls"], DOCKER_HOST="unix:///x")
+    assert done.stderr == ""
 
 
 def test_a_copy_of_an_endpoint_has_its_certificates(tmp_path: Path) -> None:

@@ -171,6 +171,35 @@ def test_a_socket_one_may_not_use_says_what_to_do(run: Run, servers: list[Canned
     assert "sudo" in done.stderr
 
 
+# -- output that cannot be written -----------------------------------------------------------------
+
+
+def test_a_reader_that_leaves_is_no_error(servers: list[Canned]) -> None:
+    """``sampan ps | true``: nothing is said, as with other filters."""
+    child = subprocess.Popen(
+        [sys.executable, "-m", "sampan.cli", "-H", servers[0].host, "ps"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    assert child.stdout is not None
+    child.stdout.close()
+    _, errors = child.communicate(timeout=30)
+    assert child.returncode == 141 and errors == b""
+
+
+def test_a_full_disk_is_named(servers: list[Canned]) -> None:
+    with open("/dev/full", "wb") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "sampan.cli", "-H", servers[0].host, "ps"],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            timeout=30,
+            check=False,
+        )
+    assert done.returncode == 1
+    assert done.stderr.decode().splitlines() == ["sampan: No space left on device"]
+
+
 # -- TLS -----------------------------------------------------------------------------------------
 
 

@@ -26,7 +26,7 @@ GLOBAL = [
     Flag(
         "log-level",
         "str",
-        "debug, info, warn, error or fatal: warnings are left out above warn",
+        "debug, info, warn, or error, fatal: no warnings",
         short="l",
     ),
     Flag("tls", "bool", "Use TLS without verifying the daemon's certificate"),
@@ -50,6 +50,10 @@ def main(argv: list[str] | None = None) -> int:
         level = options.text("log-level", "info")
         if level not in _LEVELS:
             raise UsageError(f"--log-level: {level}: expected {', '.join(_LEVELS)}")
+        if level in ("error", "fatal"):
+            from sampan.cli import output
+
+            output.WARNINGS[0] = False
         if options.flag("version"):
             print(f"Sampan version {__version__}")
             return 0
@@ -68,7 +72,9 @@ def main(argv: list[str] | None = None) -> int:
         from sampan.cli.client import Client
         from sampan.cli.settings import Settings
 
-        return int(command(Client(Settings(options)), rest))
+        status = int(command(Client(Settings(options)), rest))
+        sys.stdout.flush()  # here, where a reader that has left or a full disk can be told
+        return status
     except SampanError as error:
         if debug:
             raise
@@ -80,6 +86,12 @@ def main(argv: list[str] | None = None) -> int:
         return 130
     except BrokenPipeError:
         return _reader_left()
+    except OSError as error:
+        if debug:
+            raise
+        place = f"{error.filename}: " if error.filename else ""
+        print(f"sampan: {place}{error.strerror}", file=sys.stderr)
+        return _reader_left(1)
 
 
 def _resolve(words: list[str]) -> tuple[str, list[str]]:
@@ -113,9 +125,9 @@ def _status(name: str, error: SampanError) -> int:
     return error.exit_code if name == "run" else 1
 
 
-def _reader_left() -> int:
+def _reader_left(status: int = 141) -> int:
     """Standard output's reader is gone: end as other filters do, without a word at exit."""
     import os
 
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-    return 141
+    return status

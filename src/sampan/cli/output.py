@@ -21,7 +21,11 @@ __all__ = [
     "shorten",
     "size",
     "timestamp",
+    "warn",
 ]
+
+WARNINGS = [True]
+"""Whether warnings are printed: not at the log levels above them."""
 
 _MINIMUM, _GAP = 10, 3
 
@@ -131,7 +135,7 @@ def print_rows(
     """
     if quiet:
         if layout:
-            print("WARNING: --quiet prints IDs only: --format is ignored", file=sys.stderr)
+            warn("WARNING: --quiet prints IDs only: --format is ignored")
         _write([str(row[columns[0][1]]) for row in rows])
     elif layout in ("", "table"):
         lines = [[heading for heading, _ in columns]]
@@ -140,6 +144,12 @@ def print_rows(
     else:
         known = {key: heading for heading, key in columns} | (headings or {})
         _write(_formatted(rows, raw if layout == "raw" and raw else layout, known))
+
+
+def warn(text: str) -> None:
+    """Tell the user, who has not asked for errors only."""
+    if WARNINGS[0]:
+        print(text, file=sys.stderr)
 
 
 def _formatted(rows: list[dict[str, Any]], layout: str, headings: dict[str, str]) -> list[str]:

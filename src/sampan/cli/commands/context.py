@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from sampan.cli.commands.common import FORMAT, TEMPLATE, read, report
 from sampan.cli.contexts import Context, Store, valid_name
 from sampan.cli.flags import Flag, UsageError
-from sampan.cli.output import print_rows
+from sampan.cli.output import print_rows, warn
 from sampan.cli.settings import DEFAULT_HOST
 from sampan.errors import Conflict, InvalidArgument, SampanError
 
@@ -168,7 +168,7 @@ def listing(client: Client, argv: list[str]) -> int:
     columns += [("DOCKER ENDPOINT", "DockerEndpoint"), ("ERROR", "Error")]
     print_rows(rows, columns, layout, headings={"Current": "CURRENT"})
     if settings.environment_host():
-        print(f"Warning: {_overridden('a context')}", file=sys.stderr)
+        warn(f"Warning: {_overridden('a context')}")
     return 0
 
 
@@ -248,7 +248,7 @@ def use(client: Client, argv: list[str]) -> int:
     print(wanted, flush=True)
     if settings.environment_host() and wanted != "default":
         quoted = f'"{wanted}"'
-        print(f"Warning: {_overridden(quoted)}", file=sys.stderr)
+        warn(f"Warning: {_overridden(quoted)}")
     print(f'Current context is now "{wanted}"', file=sys.stderr)
     return 0
 

@@ -17,6 +17,7 @@ from sampan.cli.commands.common import read
 from sampan.cli.container_body import create_body
 from sampan.cli.container_flags import CREATE, RUN
 from sampan.cli.flags import UsageError
+from sampan.cli.output import warn
 from sampan.cli.streams import DetachKeys, pump
 from sampan.errors import InvalidArgument, SampanError
 
@@ -91,7 +92,7 @@ def _create(client: Client, flags: Values) -> str:
         _fetch(client, body["Image"], flags)
         answer = client.call("POST", "/containers/create", query, body)
     for message in answer.get("Warnings") or []:
-        print(f"WARNING: {message}", file=sys.stderr)
+        warn(f"WARNING: {message}")
     identity = str(answer["Id"])
     if cidfile:
         with open(cidfile, "x", encoding="ascii") as file:

@@ -10,6 +10,7 @@ from sampan import __version__
 from sampan.cli import autostart
 from sampan.cli.client import API_VERSION
 from sampan.cli.commands.common import TEMPLATE, read, report
+from sampan.cli.output import warn
 from sampan.errors import SampanError
 
 if TYPE_CHECKING:
@@ -124,7 +125,7 @@ def info(client: Client, argv: list[str]) -> int:
 
         print(describe(mine, server))
     for warning in (server.get("Warnings") or []) if not layout else []:
-        print(warning, file=sys.stderr)
+        warn(warning)
     errors = server.get("ServerErrors") or []
     for error in errors:
         print(f"ERROR: {error}", file=sys.stderr)
