@@ -30,8 +30,25 @@ if TYPE_CHECKING:
         SampanError,
         Unavailable,
     )
-    from sampan.sdk.face import run, start
-    from sampan.sdk.options import Bind, File, Options, RunOptions, StartOptions, Tmpfs
+    from sampan.sdk.face import connect, run, start
+    from sampan.sdk.options import (
+        Bind,
+        CreateOptions,
+        File,
+        Options,
+        RunOptions,
+        StartOptions,
+        Tmpfs,
+    )
+    from sampan.sdk.remote.containers import Container
+    from sampan.sdk.remote.engine import Engine
+    from sampan.sdk.remote.values import (
+        ContainerSummary,
+        Event,
+        ExecResult,
+        ImageSummary,
+        Version,
+    )
     from sampan.sdk.result import (
         Chunk,
         Outcome,
@@ -52,7 +69,14 @@ __all__ = [
     "CommandNotExecutable",
     "CommandNotFound",
     "Conflict",
+    "Container",
+    "ContainerSummary",
+    "CreateOptions",
+    "Engine",
+    "Event",
+    "ExecResult",
     "File",
+    "ImageSummary",
     "InvalidArgument",
     "KernelError",
     "NotFound",
@@ -72,15 +96,34 @@ __all__ = [
     "Tmpfs",
     "Unavailable",
     "Usage",
+    "Version",
     "aio",
+    "connect",
     "errors",
     "run",
     "start",
 ]
 
 _PLACES = {
-    "sampan.sdk.face": ("run", "start"),
-    "sampan.sdk.options": ("Bind", "File", "Options", "RunOptions", "StartOptions", "Tmpfs"),
+    "sampan.sdk.face": ("connect", "run", "start"),
+    "sampan.sdk.options": (
+        "Bind",
+        "CreateOptions",
+        "File",
+        "Options",
+        "RunOptions",
+        "StartOptions",
+        "Tmpfs",
+    ),
+    "sampan.sdk.remote.containers": ("Container",),
+    "sampan.sdk.remote.engine": ("Engine",),
+    "sampan.sdk.remote.values": (
+        "ContainerSummary",
+        "Event",
+        "ExecResult",
+        "ImageSummary",
+        "Version",
+    ),
     "sampan.sdk.result": (
         "Chunk",
         "OutOfMemory",

@@ -14,9 +14,10 @@ from sampan.sdk.session import (
 
 if TYPE_CHECKING:
     from sampan.sdk.options import RunOptions, StartOptions
+    from sampan.sdk.remote.engine import AsyncEngine
     from sampan.sdk.result import Result
 
-__all__ = ["AsyncProcess", "AsyncSession", "Process", "Session", "run", "start"]
+__all__ = ["AsyncProcess", "AsyncSession", "Process", "Session", "connect", "run", "start"]
 
 Process = AsyncProcess
 Session = AsyncSession
@@ -38,3 +39,10 @@ def start(image: str, command: Command = (), **options: Unpack[StartOptions]) ->
             print(line.text, end="")
     """
     return default_async_session().start(image, command, **options)
+
+
+def connect(host: str | None = None, *, start: bool = True) -> AsyncEngine:
+    """A daemon, for containers that outlive this program: ``sampan.connect``."""
+    from sampan.sdk.remote.engine import AsyncEngine
+
+    return AsyncEngine(host, start=start)

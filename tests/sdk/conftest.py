@@ -11,9 +11,12 @@ import pytest
 
 import sampan
 from sampan.kernel import cgroups
+from tests.daemon_fixture import daemon
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+__all__ = ["daemon"]
 
 PATIENCE = 20.0
 

@@ -32,6 +32,8 @@ def test_the_exported_names() -> None:
             assert name in dir(module)
     assert set(sampan.__all__) == {
         *("run", "start", "Session", "Process", "aio", "errors"),
+        *("connect", "Engine", "Container", "Version", "Event", "ExecResult"),
+        *("ContainerSummary", "ImageSummary", "CreateOptions"),
         *("Options", "RunOptions", "StartOptions", "Bind", "Tmpfs", "File"),
         *("Result", "Usage", "Outcome", "Chunk", "RunFailed", "OutOfMemory", "TimedOut"),
         *("SampanError", "AlreadyExists", "CommandNotExecutable", "CommandNotFound", "Conflict"),
@@ -39,7 +41,7 @@ def test_the_exported_names() -> None:
         *("Unavailable",),
     }
     assert set(aio.__all__) == {
-        *("run", "start", "Session", "Process", "AsyncSession", "AsyncProcess")
+        *("connect", "run", "start", "Session", "Process", "AsyncSession", "AsyncProcess")
     }
 
 

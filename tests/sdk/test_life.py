@@ -238,13 +238,14 @@ def test_one_that_ends_by_itself_leaves_nothing_at_all(data_root: Path) -> None:
 def test_an_interrupt_kills_and_cleans_up(data_root: Path) -> None:
     code = (
         "session.open()\n"
+        "place = session._owner.home().directory\n"
         "def interrupt():\n"
-        "  time.sleep(0.5); os.kill(os.getpid(), signal.SIGINT)\n"
+        "  while not os.listdir(place + '/run'): time.sleep(0.01)\n"
+        "  time.sleep(0.3); os.kill(os.getpid(), signal.SIGINT)\n"
         "threading.Thread(target=interrupt).start()\n"
         "begin = time.monotonic()\n"
         "try:\n  session.run('host', ['sleep', '600'])\n"
         "except KeyboardInterrupt:\n"
-        "  place = session._owner.home().directory\n"
         "  say('interrupted', len(os.listdir(place + '/c')), time.monotonic() - begin < 10)\n"
         "say(session.run('host', ['echo', 'goes on']).text)"
     )

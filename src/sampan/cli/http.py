@@ -88,6 +88,12 @@ class Response:
         """Whether the body was read to its end and the connection stays open."""
         return self._ended and self._framed and not self._close
 
+    @property
+    def at_hand(self) -> bool:
+        """Whether the next piece of the body, or its end, is here already."""
+        received = getattr(self._sock, "pending", int)()  # of TLS: read, and not yet asked for
+        return self._ended or bool(self._wire) or received > 0
+
     def read1(self, most: int = _CHUNK) -> bytes:
         """What has come, at most ``most`` bytes; empty at the end. Waits for the first byte."""
         if self._ended:

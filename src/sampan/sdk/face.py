@@ -1,4 +1,4 @@
-"""``sampan.run`` and ``sampan.start``: the default session's, as functions."""
+"""``sampan.run`` and ``sampan.start``, the default session's, and ``sampan.connect``."""
 
 from __future__ import annotations
 
@@ -8,9 +8,10 @@ from sampan.sdk.session import Command, Process, default_session
 
 if TYPE_CHECKING:
     from sampan.sdk.options import RunOptions, StartOptions
+    from sampan.sdk.remote.engine import Engine
     from sampan.sdk.result import Result
 
-__all__ = ["run", "start"]
+__all__ = ["connect", "run", "start"]
 
 
 def run(image: str, command: Command = (), **options: Unpack[RunOptions]) -> Result:
@@ -35,3 +36,15 @@ def start(image: str, command: Command = (), **options: Unpack[StartOptions]) ->
     ``options`` are the fields of ``sampan.StartOptions``. Raises as ``run``.
     """
     return default_session().start(image, command, **options)
+
+
+def connect(host: str | None = None, *, start: bool = True) -> Engine:
+    """A daemon, for containers that outlive this program.
+
+    ``host``: ``unix:///path`` or ``tcp://host:port``; without it SAMPAN_HOST, DOCKER_HOST, the
+    context in use, our own socket. ``start``: begin a daemon at our own socket where none answers
+    and this program may; that is said on standard error. Nothing is sent before the first request.
+    """
+    from sampan.sdk.remote.engine import Engine
+
+    return Engine(host, start=start)

@@ -248,7 +248,10 @@ class Home:
                 yield name
             except (SampanError, OSError):
                 self.remove_container(name)
-                raise  # What is interrupted may have begun to run: its files go with the session.
+                raise
+            except BaseException:
+                self.abandon(name)  # It was interrupted, and may have begun to run.
+                raise
         finally:
             self._leave()
 

@@ -21,8 +21,10 @@ from sampan.errors import InvalidArgument
 if TYPE_CHECKING:
     from sampan.engine.config import CreateRequest
 
-__all__ = ["OUTPUT_LIMIT", "Bind", "File", "Options", "Request", "RunOptions", "StartOptions",
-           "Tmpfs", "read_options", "size"]  # fmt: skip
+__all__ = [
+    "OUTPUT_LIMIT", "Bind", "ContainerOptions", "CreateOptions", "File", "Options", "Request",
+    "RunOptions", "StartOptions", "Tmpfs", "create_body", "read_options", "size",
+]  # fmt: skip
 
 OUTPUT_LIMIT = 16 << 20
 _SIZE = re.compile(r"([0-9]+(?:\.[0-9]+)?) ?([kmgt]?)i?b?", re.IGNORECASE)
@@ -62,7 +64,7 @@ Mount = Bind | Tmpfs
 Content = bytes | str | os.PathLike[str] | File
 
 
-class Options(TypedDict, total=False):
+class ContainerOptions(TypedDict, total=False):
     """Keyword arguments of everything that makes a container; docs/sdk.md says more of each."""
 
     # The process
@@ -83,11 +85,8 @@ class Options(TypedDict, total=False):
     pids: int
     shm_size: int | str
     # What it sees
-    network: Literal["none", "host"] | None
     read_only: bool
     mounts: Sequence[Mount]
-    files: Mapping[str, Content]
-    collect: Sequence[str]
     # What it may do
     cap_add: Sequence[str]
     cap_drop: Sequence[str]
@@ -96,6 +95,14 @@ class Options(TypedDict, total=False):
     privileged: bool
     devices: Sequence[str]
     sysctls: Mapping[str, str]
+
+
+class Options(ContainerOptions, total=False):
+    """Those of containers that a session runs."""
+
+    network: Literal["none", "host"] | None
+    files: Mapping[str, Content]
+    collect: Sequence[str]
     # How long, and how much of what it says is kept
     timeout: float | None
     output_limit: int | str
@@ -113,6 +120,19 @@ class StartOptions(Options, total=False):
     """Those of ``start``: ``stdin`` to keep its standard input open for ``write``."""
 
     stdin: bool
+
+
+class CreateOptions(ContainerOptions, total=False):
+    """Those of containers that a daemon keeps (``sampan.connect``)."""
+
+    name: str
+    network: str
+    labels: Mapping[str, str]
+    auto_remove: bool
+    restart: str
+    stdin: bool
+    tty: bool
+    stop_signal: str
 
 
 class Request(msgspec.Struct, frozen=True, kw_only=True):
@@ -149,22 +169,10 @@ def read_options(
 
     Raises InvalidArgument, NotSupported; TypeError for a keyword nobody knows.
     """
-    known = StartOptions.__annotations__ | RunOptions.__annotations__
-    for name in options:
-        if name not in known:
-            raise TypeError(f"sampan: no keyword argument {name!r}")
-    if isinstance(command, str | bytes):
-        raise InvalidArgument(
-            f'command {command!r}: expected a list of words; a shell\'s line is ["sh", "-c", "…"]'
-        )
-    given = {name: value for name, value in options.items() if value is not None}
-    mounts = tuple(given.get("mounts", ()))
-    for mount in mounts:
-        if not isinstance(mount, Bind | Tmpfs):
-            raise InvalidArgument(f"mounts: expected Bind or Tmpfs, not {type(mount).__name__}")
+    given = _given(options, StartOptions.__annotations__ | RunOptions.__annotations__)
     files = {_path(path, "files"): _file(path, what) for path, what in _items(given, "files")}
     collect = tuple(_path(path, "collect") for path in given.get("collect", ()))
-    hidden = tuple(_path(mount.target, "mounts") for mount in mounts)
+    hidden = tuple(_path(mount.target, "mounts") for mount in given["mounts"])
     for name, paths in (("files", files), ("collect", collect)):
         for path in paths:
             for place in hidden:
@@ -178,7 +186,7 @@ def read_options(
     text = given.get("input")
     return Request(
         image=image,
-        create=read_create(_body(image, command, given, mounts)),
+        create=read_create(_body(image, command, given)),
         files=files,
         collect=collect,
         hidden=hidden,
@@ -189,6 +197,41 @@ def read_options(
         keep_stdin=bool(given.get("stdin")),
         check=bool(given.get("check")),
     )
+
+
+def create_body(
+    image: str, command: Iterable[str | os.PathLike[str]], options: Mapping[str, Any]
+) -> dict[str, Any]:
+    """The body of ``POST /containers/create``, from the fields of ``CreateOptions`` but its name.
+
+    Raises InvalidArgument; TypeError for a keyword nobody knows.
+    """
+    given = _given(options, CreateOptions.__annotations__)
+    body = _body(image, command, given)
+    host = body["HostConfig"]
+    host["AutoRemove"] = bool(given.get("auto_remove"))
+    if "restart" in given:
+        name, _, count = given["restart"].partition(":")
+        host["RestartPolicy"] = {"Name": name, "MaximumRetryCount": int(count or 0)}
+    body["Labels"] = dict(_items(given, "labels"))
+    body["Tty"] = bool(given.get("tty"))
+    body["OpenStdin"] = body["StdinOnce"] = bool(given.get("stdin"))
+    if "stop_signal" in given:
+        body["StopSignal"] = given["stop_signal"]
+    return body
+
+
+def _given(options: Mapping[str, Any], known: Mapping[str, object]) -> dict[str, Any]:
+    """The options that are not None, and ``mounts`` in any case."""
+    for name in options:
+        if name not in known:
+            raise TypeError(f"sampan: no keyword argument {name!r}")
+    given = {name: value for name, value in options.items() if value is not None}
+    given["mounts"] = tuple(given.get("mounts", ()))
+    for mount in given["mounts"]:
+        if not isinstance(mount, Bind | Tmpfs):
+            raise InvalidArgument(f"mounts: expected Bind or Tmpfs, not {type(mount).__name__}")
+    return given
 
 
 def _items(given: Mapping[str, Any], name: str) -> Iterable[tuple[str, Any]]:
@@ -233,12 +276,14 @@ def _file(path: str, what: object) -> File:
 
 
 def _body(
-    image: str,
-    command: Iterable[str | os.PathLike[str]],
-    given: Mapping[str, Any],
-    mounts: Sequence[Mount],
+    image: str, command: Iterable[str | os.PathLike[str]], given: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """The body of ``POST /containers/create``."""
+    """What the body of ``POST /containers/create`` is for every container."""
+    if isinstance(command, str | bytes):
+        raise InvalidArgument(
+            f'command {command!r}: expected a list of words; a shell\'s line is ["sh", "-c", "…"]'
+        )
+    mounts: tuple[Mount, ...] = given["mounts"]
     network = given.get("network", "none")
     host: dict[str, Any] = {
         "NetworkMode": network,
