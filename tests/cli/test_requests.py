@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import urllib.parse
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -90,6 +91,63 @@ CREATE = [
     "--add-host e:host-gateway",
     "--platform linux/amd64",
     "--disable-content-trust",
+]
+# Prunes, and what else says its wish in the query.
+OTHERS = [
+    "system prune -f",
+    "system prune -f -a",
+    "system prune -f --volumes",
+    "system prune -f --filter label=a --filter until=24h",
+    "container prune -f",
+    "container prune -f --filter until=24h --filter label!=b",
+    "rmi c",
+    "rmi -f --no-prune c",
+    "rm c",
+    "rm -f -v c",
+    "rm -l c",
+    "stop c",
+    "stop -t 3 -s INT c",
+    "stop --time 3 c",
+    "stop -t -1 c",
+    "restart c",
+    "restart -t 0 -s 9 c",
+    "kill c",
+    "kill -s USR1 c",
+    "pause c",
+    "unpause c",
+    "rename c d",
+    "tag c repo/name:tag",
+    "tag c localhost:5000/name",
+    "start c",
+    "wait c",
+    "ps",
+    "ps -a -s",
+    "ps -n 3",
+    "ps -l",
+    "ps -n -1",
+    "ps -f status=exited -f label=a=b -f name=c",
+    "ps --format {{.Size}}",
+    "images",
+    "images -a c",
+    "images -f dangling=true -f label=a",
+    "history c",
+    "history --platform linux/amd64 c",
+    "image inspect c",
+    "image inspect --platform linux/arm/v7 c",
+    "container inspect -s c",
+    "inspect --type network c",
+    "inspect --type volume c",
+    "network ls -f driver=host -f dangling=true",
+    "network inspect -v c",
+    "events --since 100 --until 200.5",
+    "events --since 2024-01-02T03:04:05Z --until 2024-01-02T03:04:05.678+02:00 -f type=image",
+    "events --since 2024-01-02 --until 2024-01-02T03:04",
+    "events --since 2024-01-02Z --until 2024-01-02T03-05:00",
+    "port c",
+    "info",
+    "version",
+    "save c d",
+    "save --platform linux/amd64 c",
 ]
 NETWORK = [
     "create n",
@@ -197,6 +255,14 @@ def canned(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Canned]:
     server.answers["POST /networks/n/disconnect"] = (200, None)
     server.answers["GET /networks/n"] = (200, {"Name": "n"})
     server.answers["DELETE /networks/n"] = (204, None)
+    for kind in ("containers", "images", "volumes", "build"):
+        server.answers[f"POST /{kind}/prune"] = (200, {"SpaceReclaimed": 7})
+    for verb in ("start", "stop", "restart", "kill", "pause", "unpause", "rename"):
+        server.answers[f"POST /containers/c/{verb}"] = (204, None)
+    server.answers["POST /containers/c/wait"] = (200, {"StatusCode": 3})
+    server.answers["DELETE /containers/c"] = (204, None)
+    server.answers["DELETE /images/c"] = (200, [{"Untagged": "c"}])
+    server.answers["POST /images/c/tag"] = (201, None)
     server.answers["POST /networks/prune"] = (200, {"NetworksDeleted": ["one", "two"]})
     yield server
     server.close()
@@ -288,6 +354,25 @@ def meant(request: Request) -> Any:
         if "Config" in pool:  # kept in a map by Docker's client: the order is chance
             pool["Config"].sort(key=lambda config: config["Subnet"])
     return request.method, request.path, request.filters(), document
+
+
+@pytest.mark.parametrize("line", OTHERS)
+def test_other_commands_ask_what_docker_s_ask(canned: Canned, place: Path, line: str) -> None:
+    theirs, ours = (Asked(canned, place, program, line.split()) for program in ([DOCKER], OURS))
+    assert ours.done.returncode == theirs.done.returncode
+    assert [query(request) for request in ours.requests] == [
+        query(request) for request in theirs.requests
+    ]
+
+
+def query(request: Request) -> Any:
+    """Method, path and parameters; those that say nothing are left out."""
+    parameters = {
+        name: [value.removeprefix("docker.io/") for value in values]
+        for name, values in urllib.parse.parse_qs(request.target.partition("?")[2]).items()
+        if name != "filters" and values not in (["0"], ["false"])
+    }
+    return request.method, request.path, parameters, request.filters()
 
 
 @pytest.mark.parametrize("flags", NETWORK)

@@ -355,6 +355,32 @@ def canned(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Canned]:
             },
         },
     )
+    server.answers["POST /containers/prune"] = (
+        200,
+        {"ContainersDeleted": ["one", "two"], "SpaceReclaimed": 123456},
+    )
+    server.answers["POST /networks/prune"] = (200, {"NetworksDeleted": ["net"]})
+    server.answers["POST /volumes/prune"] = (200, {"VolumesDeleted": ["v"], "SpaceReclaimed": 1})
+    deleted = [{"Untagged": "a:1"}, {"Deleted": "sha256:1"}]
+    server.answers["POST /images/prune"] = (
+        200,
+        {"ImagesDeleted": deleted, "SpaceReclaimed": 5000},
+    )
+    server.answers["POST /build/prune"] = (200, {"CachesDeleted": ["c"], "SpaceReclaimed": 0})
+    server.answers["DELETE /images/x"] = (200, deleted)
+    server.answers["POST /containers/u/update"] = (200, {"Warnings": ["mind this"]})
+    server.answers["POST /containers/w/wait"] = (200, {"StatusCode": 137})
+    server.answers["GET /networks"] = (
+        200,
+        [
+            {"Name": name, "Id": name * 20, "Driver": "bridge", "Scope": "local", **more}
+            for name, more in (
+                ("zed", {"Created": "2024-01-02T03:04:05.678Z", "EnableIPv6": True}),
+                ("abe", {"Labels": {"b": "2"}, "Internal": True}),
+                ("Mid", {"EnableIPv4": True, "Created": "0001-01-01T00:00:00Z"}),
+            )
+        ],
+    )
     yield server
     server.close()
 
@@ -415,6 +441,23 @@ CANNED = [
     "port p 9",
     "port p 443",
     "port p x",
+    "container prune -f",
+    "container prune",
+    "system prune -f",
+    "system prune -f -a --volumes",
+    "system prune",
+    "system prune -a --volumes",
+    "system prune --filter label=a=b",
+    "system prune --volumes --filter until=1h",
+    "network prune -f",
+    "network prune",
+    "network ls",
+    "network ls --format json",
+    "rmi x",
+    "rmi x nope",
+    "update -m 1g u",
+    "update u",
+    "wait w w",
 ]
 
 

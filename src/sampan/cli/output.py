@@ -53,7 +53,7 @@ def local_time(seconds: float) -> str:
 
 def moment(text: str) -> str:
     """An RFC 3339 time as Go prints it, in its own zone, fractions of a second included."""
-    head, dot, fraction = text.removesuffix("Z").partition(".")
+    head, dot, fraction = (text or "0001-01-01T00:00:00Z").removesuffix("Z").partition(".")
     digits = fraction.rstrip("0")
     when = f"{head[:10]} {head[11:19]}"
     return f"{when}{dot if digits else ''}{digits} +0000 UTC"

@@ -7,8 +7,8 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from sampan.cli.commands.common import TEMPLATE, filters, read
-from sampan.cli.commands.logs import moment
 from sampan.cli.flags import Flag
+from sampan.cli.moments import moment
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -88,7 +88,8 @@ def platform_json(text: str) -> str | None:
     parts = text.split("/")
     if len(parts) > 3 or not all(parts):
         raise UsageError(f"--platform: {text}: expected os[/arch[/variant]]")
-    return json.dumps(dict(zip(("os", "architecture", "variant"), parts, strict=False)))
+    named = dict(zip(("os", "architecture", "variant"), parts, strict=False))
+    return json.dumps(named, separators=(",", ":"), sort_keys=True)
 
 
 def show(

@@ -97,7 +97,7 @@ def kill(client: Client, argv: list[str]) -> int:
     )
     if flags is None:
         return 0
-    query: dict[str, object] = {"signal": flags.text("signal", "KILL")}
+    query: dict[str, object] = {"signal": flags.text("signal")}
     return each(
         flags.arguments,
         lambda name: client.call("POST", path("/containers/{}/kill", name), query),

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import re
-import time
 from typing import TYPE_CHECKING
 
 from sampan.cli.commands.common import read
 from sampan.cli.flags import Flag
+from sampan.cli.moments import moment
 from sampan.cli.streams import copy_frames
-from sampan.errors import InvalidArgument
 
 if TYPE_CHECKING:
     from sampan.cli.client import Client
@@ -52,26 +50,3 @@ def logs(client: Client, argv: list[str]) -> int:
     response = client.request("GET", f"/containers/{details['Id']}/logs", query)
     copy_frames(response, raw=bool(details["Config"]["Tty"]))
     return 0
-
-
-_UNITS = {"h": 3600, "m": 60, "s": 1, "ms": 0.001}
-
-
-def moment(text: str, shown: str) -> str:
-    """Unix seconds of a time, a Unix time, or how long ago ("1h30m"); "" for ""."""
-    if not text:
-        return ""
-    if re.fullmatch(r"\d+(\.\d+)?", text):
-        return text
-    if re.fullmatch(r"(\d+(\.\d+)?(h|ms|m|s))+", text):
-        parts = re.findall(r"(\d+(?:\.\d+)?)(h|ms|m|s)", text)
-        return f"{time.time() - sum(float(n) * _UNITS[u] for n, u in parts):.9f}"
-    import datetime
-
-    try:
-        when = datetime.datetime.fromisoformat(text)
-    except ValueError:
-        raise InvalidArgument(
-            f"{shown}: {text}: expected a time (2026-01-02T13:23:37Z), Unix seconds, or 42m"
-        ) from None
-    return f"{when.timestamp():.9f}"

@@ -88,5 +88,5 @@ def inspect(client: Client, argv: list[str]) -> int:
     )
     if flags is None:
         return 0
-    query: dict[str, object] = {"verbose": "1" if flags.flag("verbose") else None}
+    query: dict[str, object] = {"verbose": "true" if flags.flag("verbose") else None}
     return show(client, "/networks/{}", flags.arguments, flags.text("format"), query)

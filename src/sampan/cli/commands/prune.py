@@ -53,7 +53,7 @@ def containers(client: Client, argv: list[str]) -> int:
     chosen = prune_filters(client, flags) or None
     answer = client.call("POST", "/containers/prune", {"filters": chosen})
     text = _listed("Deleted Containers", answer.get("ContainersDeleted"))
-    print(f"{text}Total reclaimed space: {size(answer.get('SpaceReclaimed') or 0)}")
+    print(f"{text}Total reclaimed space: {size(answer.get('SpaceReclaimed') or 0, 4)}")
     return 0
 
 
@@ -95,7 +95,7 @@ def system(client: Client, argv: list[str]) -> int:
         text, bytes_ = step(client, flags, chosen)
         print(text, end="")
         freed += bytes_
-    print(f"Total reclaimed space: {size(freed)}")
+    print(f"Total reclaimed space: {size(freed, 4)}")
     return 0
 
 
