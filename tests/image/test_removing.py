@@ -9,6 +9,7 @@ import pytest
 
 from sampan.errors import Conflict, InvalidArgument, NotFound
 from sampan.image.removing import User
+from sampan.oci import reference as references
 from tests.image.archives import BASE, ONE, configuration, docker_save, image_id
 
 if TYPE_CHECKING:
@@ -194,3 +195,79 @@ def test_lists_are_filtered(store: ImageStore) -> None:
         names(dangling=["maybe"])
     with pytest.raises(NotFound):
         names(before=["missing"])
+
+
+def child(store: ImageStore, parent: str, number: int) -> str:
+    """An image as a commit makes it."""
+    config = configuration([BASE, ONE], Labels={"n": str(number)})
+    store.load(io.BytesIO(docker_save([BASE, ONE], None, config)))
+    store.database.execute("UPDATE images SET parent = ? WHERE id = ?", (parent, image_id(config)))
+    return image_id(config)
+
+
+def test_an_image_that_others_are_built_on_stays(store: ImageStore) -> None:
+    load(store, "a:1")
+    child(store, ID, 1)
+    for force in (False, True):
+        with pytest.raises(Conflict, match=r"\(cannot be forced\) - image has dependent child"):
+            remove(store, ID, force=force)
+    assert remove(store, "a:1") == ["-a:1"]
+    assert store.resolve(ID).references == ()
+
+
+def test_nameless_parents_go_with_the_last_that_needs_them(store: ImageStore) -> None:
+    load(store)
+    middle = child(store, ID, 1)
+    top = child(store, middle, 2)
+    assert remove(store, top)[:3] == [f"!{top}", f"!{middle}", f"!{ID}"]
+    assert [image.id for image in store.list() if not image.system] == []
+
+
+def test_parents_with_a_name_a_child_or_a_container_stay(store: ImageStore) -> None:
+    load(store, "a:1")
+    one, other = child(store, ID, 1), child(store, ID, 2)
+    top = child(store, one, 3)
+    done = store.remove(top, used_by=lambda i: [STOPPED] if i == one else [])
+    assert [item.deleted for item in done] == [top]
+    assert [item.deleted for item in store.remove(one, used_by=lambda _: [])] == [one]
+    assert store.remove(other, prune=False, used_by=lambda _: [])[0].deleted == other
+    assert store.resolve("a:1").id == ID
+
+
+def test_digests_of_a_repository_go_with_its_last_tag(store: ImageStore) -> None:
+    load(store, "a:1", "b:1")
+    digest = f"sha256:{'d' * 64}"
+    with store.database.transaction():
+        store.records.tag(ID, [references.parse(f"{name}@{digest}") for name in ("a", "b")])
+    assert remove(store, "a:1") == ["-a:1", f"-a@{digest}"]
+    assert store.resolve(ID).digests == (f"b@{digest}",)
+    assert remove(store, ID)[:2] == ["-b:1", f"-b@{digest}"]
+
+
+def test_pruning_takes_what_has_no_name_and_with_all_what_has_no_user(store: ImageStore) -> None:
+    from sampan.image.pruning import prune
+
+    load(store, "a:1")
+    nameless = child(store, "", 1)
+    labelled = configuration([ONE], Labels={"keep": "1"})
+    store.load(io.BytesIO(docker_save([ONE], None, labelled)))
+
+    def pruned(used: str = "", **filters: list[str]) -> list[str]:
+        found = prune(store, filters, lambda i: [STOPPED] if i == used else [])
+        return [item.untagged or item.deleted or "" for item in found.removals]
+
+    assert pruned(label=["nothing"]) == []
+    assert pruned(until=["2020-01-01T00:00:00Z"]) == []
+    assert pruned(until=["876000h"]) == []
+    assert pruned(used=nameless, **{"label!": ["keep"]}) == []
+    assert pruned(used="", **{"label!": ["keep"]}) == [nameless]
+    assert pruned()[0] == image_id(labelled)
+    assert pruned(dangling=["true"]) == []
+    assert pruned(used=ID, dangling=["false"]) == []
+    found = prune(store, {"dangling": ["false"]}, lambda _: [])
+    assert [item.untagged for item in found.removals if item.untagged] == ["a:1"]
+    assert found.reclaimed == len("#!") + len("root") + len("1")
+    with pytest.raises(InvalidArgument, match="invalid filter 'colour'"):
+        pruned(colour=["red"])
+    with pytest.raises(InvalidArgument, match="neither a time nor a duration"):
+        pruned(until=["soon"])

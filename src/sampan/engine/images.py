@@ -12,7 +12,7 @@ import os
 from typing import TYPE_CHECKING, TypeVar
 
 from sampan.engine.container import rfc3339
-from sampan.errors import NotFound
+from sampan.errors import Conflict, NotFound
 from sampan.image.removing import User
 from sampan.kernel.memory import trim_heap
 
@@ -20,8 +20,10 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 
     from sampan.engine.core import Engine
+    from sampan.image.pruning import Pruned
     from sampan.image.store import ImageStore
     from sampan.image.types import Image, Loaded, Removal
+    from sampan.oci.platform import Platform
 
 __all__ = ["Images"]
 
@@ -36,6 +38,7 @@ class Images:
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
         self._known: dict[str, Image] = {}
+        self._pruning = False
 
     @property
     def _store(self) -> ImageStore:
@@ -71,12 +74,28 @@ class Images:
         except NotFound:
             return None
 
-    async def select(self, filters: Mapping[str, Sequence[str]]) -> list[Image]:
-        return await asyncio.to_thread(self._store.list, filters)
+    async def select(
+        self, filters: Mapping[str, Sequence[str]], *, steps: bool = True
+    ) -> list[Image]:
+        """Images by filters; without ``steps`` not those that only others are built on."""
+        found = await asyncio.to_thread(self._store.list, filters)
+        if not steps:
+            parents = {image.parent for image in found if image.parent}
+            found = [image for image in found if image.references or image.id not in parents]
+        return found
 
-    async def load(self, chunks: AsyncIterator[bytes]) -> list[Loaded]:
-        """Take in a docker save archive or an OCI layout. Raises Corrupt, InvalidArgument."""
-        loaded = await self._change_from(chunks, self._store.load)
+    async def shared_sizes(self) -> dict[str, int]:
+        """For each image the bytes of its layers that another image has too."""
+        return await asyncio.to_thread(self._store.shared_sizes)
+
+    async def load(
+        self, chunks: AsyncIterator[bytes], platform: Platform | None = None
+    ) -> list[Loaded]:
+        """Take in a docker save archive or an OCI layout.
+
+        Raises Corrupt, InvalidArgument, NotFound (no image for the platform).
+        """
+        loaded = await self._change_from(chunks, lambda fd: self._store.load(fd, platform))
         for image in loaded:
             self._publish("load", image.id, ", ".join(image.references))
         return loaded
@@ -118,13 +137,15 @@ class Images:
             raise
         return await task
 
-    async def save(self, names: Sequence[str]) -> AsyncIterator[bytes]:
+    async def save(
+        self, names: Sequence[str], platform: Platform | None = None
+    ) -> AsyncIterator[bytes]:
         """The archive's bytes. An error before the first of them is raised before it."""
         reader, writer = os.pipe2(os.O_CLOEXEC)
 
         def write() -> None:
             with os.fdopen(writer, "wb", buffering=_CHUNK) as out:
-                self._store.save(names, out)
+                self._store.save(names, out, platform)
 
         task = asyncio.ensure_future(asyncio.to_thread(write))
         try:
@@ -143,17 +164,34 @@ class Images:
         await self._change(lambda: self._store.tag(source, target))
         self._publish("tag", image.id, target)
 
-    async def remove(self, name: str, *, force: bool) -> list[Removal]:
+    async def prune(self, filters: Mapping[str, Sequence[str]]) -> Pruned:
+        """Remove what nobody needs. Raises InvalidArgument, Conflict."""
+        from sampan.image.pruning import prune
+
+        if self._pruning:
+            raise Conflict("a prune operation is already running")
+        self._pruning = True
+        try:
+            pruned = await self._change(lambda: prune(self._store, filters, self._users))
+        finally:
+            self._pruning = False
+        self._tell(pruned.removals)
+        self._engine.events.publish("image", "prune", "", {"reclaimed": str(pruned.reclaimed)})
+        return pruned
+
+    async def remove(self, name: str, *, force: bool, prune: bool = True) -> list[Removal]:
         """Raises NotFound, Conflict."""
         removals = await self._change(
-            lambda: self._store.remove(name, force=force, used_by=self._users)
+            lambda: self._store.remove(name, force=force, prune=prune, used_by=self._users)
         )
-        for removal in removals:
-            if removal.untagged:
-                self._publish("untag", name, removal.untagged)
-            elif removal.deleted:
-                self._publish("delete", removal.deleted, removal.deleted)
+        self._tell(removals)
         return removals
+
+    def _tell(self, removals: Sequence[Removal]) -> None:
+        for removal in removals:
+            if removal.image:
+                action = "untag" if removal.untagged else "delete"
+                self._publish(action, removal.image, removal.image)
 
     def _users(self, image_id: str) -> list[User]:
         return [

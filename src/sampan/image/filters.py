@@ -1,18 +1,21 @@
 """Filters of an image list, as the Docker API's ``filters`` of ``GET /images/json`` names them.
 
-Values of one filter are alternatives, but for ``label``, of which all must hold; different filters
-must all hold. A reference pattern is Go's ``path.Match``: ``*`` and ``?`` do not match a slash.
+Values of one filter are alternatives, but for ``label`` (and ``label!``, its contrary), of which
+all must hold; different filters must all hold. A reference pattern is Go's ``path.Match``: ``*``
+and ``?`` do not match a slash.
 """
 
 from __future__ import annotations
 
 import re
+import time
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
 import msgspec
 
 from sampan.errors import InvalidArgument
+from sampan.image.instructions import nanoseconds
 from sampan.image.types import to_seconds
 from sampan.oci import reference as references
 
@@ -21,9 +24,9 @@ if TYPE_CHECKING:
 
     from sampan.image.types import Image
 
-__all__ = ["select"]
+__all__ = ["boolean", "select"]
 
-KNOWN = ("before", "dangling", "label", "reference", "since", "until")
+KNOWN = ("before", "dangling", "label", "label!", "reference", "since", "until")
 _TRUE = ("1", "t", "true")
 _FALSE = ("0", "f", "false")
 
@@ -71,7 +74,8 @@ def _labelled(image: Image, wanted: str) -> bool:
     return key in labels and (not separator or labels[key] == value)
 
 
-def _boolean(name: str, text: str) -> bool:
+def boolean(name: str, text: str) -> bool:
+    """A filter's yes or no. Raises InvalidArgument."""
     if text.lower() in _TRUE:
         return True
     if text.lower() in _FALSE:
@@ -80,13 +84,17 @@ def _boolean(name: str, text: str) -> bool:
 
 
 def _moment(text: str) -> float:
+    """Seconds since 1970: so written, as RFC 3339, or as a duration back from now (``1h30m``)."""
     try:
         return float(text)
     except ValueError:
-        seconds = to_seconds(text)
-        if not seconds:
-            raise InvalidArgument(f'filter until: "{text}" is not a time') from None
+        pass
+    if seconds := to_seconds(text):
         return seconds
+    try:
+        return time.time() - nanoseconds("until", text) / 1e9
+    except InvalidArgument:
+        raise InvalidArgument(f'filter until: "{text}" is neither a time nor a duration') from None
 
 
 def select(
@@ -99,10 +107,12 @@ def select(
         if name not in KNOWN:
             raise InvalidArgument(f"invalid filter '{name}': known are {', '.join(KNOWN)}")
     for text in filters.get("dangling", ()):
-        wanted = _boolean("dangling", text)
+        wanted = boolean("dangling", text)
         images = [image for image in images if bool(image.references) != wanted]
     for label in filters.get("label", ()):
         images = [image for image in images if _labelled(image, label)]
+    for label in filters.get("label!", ()):
+        images = [image for image in images if not _labelled(image, label)]
     for name in filters.get("before", ()):
         limit = resolve(name).created
         images = [image for image in images if image.created < limit]

@@ -19,7 +19,7 @@ from sampan.oci.image import Healthcheck, ImageConfig
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-__all__ = ["apply_changes"]
+__all__ = ["apply_changes", "nanoseconds"]
 
 _SHELL = ("/bin/sh", "-c")
 _NOT_TRIGGERS = ("ONBUILD", "FROM", "MAINTAINER")
@@ -147,7 +147,8 @@ def _on_build(config: ImageConfig, text: str) -> ImageConfig:
     return config.replace(on_build=(*config.on_build, text))
 
 
-def _nanoseconds(option: str, text: str) -> int:
+def nanoseconds(option: str, text: str) -> int:
+    """A Go duration. Raises InvalidArgument, naming the option."""
     if _duration(text) is None:
         raise InvalidArgument(f'{option}: "{text}" is not a duration such as 1m30s')
     value = sum(int(float(number) * _UNITS[unit]) for number, unit in _durations(text))
@@ -169,7 +170,7 @@ def _healthcheck(config: ImageConfig, text: str) -> ImageConfig:
                 raise InvalidArgument(f'--retries: "{value}" is not a number')
             values[key] = int(value)
         elif name in ("interval", "timeout", "start-period", "start-interval"):
-            values[key] = _nanoseconds(f"--{name}", value)
+            values[key] = nanoseconds(f"--{name}", value)
         else:
             raise InvalidArgument(f'unknown option "--{name}"')
         text = text.lstrip()

@@ -13,16 +13,19 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import msgspec
 
 from sampan.errors import Corrupt, InvalidArgument, NotFound, NotSupported, SampanError
+from sampan.image.types import is_for
 from sampan.oci import digest as digests
 from sampan.oci import image as oci
 from sampan.oci import platform as platforms
 from sampan.oci import reference as references
 from sampan.oci.record import Record
+from sampan.oci.selection import select
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from sampan.image.bundle import Bundle
+    from sampan.oci.platform import Platform
     from sampan.oci.reference import Reference
 
 __all__ = ["Found", "find_images", "parse_document"]
@@ -48,15 +51,20 @@ class _Entry(msgspec.Struct):
     layers: list[str] | None = msgspec.field(name="Layers", default=None)
 
 
-def find_images(bundle: Bundle, base_name: str | None = None) -> list[Found]:
+def find_images(
+    bundle: Bundle, base_name: str | None = None, platform: Platform | None = None
+) -> list[Found]:
     """Every image of a bundle, checked as far as its documents go.
 
-    ``base_name`` is the repository for names in an OCI layout that are only a tag.
+    ``base_name`` is the repository for names in an OCI layout that are only a tag. With a
+    ``platform`` only images for it are taken, NotFound if there is none; without one an index gives
+    the image for this machine.
     """
-    if bundle.has("manifest.json"):
+    several = bundle.has("index.json") and platform is not None
+    if bundle.has("manifest.json") and not several:
         found = list(_docker_images(bundle))
     elif bundle.has("index.json"):
-        found = list(_layout_images(bundle, base_name))
+        found = list(_layout_images(bundle, base_name, platform))
     elif bundle.has("repositories"):
         raise NotSupported(
             "archive: it has no manifest.json: it is of Docker before 1.10; load it with a Docker "
@@ -69,6 +77,10 @@ def find_images(bundle: Bundle, base_name: str | None = None) -> list[Found]:
         )
     if not found:
         raise InvalidArgument("archive: it has no image in it")
+    if platform is not None:
+        found = [image for image in found if is_for(image.document, platform)]
+        if not found:
+            raise NotFound(f"archive: it has no image for {platform}")
     return found
 
 
@@ -128,20 +140,24 @@ def _same_count(count: int, document: oci.Image, where: str) -> None:
         raise Corrupt(f"{where}: {count} layers, where the configuration has {wanted} diff IDs")
 
 
-def _layout_images(bundle: Bundle, base_name: str | None) -> Iterator[Found]:
+def _layout_images(
+    bundle: Bundle, base_name: str | None, platform: Platform | None
+) -> Iterator[Found]:
     index = _record(oci.Index, bundle.document("index.json"), "index.json")
     images: dict[str, Found] = {}
     for descriptor in index.manifests:
         name = _reference(descriptor, base_name)
         names = () if name is None else (name,)
-        for found in _descend(bundle, descriptor, 0):
+        for found in _descend(bundle, descriptor, platform, 0):
             identity = digests.of(found.config)
             known = images.get(identity, found).references
             images[identity] = msgspec.structs.replace(found, references=(*known, *names))
     yield from images.values()
 
 
-def _descend(bundle: Bundle, descriptor: oci.Descriptor, depth: int) -> Iterator[Found]:
+def _descend(
+    bundle: Bundle, descriptor: oci.Descriptor, platform: Platform | None, depth: int
+) -> Iterator[Found]:
     place = _place(descriptor)
     if oci.is_manifest(descriptor.media_type):
         yield from _manifest(bundle, descriptor)
@@ -151,15 +167,19 @@ def _descend(bundle: Bundle, descriptor: oci.Descriptor, depth: int) -> Iterator
     if depth == _INDEX_DEPTH:
         raise InvalidArgument(f"{place}: more than {_INDEX_DEPTH} indexes deep")
     index = _record(oci.Index, bundle.document(place), place)
-    wanted = platforms.machine()
     # An archive often lists platforms whose bytes it leaves out: only what is present counts.
-    present = [item for item in index.manifests if bundle.has(_place(item))]
-    for item in present:
-        if item.platform is None or platforms.matches(wanted, item.platform):
-            yield from _descend(bundle, item, depth + 1)
-            return
-    offered = ", ".join(str(item.platform) for item in present) or "nothing"
-    raise NotFound(f"{place}: no image for {wanted} in it, it has {offered}")
+    present = [item for item in index.manifests if bundle.has(_place(item)) and _is_image(item)]
+    chosen = select(present, platform or platforms.machine())
+    if chosen is None:
+        offered = ", ".join(str(item.platform) for item in present) or "nothing"
+        wanted = platform or platforms.machine()
+        raise NotFound(f"{place}: no image for {wanted} in it, it has {offered}")
+    yield from _descend(bundle, chosen, platform, depth + 1)
+
+
+def _is_image(item: oci.Descriptor) -> bool:
+    """Not an attestation, which stands in an index as ``unknown/unknown``."""
+    return item.platform is None or item.platform.os != "unknown"
 
 
 def _manifest(bundle: Bundle, descriptor: oci.Descriptor) -> Iterator[Found]:

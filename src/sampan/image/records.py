@@ -122,6 +122,11 @@ class ImageRecords:
         row = self._database.row("SELECT document FROM images WHERE id = ?", (image_id,))
         return b"" if row is None else bytes(row[0])
 
+    def children(self, image_id: str) -> list[str]:
+        """IDs of images that were committed from containers of this one."""
+        rows = self._database.rows("SELECT id FROM images WHERE parent = ?", (image_id,))
+        return [row[0] for row in rows]
+
     # What registries have of it
 
     def keep_manifest(self, image_id: str, document: Document) -> None:

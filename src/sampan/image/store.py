@@ -26,7 +26,7 @@ from sampan.image.instructions import apply_changes
 from sampan.image.loading import Found, find_images
 from sampan.image.records import ImageRecords
 from sampan.image.removing import remove
-from sampan.image.types import Image, Loaded, Removal, timestamp
+from sampan.image.types import Image, Loaded, Removal, check_platform, timestamp
 from sampan.oci import image as oci
 from sampan.oci import platform as platforms
 from sampan.oci import reference as references
@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from sampan.image.removing import User
+    from sampan.oci.platform import Platform
     from sampan.oci.reference import Reference
 
 __all__ = ["ImageStore"]
@@ -79,12 +80,13 @@ class ImageStore:
 
     # Coming in
 
-    def load(self, stream: int | IO[bytes]) -> list[Loaded]:
+    def load(self, stream: int | IO[bytes], platform: Platform | None = None) -> list[Loaded]:
         """Take in an archive: docker save's, or an OCI layout as tar; compressed or not.
 
-        Corrupt or InvalidArgument names the member that is wrong; nothing of it stays.
+        With a ``platform`` only its images. Corrupt, InvalidArgument or NotFound names the member
+        that is wrong; nothing of it stays.
         """
-        return self._take_in(lambda hold: TarBundle(stream, self.blobs, hold), None)
+        return self._take_in(lambda hold: TarBundle(stream, self.blobs, hold), None, platform)
 
     def load_layout(self, directory: str, name: str | None = None) -> list[Loaded]:
         """Take in an OCI image layout (skopeo's ``oci:``, umoci).
@@ -115,7 +117,7 @@ class ImageStore:
 
         ``changes`` are Dockerfile instructions (CMD, ENV and so on).
         """
-        name = None if reference is None else self._taggable(reference)
+        name = None if reference is None else self.taggable(reference)
         config = apply_changes(oci.ImageConfig(), changes)
         wanted = platforms.parse(platform) if platform else platforms.machine()
         try:
@@ -139,10 +141,15 @@ class ImageStore:
             self.layers.collect()
             raise
 
-    def _take_in(self, opening: Callable[[Hold], Bundle], base_name: str | None) -> list[Loaded]:
+    def _take_in(
+        self,
+        opening: Callable[[Hold], Bundle],
+        base_name: str | None,
+        platform: Platform | None = None,
+    ) -> list[Loaded]:
         try:
             with self.layers.hold() as hold:
-                found = find_images(opening(hold), base_name)
+                found = find_images(opening(hold), base_name, platform)
                 for image in found:
                     for name in image.references:
                         self._refuse_reserved(name)
@@ -234,7 +241,7 @@ class ImageStore:
 
     def tag(self, source: str, target: str) -> None:
         """Give an image one more name; the name leaves the image it stood for."""
-        name = self._taggable(target)
+        name = self.taggable(target)
         image, _ = self._find(source)
         if image.system:
             raise NotSupported(
@@ -245,21 +252,30 @@ class ImageStore:
             self.records.tag(image.id, (name,))
 
     def remove(
-        self, name: str, *, force: bool = False, used_by: Callable[[str], Sequence[User]]
+        self,
+        name: str,
+        *,
+        force: bool = False,
+        prune: bool = True,
+        used_by: Callable[[str], Sequence[User]],
     ) -> list[Removal]:
         """Take a name away; with its last name, the image and the layers nothing else needs.
 
-        ``used_by`` gives the containers made from an image's ID. Conflict as Docker words it.
+        ``prune``: its nameless parents too. ``used_by`` gives the containers made from an image's
+        ID. Conflict as Docker words it.
         """
         image, reference = self._find(name)
         if image.system:
             raise Conflict("the host image is this machine itself: it cannot be removed")
-        done, delete = remove(self.records, image, reference, force, used_by(image.id))
+        done, delete = remove(
+            self.records, image, reference, force=force, prune=prune, used_by=used_by
+        )
         if delete:
             done += [Removal(deleted=chain_id) for chain_id in self.layers.collect()]
         return done
 
-    def _taggable(self, text: str) -> Reference:
+    def taggable(self, text: str) -> Reference:
+        """A name an image may be given, with its tag. Raises InvalidArgument."""
         name = references.parse(text)
         if name.digest:
             raise InvalidArgument(f'refusing to create a tag with a digest reference: "{text}"')
@@ -280,10 +296,13 @@ class ImageStore:
 
     # Going out
 
-    def save(self, names: Sequence[str], out: saving.Writable) -> None:
+    def save(
+        self, names: Sequence[str], out: saving.Writable, platform: Platform | None = None
+    ) -> None:
         """Write images as an archive dockerd, podman, skopeo and ``load`` take.
 
-        A name without a tag brings every tag of its repository; an ID brings none.
+        A name without a tag brings every tag of its repository; an ID brings none. NotFound for an
+        image that is not for ``platform``.
         """
         chosen: dict[str, tuple[Image, list[str]]] = {}
         for name in names:
@@ -293,6 +312,8 @@ class ImageStore:
                         "the host image is this machine itself and has no bytes of its own: it "
                         "cannot be saved"
                     )
+                if platform is not None:
+                    check_platform(image.document, platform, name)
                 known = chosen.setdefault(image.id, (image, []))[1]
                 if familiar is not None and familiar not in known:
                     known.append(familiar)
@@ -314,6 +335,10 @@ class ImageStore:
         image, found = self._find(name)
         named = found is not None and found.digest is None
         return [(image, found.tagged().familiar if named and found is not None else None)]
+
+    def shared_sizes(self) -> dict[str, int]:
+        """For each image, by ID, bytes of files in layers that another image has too."""
+        return self.layers.shared_sizes()
 
     # The last of the methods: in what follows in this class, list would not be the type any more.
 

@@ -14,7 +14,7 @@ from sampan.oci.selection import runnable
 if TYPE_CHECKING:
     from sampan.oci.platform import Platform
 
-__all__ = ["Image", "Loaded", "Removal", "check_platform", "timestamp", "to_seconds"]
+__all__ = ["Image", "Loaded", "Removal", "check_platform", "is_for", "timestamp", "to_seconds"]
 
 
 class Image(msgspec.Struct, frozen=True, kw_only=True):
@@ -48,14 +48,21 @@ class Image(msgspec.Struct, frozen=True, kw_only=True):
         return self.document.rootfs.diff_ids
 
 
-def check_platform(document: oci.Image, wanted: Platform, name: str) -> None:
-    """Refuse what was not asked for: an image here has one platform. Raises NotFound."""
+def is_for(document: oci.Image, wanted: Platform) -> bool:
+    """Whether an image runs where ``wanted`` is asked for, as far as its configuration says."""
     for platform in runnable(wanted):
         if (platform.os, platform.architecture) != (document.os, document.architecture):
             continue
         # Many images leave the variant out of their configuration.
         if not document.variant or platform.variant in (None, document.variant):
-            return
+            return True
+    return False
+
+
+def check_platform(document: oci.Image, wanted: Platform, name: str) -> None:
+    """Refuse what was not asked for: an image here has one platform. Raises NotFound."""
+    if is_for(document, wanted):
+        return
     variant = f"/{document.variant}" if document.variant else ""
     raise NotFound(
         f"image with reference {name} was found but does not provide the specified platform: "
@@ -71,10 +78,14 @@ class Loaded(msgspec.Struct, frozen=True):
 
 
 class Removal(msgspec.Struct, frozen=True):
-    """One line of what a removal did: a name taken away, or an image or layer deleted."""
+    """One line of what a removal did: a name taken away, or an image or layer deleted.
+
+    ``image`` is the ID of the image it is about, empty for a layer.
+    """
 
     untagged: str | None = None
     deleted: str | None = None
+    image: str = ""
 
 
 def to_seconds(text: str | None) -> float:

@@ -260,6 +260,19 @@ class LayerStore:
         )
         return 0 if row is None else int(row[0])
 
+    def shared_sizes(self) -> dict[str, int]:
+        """For each image the size of its layers that are another's too."""
+        rows = self._database.rows(
+            "SELECT i.image_id, COALESCE(SUM(CASE WHEN n.images > 1 THEN l.size ELSE 0 END), 0)"
+            " FROM image_layers i"
+            " JOIN (SELECT chain_id, COUNT(DISTINCT image_id) AS images FROM image_layers"
+            "       GROUP BY chain_id) n ON n.chain_id = i.chain_id"
+            " JOIN layers l ON l.chain_id = i.chain_id AND l.driver = ?"
+            " GROUP BY i.image_id",
+            (self._driver.name,),
+        )
+        return {row[0]: row[1] for row in rows}
+
     def adopt(self, staging: Staging, diff_id: str, size: int) -> None:
         """Make a directory somebody else filled a layer without a blob: it cannot be restored."""
         self._driver.commit_layer(staging)

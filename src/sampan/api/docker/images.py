@@ -8,19 +8,21 @@ import msgspec
 
 from sampan.api.docker import credentials, progress
 from sampan.api.docker.context import Context, empty, reply
+from sampan.api.docker.platforms import platform_of, platforms_of
 from sampan.api.http.messages import Response
 from sampan.errors import Corrupt, InvalidArgument, NotSupported
-from sampan.image.types import to_seconds
+from sampan.image.types import check_platform, to_seconds
 from sampan.oci import platform as platforms
 from sampan.oci import reference as references
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Iterator
+    from collections.abc import AsyncIterator, Awaitable, Iterable, Iterator, Mapping
 
+    from sampan.api.docker.versions import Version
     from sampan.api.http.connection import Answer
     from sampan.engine.core import Engine
     from sampan.engine.progress import Reporter
-    from sampan.image.types import Image
+    from sampan.image.types import Image, Removal
 
 __all__ = ["ROUTES"]
 
@@ -29,30 +31,45 @@ T = TypeVar("T")
 _line = msgspec.json.Encoder().encode
 
 
-def _names(image: Image) -> tuple[list[str], list[str]]:
-    return list(image.references), list(image.digests)
-
-
-def _summary(engine: Engine, image: Image) -> dict[str, Any]:
-    tags, digests = _names(image)
+def _summary(
+    engine: Engine, image: Image, version: Version, shared: Mapping[str, int]
+) -> dict[str, Any]:
+    tags, digests = list(image.references), list(image.digests)
+    if version < (1, 43):
+        # Older clients know a nameless image by these words.
+        tags, digests = tags or ["<none>:<none>"], digests or ["<none>@<none>"]
     users = sum(1 for live in engine.registry if live.record.image_id == image.id)
-    return {
+    shown = {
         "Id": image.id,
         "ParentId": image.parent,
         "RepoTags": tags,
         "RepoDigests": digests,
         "Created": int(image.created),
         "Size": image.size,
-        "SharedSize": -1,
-        "VirtualSize": image.size,
+        "SharedSize": shared.get(image.id, -1),
         "Labels": image.config.labels or {},
         "Containers": users,
     }
+    if version < (1, 44):
+        shown["VirtualSize"] = image.size
+    return shown
 
 
 async def list_(context: Context) -> Answer:
-    images = await context.engine.images.select(context.filters())
-    return reply([_summary(context.engine, image) for image in images])
+    """What has a name, or nothing built on it; with ``all`` the steps between too.
+
+    ``digests`` asks for what is always there, ``manifests`` for what a store of one platform for
+    each image has not: as dockerd's own such store, both change nothing.
+    """
+    engine = context.engine
+    filters = context.filters()
+    if "label!" in filters:
+        raise InvalidArgument("invalid filter 'label!'")
+    found = await engine.images.select(filters, steps=context.flag("all"))
+    shared: Mapping[str, int] = {}
+    if context.flag("shared-size"):
+        shared = await engine.images.shared_sizes()
+    return reply([_summary(engine, image, context.version, shared) for image in found])
 
 
 def _config(image: Image) -> dict[str, Any]:
@@ -88,13 +105,16 @@ def _config(image: Image) -> dict[str, Any]:
 
 
 async def inspect(context: Context) -> Answer:
-    image = await context.engine.images.resolve(context.parameters[0])
+    if context.flag("manifests") and context.text("platform"):
+        raise InvalidArgument(
+            "conflicting options: manifests and platform options cannot both be set"
+        )
+    image = await _resolve(context)
     document = image.document
-    tags, digests = _names(image)
     shown = {
         "Id": image.id,
-        "RepoTags": tags,
-        "RepoDigests": digests,
+        "RepoTags": list(image.references),
+        "RepoDigests": list(image.digests),
         "Parent": image.parent,
         "Comment": document.comment or "",
         "Created": context.engine.images.created(image),
@@ -125,14 +145,14 @@ def _moment(seconds: float) -> str:
 
 async def history(context: Context) -> Answer:
     """Steps, the youngest first; only the youngest carries the image's ID and names."""
-    image = await context.engine.images.resolve(context.parameters[0])
+    image = await _resolve(context)
     sizes: Iterator[int] = iter(context.engine.images.layer_sizes(image))
     steps: list[dict[str, Any]] = [
         {
             "Id": "<missing>",
             "Created": int(to_seconds(step.created)),
             "CreatedBy": step.created_by or "",
-            "Tags": None,
+            "Tags": [],
             "Size": 0 if step.empty_layer else next(sizes, 0),
             "Comment": step.comment or "",
         }
@@ -140,7 +160,7 @@ async def history(context: Context) -> Answer:
     ]
     steps.reverse()
     if steps:
-        steps[0].update(Id=image.id, Tags=list(image.references) or None)
+        steps[0].update(Id=image.id, Tags=list(image.references))
     return reply(steps)
 
 
@@ -154,17 +174,40 @@ async def tag(context: Context) -> Answer:
 
 
 async def remove(context: Context) -> Answer:
-    if context.text("platforms"):
-        raise NotSupported("platforms is not supported: an image here has one platform")
+    wanted = platforms_of(context, "platforms")
+    if len(wanted) > 1:
+        raise InvalidArgument("platforms: an image here has one platform: name one")
+    if wanted:
+        image = await context.engine.images.resolve(context.parameters[0])
+        check_platform(image.document, wanted[0], context.parameters[0])
     removals = await context.engine.images.remove(
-        context.parameters[0], force=context.flag("force")
+        context.parameters[0],
+        force=context.flag("force"),
+        prune=not context.flag("noprune"),
     )
-    return reply(
-        [
-            {"Untagged": item.untagged} if item.untagged else {"Deleted": item.deleted}
-            for item in removals
-        ]
-    )
+    return reply(_lines(removals))
+
+
+def _lines(removals: Iterable[Removal]) -> list[dict[str, Any]]:
+    return [
+        {"Untagged": item.untagged} if item.untagged else {"Deleted": item.deleted}
+        for item in removals
+    ]
+
+
+async def prune(context: Context) -> Answer:
+    pruned = await context.engine.images.prune(context.filters())
+    return reply({"ImagesDeleted": _lines(pruned.removals), "SpaceReclaimed": pruned.reclaimed})
+
+
+async def _resolve(context: Context) -> Image:
+    """The image of the path, which has to be of the platform asked for, if one is."""
+    name = context.parameters[0]
+    image = await context.engine.images.resolve(name)
+    wanted = platform_of(context)
+    if wanted is not None:
+        check_platform(image.document, wanted, name)
+    return image
 
 
 def _body(context: Context) -> AsyncIterator[bytes]:
@@ -180,9 +223,8 @@ async def _uploaded(work: Awaitable[T]) -> T:
 
 
 async def load(context: Context) -> Answer:
-    if context.text("platform"):
-        raise NotSupported("platform is not supported: every image of the archive is loaded")
-    loaded = await _uploaded(context.engine.images.load(_body(context)))
+    platform = platform_of(context)
+    loaded = await _uploaded(context.engine.images.load(_body(context), platform))
     lines = []
     for image in loaded:
         names = [f"Loaded image: {name}\n" for name in image.references]
@@ -243,6 +285,32 @@ async def _import(context: Context, source: str) -> Answer:
     return _stream([{"status": image_id}])
 
 
+async def commit(context: Context) -> Answer:
+    """An image from a container; the body, if any, is a configuration to begin with."""
+    container = context.text("container")
+    if not container:
+        raise InvalidArgument("container: name the container to commit")
+    repository, tag_ = context.text("repo"), context.text("tag")
+    if tag_ and not repository:
+        raise InvalidArgument("tag: give the repository of the new name too")
+    from sampan.engine import commits
+    from sampan.engine.config import ContainerConfig, read_body
+
+    body = await context.body()
+    image_id = await commits.commit(
+        context.engine,
+        container,
+        repository=repository,
+        tag=tag_,
+        author=context.text("author"),
+        comment=context.text("comment"),
+        changes=context.request.query.all("changes"),
+        config=read_body(ContainerConfig, body) if body else None,
+        pause=context.flag("pause", True),
+    )
+    return reply({"Id": image_id}, 201)
+
+
 async def save_one(context: Context) -> Answer:
     return await _save(context, [context.parameters[0]])
 
@@ -255,11 +323,10 @@ async def save_many(context: Context) -> Answer:
 
 
 async def _save(context: Context, names: list[str]) -> Answer:
-    if context.text("platform"):
-        raise NotSupported("platform is not supported: an image here has one platform")
+    platform = platform_of(context)
     stream = None
     # An error after the first piece cuts the connection: the status is sent.
-    async for chunk in context.engine.images.save(names):
+    async for chunk in context.engine.images.save(names, platform):
         if stream is None:
             stream = context.stream("application/x-tar")
         await stream.write(chunk)
@@ -270,6 +337,8 @@ ROUTES = (
     ("GET", "/images/json", list_),
     ("POST", "/images/create", create),
     ("POST", "/images/load", load),
+    ("POST", "/commit", commit),
+    ("POST", "/images/prune", prune),
     ("GET", "/images/get", save_many),
     ("GET", "/images/{name}/get", save_one),
     ("GET", "/images/{name}/json", inspect),

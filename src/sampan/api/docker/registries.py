@@ -9,6 +9,7 @@ import msgspec
 from sampan.api.docker import credentials, progress
 from sampan.api.docker.context import reply
 from sampan.api.docker.platforms import platform_of
+from sampan.engine.config import read_body
 from sampan.errors import InvalidArgument
 from sampan.oci import image as oci
 from sampan.oci import reference as references
@@ -44,10 +45,7 @@ async def push(context: Context) -> Answer:
 async def auth(context: Context) -> Answer:
     """Try credentials at a registry; a token in their place where it gives one."""
     body = await context.body()
-    try:
-        config = msgspec.convert(body or {}, credentials.AuthConfig)
-    except msgspec.ValidationError as error:
-        raise InvalidArgument(f"invalid credentials: {error}") from error
+    config = read_body(credentials.AuthConfig, body or {})
     from sampan.engine import logins
 
     token = await logins.login(context.engine, config.serveraddress or "", config.credentials())

@@ -29,8 +29,6 @@ KNOWN = (
     ("POST", "/build/prune", "BuildPrune"),
     ("POST", "/build/cancel", "BuildCancel"),
     ("GET", "/images/search", "ImageSearch"),
-    ("POST", "/images/prune", "ImagePrune"),
-    ("POST", "/commit", "ImageCommit"),
     ("GET", "/system/df", "SystemDataUsage"),
     ("POST", "/session", "Session"),
     ("POST", "/grpc", "BuildKit control"),
