@@ -20,9 +20,10 @@ import _socket
 import marshal
 import os
 import struct
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from sampan.kernel.bare import Bare, PollSet, Words, unshare_files
+from sampan.kernel.bare import Door, awake, unshare_files
+from sampan.kernel.syscalls import NUMBERS
 from sampan.runtime.supervisor import maker, protocol
 from sampan.runtime.supervisor.handover import (
     BASE,
@@ -36,12 +37,14 @@ from sampan.runtime.supervisor.handover import (
 )
 from sampan.runtime.supervisor.monitor import Monitor
 
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
 __all__ = ["Container", "Sleeper"]
 
 _PACKET = 1 << 16
 _LENGTH = struct.Struct("Q")
 _LAST = 0xFFFFFFFF
-_REHEARSALS = 80
 _PROMISE_SIZE = 128
 
 
@@ -117,26 +120,13 @@ class Container:
 class Sleeper:
     """A monitor to be. It is made before the fork, so that afterwards there is nothing to make."""
 
-    __slots__ = (
-        "_bare",
-        "_control",
-        "_count",
-        "_is_told",
-        "_promised",
-        "_reaped",
-        "_set",
-        "_words",
-    )
+    __slots__ = ("_door", "_ints", "_life", "_words")
 
-    def __init__(self, bare: Bare) -> None:
-        self._bare = bare
-        self._set = PollSet(SLOTS)
-        self._count = 0
-        self._control = CONTROL
-        self._reaped = False
-        self._words = Words(_PROMISE_SIZE)
-        self._promised = 0
-        self._is_told = False
+    def __init__(self) -> None:
+        door = self._door = Door(_BLOCK)
+        self._ints = door.ints
+        self._life = _life(door)
+        self._words = door.ints[_WORDS : _WORDS + _PROMISE_SIZE // 4].cast("B")
 
     def run(self, channel: int, makers: int, zygotes: int, lifeline: int) -> None:
         """Be the monitor of one container to its end, in a bare fork.
@@ -144,157 +134,134 @@ class Sleeper:
         ``channel`` and ``makers`` are a pair of sockets, and so are ``zygotes``, which is not for
         us, and ``lifeline``, which is for the maker.
         """
-        bare = self._bare
-        bare.become(b"sampan-monitor")
-        bare.close(zygotes)
-        bare.make_room(channel, HIGHEST)
-        child = bare.fork_sharing()
-        if child <= 0:
-            if child == 0:
-                bare.awake()
-                maker.stand_by(makers, lifeline)
+        outcome = self._life(channel, makers, zygotes)
+        if outcome == _NO_MAKER:
             return
-        pidfd = bare.pidfd
-        if not self._hear(channel, pidfd):
-            status = bare.reap(child)
-            bare.awake()
-            if status:
+        awake()
+        if outcome == _MAKER:
+            maker.stand_by(makers, lifeline)
+        if outcome == _LOST:
+            if self._ints[_STATUS]:
                 _tell_lost()
             return
-        self._drop(channel, makers, pidfd)
-        bare.close(SOCKET_FD)
-        if self._set.fd(0) == TAKEN_OVER:
-            self._bury(child, channel, pidfd)
-            self._sleep_to_start(channel)
-        else:
-            self._sleep(child, pidfd)
-        bare.awake()
         unshare_files()
-        promised = self._words.text(self._promised)[1:]
-        container = Container(self._control, channel, promised, self._is_told)
-        if not self._reaped:
-            os.close(pidfd)
-        Monitor(container).run()
+        ints = self._ints
+        control = -1 if ints[_IS_DESERTED] else CONTROL
+        promised = bytes(self._words[: ints[_PROMISED]])[1:]
+        if ints[_HAS_PIDFD]:
+            os.close(ints[_PIDFD])
+        Monitor(Container(control, channel, promised, bool(ints[_IS_TOLD]))).run()
 
-    def rehearse(self) -> None:
-        """Do what ``run`` does but for its forks: code that ran before is not written to any more.
 
-        In a process without children.
-        """
-        bare = self._bare
-        for _ in range(_REHEARSALS):
-            bare.pair()
-            channel, makers = bare.first, bare.second
-            bare.pair()
-            daemon, pidfd = bare.first, bare.second
-            os.dup2(daemon, CONTROL)
-            packet = PollSet(3)
-            packet.watch(1, CONTROL)
-            packet.watch(2, BASE + 2)
-            os.write(makers, packet.packet)
-            self._hear(channel, pidfd)
-            os.write(daemon, b"x")
-            self._drop(SOCKET_FD, makers, makers)
-            self._sleep(1, makers)
-            bare.close_range(SOCKET_FD + 1, _LAST)
-            self._rehearse_start()
-        self._reaped = self._is_told = False
-        self._promised = 0
+# What a bare life comes to.
+_NO_MAKER, _MAKER, _LOST, _WORK = range(4)
 
-    def _rehearse_start(self) -> None:
-        bare = self._bare
-        bare.pair()
-        channel, inits = bare.first, bare.second
-        bare.pair()
-        daemon, daemons = bare.first, bare.second
-        os.dup2(daemon, CONTROL)
-        self._set.watch(1, CONTROL)
-        self._count = 2
-        os.write(inits, PROMISE + b"{}")
-        os.write(daemons, b"x")
-        bare.close(inits)
-        self._sleep_to_start(channel)
-        bare.close_range(SOCKET_FD + 1, _LAST)
+# The words of a sleeper's block: the poll set, then what is said on the channel, then these.
+_WORDS = 2 * SLOTS
+_STATUS = _WORDS + _PROMISE_SIZE // 4
+_PROMISED, _IS_TOLD, _IS_DESERTED, _HAS_PIDFD, _FIRST, _PIDFD = range(_STATUS + 1, _STATUS + 7)
+_BLOCK = _PIDFD + 1
+_IN = 1
+_HANG_UP = 0x10 << 16
+_SIGCHLD, _SIGKILL = 17, 9
+_PR_SET_NAME = 15
+_PEEK = 0x02 | 0x40  # MSG_PEEK, MSG_DONTWAIT
+_CLOEXEC = 0o2000000
+_WALL = 0x40000000
+_SIGACTION = struct.pack("4Q", 0, 0, 0, 0)  # SIG_DFL, in the kernel's shape
 
-    def _hear(self, channel: int, pidfd: int) -> bool:
-        """Wait for the poll set; False when the maker has ended without one."""
-        bare, watched = self._bare, self._set
-        watched.watch(0, pidfd)
-        watched.watch(1, channel)
+
+def _life(door: Door) -> Callable[[int, int, int], int]:
+    """The life of a monitor until there is work, as one function: see ``kernel.bare``."""
+    call, ints, address = door.call, door.ints, door.address
+    clone3, close, close_range, dup3 = _numbers("clone3 close close_range dup3")
+    kill, ppoll, prctl, read, recvmsg = _numbers("kill ppoll prctl read recvmsg")
+    rt_sigaction, setsid, wait4, write = _numbers("rt_sigaction setsid wait4 write")
+    clone_address, clone_size = door.fork_sharing
+    name, default = door.keep(b"sampan-monitor\0"), door.keep(_SIGACTION)
+    words, status = address + 4 * _WORDS, address + 4 * _STATUS
+    first_byte = door.first_byte
+    promise = PROMISE[0]
+
+    def life(channel: int, makers: int, zygotes: int) -> int:
+        call(setsid, 0, 0, 0, 0)
+        call(rt_sigaction, _SIGCHLD, default, 0, 8)
+        call(prctl, _PR_SET_NAME, name, 0, 0)
+        call(close, zygotes, 0, 0, 0)
+        # A table that is shared grows only after an RCU grace period, which is milliseconds
+        # (``expand_fdtable`` in the kernel's fs/file.c): have it large enough before that.
+        call(dup3, channel, HIGHEST, _CLOEXEC, 0)
+        call(close, HIGHEST, 0, 0, 0)
+        child = call(clone3, clone_address, clone_size, 0, 0)
+        if child <= 0:
+            return _NO_MAKER if child else _MAKER
+        pidfd = ints[_PIDFD]
+
+        # Wait for the poll set, or for the maker's end without one.
+        ints[0], ints[1], ints[2], ints[3] = pidfd, _IN, channel, _IN
         while True:
-            bare.poll(watched, 2)
-            size = bare.receive(channel, watched.address, SLOTS * 8)
-            if size > 0:
-                self._count = size // 8 - 1
-                return True
-            if watched.ready(0):
-                return False
+            call(ppoll, address, 2, 0, 0)
+            if ints[3] >> 16:
+                count = (call(read, channel, address, 8 * SLOTS, 0) >> 3) - 1
+                break
+            if ints[1] >> 16:
+                call(wait4, child, status, _WALL, 0)
+                return _LOST
+        # Close what the maker opened, and keeps for itself.
+        call(close_range, ints[2 * count], _LAST, 0, 0)
+        call(close_range, (channel if channel > pidfd else pidfd) + 1, BASE - 1, 0, 0)
+        call(close, makers, 0, 0, 0)
+        call(close, SOCKET_FD, 0, 0, 0)
+        taken_over = ints[0] == TAKEN_OVER
+        if taken_over:
+            # Kill what is left of a maker that is the container's init now, and say so.
+            call(kill, child, _SIGKILL, 0, 0)
+            call(wait4, child, status, _WALL, 0)
+            call(close, pidfd, 0, 0, 0)
+            call(write, channel, words, 1, 0)
+        else:
+            ints[_HAS_PIDFD] = 1
+        ints[0], ints[1] = channel if taken_over else pidfd, _IN
 
-    def _drop(self, channel: int, makers: int, pidfd: int) -> None:
-        """Close what the maker opened, and keeps for itself."""
-        bare = self._bare
-        bare.close_range(self._set.fd(self._count), _LAST)
-        bare.close_range((channel if channel > pidfd else pidfd) + 1, BASE - 1)
-        bare.close(makers)
-
-    def _bury(self, child: int, channel: int, pidfd: int) -> None:
-        """Kill what is left of a maker that is the container's init now, and say so."""
-        bare = self._bare
-        bare.kill(child)
-        bare.reap(child)
-        bare.close(pidfd)
-        self._reaped = True
-        bare.nudge(channel)
-
-    def _sleep_to_start(self, channel: int) -> None:
-        """As ``_sleep``, of a container whose init is to tell of its start itself."""
-        bare, watched, count, words = self._bare, self._set, self._count, self._words
-        watched.watch(0, channel)
+        # Sleep. The start, the maker's end and the daemon's are no work.
+        promised = 0
         while True:
-            bare.poll(watched, count)
-            if watched.ready(0):
-                first = bare.peek(channel)
-                if first == PROMISE[0]:
-                    self._promised = bare.receive(channel, words.address, words.size)
-                elif first == 0 and self._promised > 0:
+            call(ppoll, address, count, 0, 0)
+            if ints[1] >> 16 and taken_over:
+                size = call(recvmsg, channel, first_byte, _PEEK, 0)
+                if size > 0 and ints[_FIRST] & 0xFF == promise:
+                    promised = call(read, channel, words, _PROMISE_SIZE, 0)
+                    ints[_PROMISED] = promised
+                elif size == 0 and promised:
                     # The program runs.
-                    bare.send(CONTROL, words.address + 1, self._promised - 1)
-                    self._is_told = True
-                    watched.forget(0)
+                    call(write, CONTROL, words + 1, promised - 1, 0)
+                    ints[_IS_TOLD] = 1
+                    ints[0] = -1
                 else:
-                    return
-            elif self._is_work():
-                return
+                    return _WORK
+            elif ints[1] >> 16:
+                ints[0] = -1
+                call(close, pidfd, 0, 0, 0)
+                ints[_HAS_PIDFD] = 0
+                call(wait4, child, status, _WALL, 0)
+                if ints[_STATUS]:
+                    return _WORK
+            elif ints[3] & _HANG_UP and call(recvmsg, CONTROL, first_byte, _PEEK, 0) <= 0:
+                ints[2] = -1
+                call(close, CONTROL, 0, 0, 0)
+                ints[_IS_DESERTED] = 1
+            else:
+                index = 3
+                while index < 2 * count:
+                    if ints[index] >> 16:
+                        return _WORK
+                    index += 2
 
-    def _sleep(self, child: int, pidfd: int) -> None:
-        """Return when there is work. The start, the maker's end and the daemon's are none."""
-        bare, watched, count = self._bare, self._set, self._count
-        watched.watch(0, pidfd)
-        while True:
-            bare.poll(watched, count)
-            if watched.ready(0):
-                watched.forget(0)
-                bare.close(pidfd)
-                self._reaped = True
-                if bare.reap(child):
-                    return
-            elif self._is_work():
-                return
+    return life
 
-    def _is_work(self) -> bool:
-        """Whether what the last poll saw is; that the daemon is gone is noted."""
-        bare, watched, count = self._bare, self._set, self._count
-        if watched.ready(1) and watched.hung_up(1) and bare.is_silent(CONTROL):
-            watched.forget(1)
-            bare.close(CONTROL)
-            self._control = -1
-            return False
-        index = 1
-        while index < count:
-            if watched.ready(index):
-                return True
-            index += 1
-        return False
+
+def _numbers(names: str) -> list[int]:
+    return [NUMBERS[name] for name in names.split()]
 
 
 def _tell_lost() -> None:

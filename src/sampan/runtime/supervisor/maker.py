@@ -41,7 +41,7 @@ import time
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from sampan.errors import InvalidArgument, KernelError, SampanError
-from sampan.kernel.bare import PollSet, unshare_files
+from sampan.kernel.bare import unshare_files
 from sampan.kernel.processes import set_parent_death_signal, start_time
 from sampan.kernel.seccomp import Filter, Program
 from sampan.kernel.terminals import set_window_size
@@ -89,6 +89,7 @@ __all__ = ["fork_maker", "in_tree", "lost", "make_exec", "rehearse", "remember_z
 _CRASHED = 70
 _FAILED = 1
 _INSTRUCTION = 8
+_PLACE = struct.Struct("ii")  # of a poll set: struct pollfd
 _zygote: list[int] = []
 _SHIELD = b"-999"
 _STDIO = ("stdin", "stdout", "stderr")
@@ -417,13 +418,9 @@ def _report(
     # The second place is for the daemon, whose end is no work for a monitor: where it is, it is
     # watched as all others are.
     watched = [-1, *watched, CONTROL] if made["bound"] else [CONTROL, *watched]
-    poll_set = PollSet(len(watched) + 2)
-    if taken_over:
-        poll_set.watch(0, TAKEN_OVER)
-    for index, number in enumerate((*watched, REPORT + 1 + len(fds)), 1):
-        poll_set.watch(index, number)
+    places = (TAKEN_OVER if taken_over else -1, *watched, REPORT + 1 + len(fds))
     unshare_files()
-    channel.send(poll_set.packet)
+    channel.send(b"".join(_PLACE.pack(fd, select.POLLIN) for fd in places))
 
 
 def _open(request: Spawn, directory: int) -> dict[str, int]:

@@ -50,10 +50,9 @@ def main() -> None:
     # Orphans of a container whose monitor is asleep come to us: they are reaped without a wait too.
     processes.set_child_subreaper()
     bare = Bare()
-    sleeper = asleep.Sleeper(bare)
+    sleeper = asleep.Sleeper()
     waiting = PollSet(2)
     warm_up()
-    sleeper.rehearse()
     for _ in range(_REHEARSALS):
         maker.rehearse()
     maker.remember_zygote()
