@@ -22,9 +22,9 @@ import os
 import struct
 from typing import TYPE_CHECKING, Any
 
-from sampan.kernel.bare import Door, awake, unshare_files
+from sampan.kernel.bare import FORK_SIZE, Door, awake, unshare_files
 from sampan.kernel.syscalls import NUMBERS
-from sampan.runtime.supervisor import maker, protocol
+from sampan.runtime.supervisor import handover, maker, protocol
 from sampan.runtime.supervisor.handover import (
     BASE,
     CONTROL,
@@ -33,6 +33,7 @@ from sampan.runtime.supervisor.handover import (
     REPORT,
     SLOTS,
     SOCKET_FD,
+    TAKEN,
     TAKEN_OVER,
 )
 from sampan.runtime.supervisor.monitor import Monitor
@@ -40,7 +41,7 @@ from sampan.runtime.supervisor.monitor import Monitor
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["Container", "Sleeper"]
+__all__ = ["CRASHED", "ENDED", "REFUSED", "Container", "Sleeper"]
 
 _PACKET = 1 << 16
 _LENGTH = struct.Struct("Q")
@@ -128,62 +129,110 @@ class Sleeper:
         self._life = _life(door)
         self._words = door.ints[_WORDS : _WORDS + _PROMISE_SIZE // 4].cast("B")
 
-    def run(self, channel: int, makers: int, zygotes: int, lifeline: int) -> None:
-        """Be the monitor of one container to its end, in a bare fork.
+    def breed(self) -> int:
+        """Keep a monitor and its maker forked, until there is something else to do: ENDED, REFUSED,
+        or CRASHED when every pair does; in a monitor or a maker, what else came of it.
 
-        ``channel`` and ``makers`` are a pair of sockets, and so are ``zygotes``, which is not for
-        us, and ``lifeline``, which is for the maker.
+        The monitors are bare forks, and their makers are awake.
         """
-        outcome = self._life(channel, makers, zygotes)
-        if outcome == _NO_MAKER:
-            return
-        awake()
+        outcome = self._life()
+        if outcome >= _NO_MAKER:
+            awake()
+        return outcome
+
+    def become(self, outcome: int) -> None:
+        """Go on as the monitor or the maker that ``breed`` returned in, to its end."""
+        ints = self._ints
         if outcome == _MAKER:
-            maker.stand_by(makers, lifeline)
-        if outcome == _LOST:
-            if self._ints[_STATUS]:
-                _tell_lost()
+            maker.stand_by(ints[_MAKERS], ints[_LIFELINE])
+        if outcome == _LOST and ints[_STATUS]:
+            _tell_lost()
+        if outcome != _WORK:
             return
         unshare_files()
-        ints = self._ints
         control = -1 if ints[_IS_DESERTED] else CONTROL
         promised = bytes(self._words[: ints[_PROMISED]])[1:]
         if ints[_HAS_PIDFD]:
             os.close(ints[_PIDFD])
-        Monitor(Container(control, channel, promised, bool(ints[_IS_TOLD]))).run()
+        Monitor(Container(control, ints[_CHANNEL], promised, bool(ints[_IS_TOLD]))).run()
 
 
-# What a bare life comes to.
-_NO_MAKER, _MAKER, _LOST, _WORK = range(4)
+# What a bare life comes to, in the zygote; and in a monitor or a maker.
+ENDED, REFUSED, CRASHED, _NO_MAKER, _MAKER, _LOST, _WORK = range(7)
 
 # The words of a sleeper's block: the poll set, then what is said on the channel, then these.
 _WORDS = 2 * SLOTS
 _STATUS = _WORDS + _PROMISE_SIZE // 4
-_PROMISED, _IS_TOLD, _IS_DESERTED, _HAS_PIDFD, _FIRST, _PIDFD = range(_STATUS + 1, _STATUS + 7)
+_PROMISED, _IS_TOLD, _IS_DESERTED, _HAS_PIDFD = range(_STATUS + 1, _STATUS + 5)
+_CHANNEL, _MAKERS, _ZYGOTES, _LIFELINE, _FIRST, _PIDFD = range(_STATUS + 5, _STATUS + 11)
 _BLOCK = _PIDFD + 1
+_MOST_CRASHES = 3
 _IN = 1
 _HANG_UP = 0x10 << 16
 _SIGCHLD, _SIGKILL = 17, 9
 _PR_SET_NAME = 15
 _PEEK = 0x02 | 0x40  # MSG_PEEK, MSG_DONTWAIT
+_AF_UNIX = 1
 _CLOEXEC = 0o2000000
+_PACKETS = 5 | _CLOEXEC  # SOCK_SEQPACKET, SOCK_CLOEXEC
 _WALL = 0x40000000
 _SIGACTION = struct.pack("4Q", 0, 0, 0, 0)  # SIG_DFL, in the kernel's shape
 
 
-def _life(door: Door) -> Callable[[int, int, int], int]:
-    """The life of a monitor until there is work, as one function: see ``kernel.bare``."""
+def _life(door: Door) -> Callable[[], int]:
+    """The life of the zygote between requests, and of a monitor until there is work, as one
+    function: see ``kernel.bare``."""
     call, ints, address = door.call, door.ints, door.address
     clone3, close, close_range, dup3 = _numbers("clone3 close close_range dup3")
     kill, ppoll, prctl, read, recvmsg = _numbers("kill ppoll prctl read recvmsg")
-    rt_sigaction, setsid, wait4, write = _numbers("rt_sigaction setsid wait4 write")
-    clone_address, clone_size = door.fork_sharing
+    rt_sigaction, setsid, socketpair = _numbers("rt_sigaction setsid socketpair")
+    wait4, write = _numbers("wait4 write")
+    fork, fork_sharing, first_byte = door.fork, door.fork_sharing, door.first_byte
     name, default = door.keep(b"sampan-monitor\0"), door.keep(_SIGACTION)
     words, status = address + 4 * _WORDS, address + 4 * _STATUS
-    first_byte = door.first_byte
-    promise = PROMISE[0]
+    channels, lifelines = address + 4 * _CHANNEL, address + 4 * _ZYGOTES
+    first = address + 4 * _FIRST
+    promise, taken, ended = PROMISE[0], TAKEN[0], handover.ENDED[0]
 
-    def life(channel: int, makers: int, zygotes: int) -> int:
+    def life() -> int:
+        crashes = 0
+        while True:
+            ints[_CHANNEL] = ints[_ZYGOTES] = -1
+            call(socketpair, _AF_UNIX, _PACKETS, 0, channels)
+            call(socketpair, _AF_UNIX, _PACKETS, 0, lifelines)
+            channel, makers, zygotes = ints[_CHANNEL], ints[_MAKERS], ints[_ZYGOTES]
+            child = -1
+            if channel >= 0 and zygotes >= 0:
+                child = call(clone3, fork, FORK_SIZE, 0, 0)
+            if child == 0:
+                break
+            if channel >= 0:
+                call(close, channel, 0, 0, 0)
+                call(close, makers, 0, 0, 0)
+            if zygotes >= 0:
+                call(close, ints[_LIFELINE], 0, 0, 0)
+            if child < 0:
+                if zygotes >= 0:
+                    call(close, zygotes, 0, 0, 0)
+                return REFUSED
+            word = -1
+            if call(read, zygotes, first, 1, 0) == 1:
+                word = ints[_FIRST] & 0xFF
+            if word == ended:
+                call(read, zygotes, first, 1, 0)  # Until the pair has ended too.
+                return ENDED
+            # Until another comes, or the start is over. A pair that died without a request is
+            # replaced when there is one.
+            ints[0], ints[1], ints[3] = SOCKET_FD, _IN, _IN
+            ints[2] = zygotes if word == taken else -1
+            call(ppoll, address, 2, 0, 0)
+            call(close, zygotes, 0, 0, 0)
+            # Whatever kills every pair before it takes its request would kill the next one too:
+            # the daemon, whose request this is, must hear of it.
+            crashes = 0 if word == taken else crashes + 1
+            if crashes == _MOST_CRASHES:
+                return CRASHED
+
         call(setsid, 0, 0, 0, 0)
         call(rt_sigaction, _SIGCHLD, default, 0, 8)
         call(prctl, _PR_SET_NAME, name, 0, 0)
@@ -192,7 +241,7 @@ def _life(door: Door) -> Callable[[int, int, int], int]:
         # (``expand_fdtable`` in the kernel's fs/file.c): have it large enough before that.
         call(dup3, channel, HIGHEST, _CLOEXEC, 0)
         call(close, HIGHEST, 0, 0, 0)
-        child = call(clone3, clone_address, clone_size, 0, 0)
+        child = call(clone3, fork_sharing, FORK_SIZE, 0, 0)
         if child <= 0:
             return _NO_MAKER if child else _MAKER
         pidfd = ints[_PIDFD]

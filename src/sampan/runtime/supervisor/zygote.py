@@ -23,15 +23,13 @@ from typing import NoReturn
 
 from sampan.errors import KernelError
 from sampan.kernel import processes
-from sampan.kernel.bare import Bare, PollSet
 from sampan.runtime.supervisor import asleep, maker, messages, protocol
-from sampan.runtime.supervisor.handover import ENDED, SOCKET_FD, TAKEN
+from sampan.runtime.supervisor.handover import SOCKET_FD
 from sampan.runtime.supervisor.warm import warm_up
 
 __all__ = ["main"]
 
 _CRASHED = 70
-_MOST_CRASHES = 3
 # From the eighth call on a code object specialises, and needs some more to come to rest.
 _REHEARSALS = 24
 
@@ -49,9 +47,7 @@ def main() -> None:
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     # Orphans of a container whose monitor is asleep come to us: they are reaped without a wait too.
     processes.set_child_subreaper()
-    bare = Bare()
     sleeper = asleep.Sleeper()
-    waiting = PollSet(2)
     warm_up()
     for _ in range(_REHEARSALS):
         maker.rehearse()
@@ -59,55 +55,23 @@ def main() -> None:
     gc.collect()
     gc.disable()
     gc.freeze()
-    crashes = 0
-    while crashes < _MOST_CRASHES:
-        word = _serve(bare, sleeper, waiting)
-        if word == ENDED[0]:
+    while True:
+        outcome = sleeper.breed()
+        if outcome == asleep.CRASHED:
+            sys.exit(_CRASHED)
+        if outcome == asleep.ENDED:
             return
-        # Whatever kills every pair before it takes its request would kill the next one too: the
-        # daemon, whose request this is, must hear of it.
-        crashes = 0 if word == TAKEN[0] else crashes + 1
-    sys.exit(_CRASHED)
+        if outcome != asleep.REFUSED:
+            _become(sleeper, outcome)
+        if not _refuse():
+            return
 
 
-def _serve(bare: Bare, sleeper: asleep.Sleeper, waiting: PollSet) -> int:
-    """Have one request served: TAKEN, ENDED when the daemon is gone, -1 when the pair crashed.
-
-    Little is done and few objects are touched from here to the fork and back: a page that is
-    written to here leaves its old self to the monitors forked before.
-    """
-    bare.pair()
-    channel, makers = bare.first, bare.second
-    bare.pair()
-    lifeline, theirs = bare.first, bare.second
-    child = bare.fork() if theirs >= 0 and makers >= 0 else -1
-    if child == 0:
-        _monitor(sleeper, channel, makers, lifeline, theirs)
-    bare.close(channel)
-    bare.close(makers)
-    bare.close(theirs)
-    if child < 0:
-        bare.close(lifeline)
-        return TAKEN[0] if _refuse() else ENDED[0]
-    word = bare.byte(lifeline)
-    if word == ENDED[0]:
-        bare.byte(lifeline)  # Until the pair has ended too.
-        return word
-    # A pair that died without a request is replaced when there is one.
-    waiting.watch(0, SOCKET_FD)
-    waiting.watch(1, lifeline if word == TAKEN[0] else -1)
-    bare.poll(waiting, 2)
-    bare.close(lifeline)
-    return word
-
-
-def _monitor(
-    sleeper: asleep.Sleeper, channel: int, makers: int, lifeline: int, theirs: int
-) -> NoReturn:
-    """Become the monitor of one container; only its own exit leads out."""
+def _become(sleeper: asleep.Sleeper, outcome: int) -> NoReturn:
+    """Be one container's monitor or maker; only its own exit leads out."""
     code = _CRASHED
     try:
-        sleeper.run(channel, makers, lifeline, theirs)
+        sleeper.become(outcome)
         code = 0
     finally:
         if code and (error := sys.exception()) is not None:
