@@ -253,8 +253,10 @@ def test_metrics_are_served_where_asked_for(own: Daemon) -> None:
         port = probe.getsockname()[1]
     own.options = ("--metrics-addr", f"127.0.0.1:{port}")
     own.start()
-    own.run("sleep", "600")
+    check = {"Test": ["CMD", "false"], "Interval": 50_000_000, "Retries": 1}
+    sick = own.run("sleep", "600", Healthcheck=check)
     own.wait(own.run("true"))
+    own.wait_for(lambda: own.state(sick)["Health"]["Status"] == "unhealthy")
 
     def get(path: str) -> tuple[int, str]:
         connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
@@ -273,6 +275,7 @@ def test_metrics_are_served_where_asked_for(own: Daemon) -> None:
     assert values['engine_daemon_container_actions_seconds_count{action="start"}'] == "2"
     assert values['sampan_api_requests_total{method="POST",status="204"}'] == "2"
     assert int(values["engine_daemon_events_total"]) >= 5
+    assert int(values["engine_daemon_health_checks_failed_total"]) >= 1
     named = set(re.findall(r"^# TYPE (\S+)", text, re.MULTILINE))
     for line in text.splitlines():
         if not line.startswith("#"):

@@ -137,6 +137,10 @@ class Metrics:
             ("engine_daemon_engine_cpus_cpus", "gauge", "CPUs of this machine.", cpus),
             ("engine_daemon_engine_memory_bytes", "gauge", "Memory of this machine.", memory),
             ("engine_daemon_events_total", "counter", "Events published.", self._events),
+            ("engine_daemon_health_checks_total", "counter", "Health checks run.",
+             engine.checks.ended),
+            ("engine_daemon_health_checks_failed_total", "counter", "Health checks that failed.",
+             engine.checks.failed),
             ("engine_daemon_events_subscribers_total", "gauge", "Listeners to events.",
              sum(1 for _ in engine.events)),
         )  # fmt: skip

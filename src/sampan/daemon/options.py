@@ -65,6 +65,11 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     insecure_tcp: bool = False
     metrics: Address | None = None
 
+    @property
+    def tcp_allowed(self) -> bool:
+        """Clients are checked, or it was said that they need not be."""
+        return self.insecure_tcp or (self.tls is not None and self.tls.verify)
+
 
 def parse_host(text: str, *, insecure: bool, tls: Tls | None = None) -> Address:
     """``unix:///path``, ``tcp://host:port`` or ``fd://``. Raises InvalidArgument, NotSupported."""

@@ -44,9 +44,7 @@ class Doors:
                     self._paths.append(address.path)
             for sock in found:
                 local = sock.family == socket.AF_UNIX
-                if not local and not options.insecure_tcp and not (
-                    options.tls is not None and options.tls.verify
-                ):  # fmt: skip
+                if not local and not options.tcp_allowed:
                     raise InvalidArgument(unprotected(f"-H {address}"))
                 await self._listen(sock, server if local else secure or server)
                 name = sock.getsockname()

@@ -109,10 +109,12 @@ def go_duration(nanoseconds: int) -> str:
 
 
 class Checks:
-    """The checks of one engine's containers."""
+    """The checks of one engine's containers; how many ended, and how many of them badly."""
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
+        self.ended = 0
+        self.failed = 0
 
     def fresh(self, live: Live) -> Health | None:
         """The state of a container that is being started; None where there are no checks."""
@@ -165,6 +167,8 @@ class Checks:
             code, output = await self._run(live)
         except SampanError as error:
             code, output = -1, error.message
+        self.ended += 1
+        self.failed += code != 0
         if live.checking is not token or live.record.state.status != "running":
             return
         self._record(live, Check(start=start, end=now(), exit_code=code, output=output))
