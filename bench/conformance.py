@@ -30,9 +30,9 @@ def main(examples: int, names: list[str]) -> int:
         root.mkdir()
         daemon = Daemon(root)
         daemon.wrapper = ("unshare", "--net")
-        daemon.start()
         fuzzer = Fuzzer(daemon)
         try:
+            daemon.start()
             before = _memory(daemon.pid)
             for operation in operations():
                 name = operation.definition.raw.get("operationId", "")

@@ -165,6 +165,7 @@ class Daemon:
         query: dict[str, object] | None = None,
         headers: dict[str, str] | None = None,
         timeout: float = 30,
+        judge: bool = True,
     ) -> Answer:
         """One request on a connection of its own; ``body`` is JSON unless it is bytes."""
         if query:
@@ -182,6 +183,8 @@ class Daemon:
             answer = Answer(connection.getresponse())
         finally:
             connection.close()
+        if not judge:
+            return answer
         # Every answer a test asks for is held against the API's document, whatever the test is for.
         media_type = answer.headers.get("Content-Type", "")
         plain = urllib.parse.unquote(path.partition("?")[0])
@@ -251,8 +254,9 @@ class Daemon:
 
     def remove_all(self) -> None:
         """Remove every container."""
-        for container in self.get("/containers/json", all=1).json():
-            self.delete(f"/containers/{container['Id']}", force=1, v=1)
+        listed = self.request("GET", "/containers/json?all=1", judge=False)
+        for container in listed.json():
+            self.request("DELETE", f"/containers/{container['Id']}?force=1&v=1", judge=False)
 
     def close(self) -> None:
         """End everything, and leave nothing."""
