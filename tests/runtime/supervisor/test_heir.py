@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
 from typing import Any
 
@@ -113,3 +114,15 @@ def test_a_start_is_told_once_whoever_woke_the_monitor(spawn: Factory) -> None:
         names = [event["event"] for event in container.events]
         assert [name for name in names if name != "created"] == ["started", "exit"]
         assert json.loads((container.run_dir / "exit.json").read_text())["code"] == 0
+
+
+def test_a_monitor_ends_with_a_maker_that_fails_before_it_has_anything_to_report(
+    spawn: Factory,
+) -> None:
+    container = spawn("true", wait=False, rootfs=[{"destination": "/x", "type": "tmpfs"}])
+    container.event("failed")
+    assert not container.receive(), "and the connection ends, as the pair has"
+    deadline = time.monotonic() + 10
+    while len(_children(spawn.zygote.pid)) > 1:
+        assert time.monotonic() < deadline
+        time.sleep(0.01)

@@ -252,8 +252,10 @@ def _life(door: Door) -> Callable[[], int]:
             call(ppoll, address, 2, 0, 0)
             if ints[3] >> 16:
                 count = (call(read, channel, address, 8 * SLOTS, 0) >> 3) - 1
-                break
-            if ints[1] >> 16:
+                if count > 0:
+                    break
+                ints[2] = -1  # It has closed its end, in the table we share: it is about to end.
+            elif ints[1] >> 16:
                 call(wait4, child, status, _WALL, 0)
                 return _LOST
         # Close what the maker opened, and keeps for itself.
