@@ -72,11 +72,14 @@ def test_what_does_not_run_has_it_from_its_next_start(daemon: Daemon) -> None:
 def test_what_the_kernel_refuses_leaves_everything_as_it_was(daemon: Daemon) -> None:
     container = daemon.run("sleep", "600", HostConfig={"PidsLimit": 50, "Memory": 64 * MB})
     before = host(daemon, container)
-    body = {"PidsLimit": 20, "Memory": 32 * MB, "MemorySwap": 64 * MB, "CpusetCpus": "77"}
+    body = {
+        "PidsLimit": 20, "Memory": 32 * MB, "MemorySwap": 64 * MB,
+        "CpuRealtimePeriod": 1_000_000, "CpuRealtimeRuntime": 999_999,
+    }  # fmt: skip
     answer = daemon.post(f"/containers/{container}/update", body)
     assert answer.status in (400, 500)
     assert answer.message.startswith(f"Cannot update container {container}: ")
-    assert "cpuset" in answer.message or "cpus" in answer.message
+    assert "cpu.realtime" in answer.message
     assert host(daemon, container) == before
     assert limits(daemon, container)["pids"]["limit"] == 50
     assert limits(daemon, container)["memory"]["usage"]["limit"] == 64 * MB

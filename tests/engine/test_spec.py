@@ -207,7 +207,6 @@ def test_numbers_land_in_their_places() -> None:
         ({"OomScoreAdj": 2000}, "oom score adj"),
         ({"IpcMode": "nonsense"}, 'HostConfig.IpcMode "nonsense"'),
         ({"UTSMode": "container:x"}, "HostConfig.UTSMode"),
-        ({"GroupAdd": ["staff"]}, "HostConfig.GroupAdd"),
         ({"SecurityOpt": ["apparmor=mine"]}, "apparmor=mine"),
         ({"SecurityOpt": ["nonsense"]}, "nonsense"),
         ({"DeviceCgroupRules": ["x"]}, "device cgroup rule"),

@@ -266,8 +266,6 @@ REFUSED = {
 
 # Place -> the values that mean what we do anyway.
 ONLY = {
-    "HostConfig.Runtime": ("", "sampan"),
-    "HostConfig.Isolation": ("", "default"),
     "HostConfig.UsernsMode": ("", "host"),
 }
 
@@ -276,6 +274,25 @@ def _struct_names(kind: type[msgspec.Struct]) -> dict[str, str]:
     return {name.lower(): name for name in kind.__struct_encode_fields__}
 
 
+# What is an object, or a list of them, wherever a field has this name.
+_INNER = {
+    "BindOptions": _struct_names(BindOptions),
+    "BlkioDeviceReadBps": _struct_names(ThrottleDevice),
+    "BlkioDeviceReadIOps": _struct_names(ThrottleDevice),
+    "BlkioDeviceWriteBps": _struct_names(ThrottleDevice),
+    "BlkioDeviceWriteIOps": _struct_names(ThrottleDevice),
+    "BlkioWeightDevice": _struct_names(WeightDevice),
+    "Devices": _struct_names(DeviceMapping),
+    "DriverConfig": _struct_names(DriverConfig),
+    "Healthcheck": _struct_names(Healthcheck),
+    "ImageOptions": _struct_names(ImageOptions),
+    "LogConfig": _struct_names(LogConfig),
+    "Mounts": _struct_names(MountRequest),
+    "RestartPolicy": _struct_names(RestartPolicy),
+    "TmpfsOptions": _struct_names(TmpfsOptions),
+    "Ulimits": _struct_names(Ulimit),
+    "VolumeOptions": _struct_names(VolumeOptions),
+}
 _CONFIG_NAMES = _struct_names(ContainerConfig)
 _HOST_NAMES = _struct_names(HostConfig)
 
@@ -294,10 +311,20 @@ def _known(value: dict[str, Any], names: dict[str, str], where: str) -> dict[str
     for key, item in value.items():
         name = names.get(key.lower())
         if name is not None:
-            result[name] = item
+            inner = _INNER.get(name)
+            result[name] = item if inner is None or not item else _inside(inner, item, where + name)
         elif item:
             raise InvalidArgument(f"{where}{key} is not a field of API 1.51: leave it out")
     return result
+
+
+def _inside(names: dict[str, str], value: Any, where: str) -> Any:
+    """The same for an object in a field, or for each of a list of them."""
+    if isinstance(value, dict):
+        return _known(value, names, f"{where}.")
+    if isinstance(value, list):
+        return [_inside(names, item, f"{where}[{i}]") for i, item in enumerate(value)]
+    return value  # of the wrong type, which is found later
 
 
 def read_struct(kind: type[T], value: object, where: str = "") -> T:

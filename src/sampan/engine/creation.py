@@ -14,18 +14,17 @@ import msgspec
 
 from sampan.engine import log_drivers, merge, names, restarts, spec
 from sampan.engine import resources as limits
+from sampan.engine.checking import check_config, check_host
 from sampan.engine.container import ContainerRecord, now
-from sampan.engine.control import read_signal
 from sampan.engine.files import write_files
-from sampan.engine.health import check_health
 from sampan.engine.live import Live
 from sampan.engine.mounts import Reader
-from sampan.errors import InvalidArgument, NotSupported, SampanError
+from sampan.errors import InvalidArgument, NotFound, NotSupported, SampanError
 from sampan.oci import platform as platforms
 from sampan.runtime.spec import validate
 
 if TYPE_CHECKING:
-    from sampan.engine.config import ContainerConfig, CreateRequest
+    from sampan.engine.config import ContainerConfig, CreateRequest, HostConfig
     from sampan.engine.container import UserMount
     from sampan.engine.core import Engine
     from sampan.engine.mounts import Wanted
@@ -97,8 +96,11 @@ class Creation:
     ) -> ContainerRecord:
         host = self._engine.settings.defaults.applied(request.host_config)
         host = limits.with_swap(host, accounted=self._engine.hierarchy.limits_swap)
+        host = self._by_id(host)
         if request.config.network_disabled:
             host = msgspec.structs.replace(host, network_mode="none")
+        if (host.pids_limit or 0) <= 0:
+            host = msgspec.structs.replace(host, pids_limit=None)
         record = ContainerRecord(
             id=os.urandom(32).hex(),
             name=name,
@@ -117,24 +119,31 @@ class Creation:
                 record = msgspec.structs.replace(record, config=config)
         return record
 
+    def _by_id(self, host: HostConfig) -> HostConfig:
+        """Containers whose namespaces are joined, by their IDs: names may change."""
+        changes = {}
+        for field in ("network_mode", "ipc_mode", "pid_mode"):
+            kind, _, reference = getattr(host, field).partition(":")
+            if kind == "container" and reference:
+                try:
+                    other = self._engine.registry.find(reference)
+                except NotFound as error:
+                    # 404 would tell a client that the image is missing.
+                    raise InvalidArgument(error.message) from error
+                changes[field] = f"container:{other.id}"
+        return msgspec.structs.replace(host, **changes) if changes else host
+
     def _check(self, live: Live) -> tuple[str, ...]:
         """Everything that can be known to be wrong before anything is made; the warnings."""
         record = live.record
         host = record.host_config
         spec.check_modes(host)
-        restarts.check_policy(host.restart_policy, auto_remove=host.auto_remove)
-        check_health(record.config.healthcheck)
-        if host.shm_size < 0:
-            raise InvalidArgument(f"HostConfig.ShmSize {host.shm_size} is less than 0")
+        check_config(record.config)
+        check_host(host)
         self._engine.hierarchy.group(self._engine.cgroup_of(record))
-        if record.config.stop_signal:
-            read_signal(record.config.stop_signal)
         log_drivers.check(host.log_config)
         self._engine.log_options(record)
-        joined = restarts.joined(host)
-        for reference in joined:
-            self._engine.registry.find(reference)
-        if joined:
+        if restarts.joined(host):
             return ()
         built = self._engine.containers.spec_of(live)
         # The volumes' places are not known yet: it is built again with them.

@@ -149,6 +149,7 @@ class Execs:
             user=User(
                 username=request.user or base.user.username,
                 additional_gids=base.user.additional_gids,
+                additional_groups=base.user.additional_groups,
             ),
             capabilities=capabilities,
             oom_score_adj=None,

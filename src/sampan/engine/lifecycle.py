@@ -13,13 +13,21 @@ import select
 import sqlite3
 from typing import TYPE_CHECKING, Any
 
+from sampan.engine import networks
 from sampan.engine import spec as specs
 from sampan.engine.container import advance, now
 from sampan.engine.log import log
 from sampan.engine.monitors import Monitor, rebuilt
 from sampan.engine.restarts import joined
 from sampan.engine.sources import check_sources
-from sampan.errors import Conflict, NotModified, SampanError, Unavailable
+from sampan.errors import (
+    Conflict,
+    InvalidArgument,
+    NotFound,
+    NotModified,
+    SampanError,
+    Unavailable,
+)
 
 if TYPE_CHECKING:
     import socket
@@ -35,6 +43,9 @@ __all__ = ["Lifecycle"]
 START_DEADLINE = 120.0
 """Seconds from spawn to started: hooks of the user may run in between."""
 DIED = "the container's monitor died; its processes were killed"
+
+
+_SHOWN = {"network": "network", "ipc": "IPC", "pid": "PID"}
 
 
 class NotBegunError(Unavailable):
@@ -96,15 +107,18 @@ class Lifecycle:
         return live.spec
 
     def _other(self, namespace: str, reference: str) -> specs.Other:
-        other = self._engine.registry.find(reference)
-        if not other.record.state.running:
-            raise Conflict(
-                f"cannot join the namespaces of container {reference}: it is not running"
-            )
+        what = f"failed to join {_SHOWN[namespace]} namespace"
+        try:
+            other, _ = self.running(reference)
+        except NotFound as error:
+            raise InvalidArgument(f"{what}: {error.message}") from error
+        except SampanError as error:
+            error.args = (f"{what}: {error.message}",)
+            raise
         if namespace == "ipc" and other.record.host_config.ipc_mode != "shareable":
-            raise Conflict(
-                f"cannot join the IPC namespace of container {reference}: make it with IpcMode "
-                "shareable"
+            raise InvalidArgument(
+                f"{what}: container {reference}: non-shareable IPC (hint: use IpcMode:shareable "
+                "for the donor container)"
             )
         return specs.Other(other.record.state.pid, self._engine.directory(other.id))
 
@@ -247,7 +261,7 @@ class Lifecycle:
             health=self._engine.checks.fresh(live),
         )
         self._save(live.record)
-        self._engine.publish(live.record, "start")
+        self.tell_start(live)
         self._engine.checks.begin(live)
         live.settle_starts()
         self._resolve(live, None)
@@ -303,12 +317,18 @@ class Lifecycle:
         elif live.record.host_config.auto_remove and not live.kept:
             self._engine.forget(live)
 
+    def tell_start(self, live: Live) -> None:
+        """The events of a container's start, which the row has."""
+        networks.publish(self._engine, live.record, "connect")
+        self._engine.publish(live.record, "start")
+
     def tell_end(self, live: Live) -> None:
-        """The event of a container's end, which the row has."""
+        """The events of a container's end, which the row has."""
         state = live.record.state
         lasted = max(0, state.finished_at - state.started_at) // 1_000_000_000
         attributes = {"exitCode": str(state.exit_code), "execDuration": str(lasted)}
         self._engine.publish_marked(live.record, "die", state.finished_at, attributes)
+        networks.publish(self._engine, live.record, "disconnect")
 
     def _lost(self, live: Live, monitor: Monitor) -> None:
         """A connection ended without an exit: the monitor is dead."""

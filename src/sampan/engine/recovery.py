@@ -140,7 +140,7 @@ def _was_running(engine: Engine, live: Live) -> None:
         live.record = live.record.with_state(
             status="running", started_at=now(), by_hand=False, restart_at=0
         )
-        engine.publish(live.record, "start")
+        engine.containers.tell_start(live)
 
 
 def _read_exit(directory: str) -> dict[str, Any] | None:

@@ -35,6 +35,8 @@ __all__ = ["resources", "rlimits", "with_swap"]
 
 _LEAST_MEMORY = 6 * 1024 * 1024
 _PERIOD = 100_000
+_MOST = 8191
+"""The highest number of a CPU or memory node (the kernel's CONFIG_NR_CPUS is at most one more)."""
 _INFINITY = 2**64 - 1
 _ULIMITS = {
     "core", "cpu", "data", "fsize", "locks", "memlock", "msgqueue", "nice", "nofile", "nproc",
@@ -86,7 +88,37 @@ def _memory(host: HostConfig) -> Memory | None:
     )
 
 
+def _sets(text: str, what: str, kind: str, directory: str) -> None:
+    """``0-2,4``: numbers that this machine has. Raises InvalidArgument."""
+    wanted: set[int] = set()
+    for part in text.split(",") if text else ():
+        first, dash, last = part.strip().partition("-")
+        if not first.isdecimal() or (dash and not last.isdecimal()) or len(part) > 20:
+            raise InvalidArgument(f"Invalid value {text} for cpuset {kind}")
+        low, high = int(first), int(last or first)
+        if low > high or high > _MOST:
+            raise InvalidArgument(f"Invalid value {text} for cpuset {kind}")
+        wanted |= set(range(low, high + 1))
+    if not wanted:
+        return
+    try:
+        with open(f"/sys/devices/system/{directory}/online", encoding="ascii") as file:
+            online = file.read().strip()
+    except FileNotFoundError:
+        return  # the kernel says it when the limit is written
+    there: set[int] = set()
+    for part in online.split(","):
+        first, _, last = part.partition("-")
+        there |= set(range(int(first), int(last or first) + 1))
+    if not wanted <= there:
+        raise InvalidArgument(
+            f"Requested {what} are not available - requested {text}, available: {online}"
+        )
+
+
 def _cpu(host: HostConfig) -> Cpu | None:
+    _sets(host.cpuset_cpus, "CPUs", "cpus", "cpu")
+    _sets(host.cpuset_mems, "memory nodes", "mems", "node")
     quota, period = host.cpu_quota, host.cpu_period
     if host.nano_cpus:
         if quota or period:

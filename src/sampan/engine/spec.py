@@ -229,6 +229,7 @@ def build_process(record: ContainerRecord, host_name: str) -> Process:
     given = [item for item in config.env or () if "=" in item]
     names = {item.partition("=")[0] for item in config.env or ()}
     rows, columns = host.console_size
+    groups = host.group_add or []
     return Process(
         cwd=config.working_dir or "/",
         args=record.args,
@@ -237,22 +238,14 @@ def build_process(record: ContainerRecord, host_name: str) -> Process:
         console_size=ConsoleSize(height=rows, width=columns) if config.tty and rows else None,
         user=User(
             username=config.user or None,
-            additional_gids=_groups(host.group_add or []),
+            additional_gids=tuple(int(group) for group in groups if group.isdecimal()),
+            additional_groups=tuple(group for group in groups if not group.isdecimal()),
         ),
         capabilities=Capabilities(effective=granted, permitted=granted, bounding=granted),
         rlimits=limits.rlimits(host),
         no_new_privileges=options.no_new_privileges,
         oom_score_adj=_oom_score(host.oom_score_adj),
     )
-
-
-def _groups(groups: list[str]) -> tuple[int, ...]:
-    for group in groups:
-        if not group.isdecimal():
-            raise NotSupported(
-                f'HostConfig.GroupAdd "{group}" is not supported yet: give the group\'s number'
-            )
-    return tuple(int(group) for group in groups)
 
 
 def _oom_score(value: int) -> int | None:

@@ -90,6 +90,8 @@ def read_update(body: object) -> tuple[dict[str, Any], RestartPolicy | None]:
                 changes[field] = value
         elif value:
             changes[field] = value
+    if changes.get("pids_limit", 1) <= 0:
+        changes["pids_limit"] = -1  # 0 and everything below it mean "none"
     if changes.get("memory_swappiness") == -1:
         del changes["memory_swappiness"]
     if policy is not None and not policy.name:

@@ -88,13 +88,15 @@ class ConsoleSize(Record):
 
 class User(Record):
     """``username`` is ours on Linux: Docker's ``name|uid[:group|gid]``, resolved inside the
-    container's root file system by its init; uid and gid are then the fallback of neither."""
+    container's root file system by its init; uid and gid are then the fallback of neither. So are
+    ``additional_groups``, names of groups."""
 
     uid: int = 0
     gid: int = 0
     umask: int | None = None
     additional_gids: tuple[int, ...] = ()
     username: str | None = None
+    additional_groups: tuple[str, ...] = ()
 
 
 class Capabilities(Record):

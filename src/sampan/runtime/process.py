@@ -170,15 +170,16 @@ class Entry:
 
     def _identity(self, root: int) -> users.Identity:
         user = self.process.user
+        named = tuple(users.group_of(root, name) for name in user.additional_groups)
         if user.username is not None:
             found = users.resolve(root, user.username)
-            found.gids = tuple(dict.fromkeys((*found.gids, *user.additional_gids)))
+            found.gids = tuple(dict.fromkeys((*found.gids, *user.additional_gids, *named)))
             found.home = found.home or "/"
             return found
         home = None
         if "HOME" not in self.environment:
             home = users.home_of(root, user.uid) or "/"
-        return users.Identity(user.uid, user.gid, user.additional_gids, home)
+        return users.Identity(user.uid, user.gid, (*user.additional_gids, *named), home)
 
     def _make_cwd(self, root: int) -> None:
         try:

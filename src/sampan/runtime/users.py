@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     Opener = Callable[[int, str], int]
 
-__all__ = ["Identity", "home_of", "resolve"]
+__all__ = ["Identity", "group_of", "home_of", "resolve"]
 
 MAX_FILE = 4 << 20
 """The most that is read of a hostile passwd or group file, in bytes."""
@@ -67,7 +67,7 @@ def resolve(root_fd: int, name: str, opener: Opener | None = None) -> Identity:
     if uid is None:
         raise InvalidArgument(f'user "{user}": no such user in the container\'s /etc/passwd')
     if group:
-        gid = _group(root_fd, group, opener)
+        gid = group_of(root_fd, group, opener)
         return Identity(uid, gid, (gid,), home)
     gids = [gid]
     for fields in _lines(root_fd, "etc/group", 4, opener):
@@ -89,7 +89,8 @@ def home_of(root_fd: int, uid: int) -> str | None:
     return None
 
 
-def _group(root_fd: int, group: str, opener: Opener | None) -> int:
+def group_of(root_fd: int, group: str, opener: Opener | None = None) -> int:
+    """The ID of a group, by its name or as a number. Raises InvalidArgument."""
     number = _number(group)
     if number is not None:
         return number

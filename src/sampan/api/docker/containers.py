@@ -5,9 +5,8 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any
 
-import msgspec
-
 from sampan.api.docker import render
+from sampan.api.docker.compat import of_version
 from sampan.api.docker.context import Context, empty, reply
 from sampan.api.docker.listing import FILTERS, list_containers
 from sampan.engine.config import read_create
@@ -42,10 +41,9 @@ async def list_(context: Context) -> Answer:
 
 
 async def create(context: Context) -> Answer:
-    request = read_create(await context.body())
-    if context.version < (1, 44):
-        request = msgspec.structs.replace(request, deep_read_only=False)
-    platform = context.text("platform")
+    unified = context.engine.hierarchy.kind == "v2"
+    request = of_version(read_create(await context.body()), context.version, unified=unified)
+    platform = context.text("platform") if context.version >= (1, 41) else ""
     if platform and platform not in ("linux", *_own_platforms()):
         raise NotSupported(f"platform {platform} is not this machine's: {_own_platforms()[0]}")
     container_id, warnings = await context.engine.creation.create(request, context.text("name"))
