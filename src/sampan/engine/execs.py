@@ -109,6 +109,8 @@ class Execs:
                 terminal=request.tty,
                 console_size=list(size) if size and size[0] else None,
                 stdin=request.stdin and attached,
+                stdout=request.stdout,
+                stderr=request.stderr,
                 multiplex=stream.multiplex if stream is not None else False,
                 detach_keys=list(stream.detach_keys) if stream is not None else [],
                 privileged=request.privileged,

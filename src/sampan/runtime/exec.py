@@ -45,10 +45,19 @@ from sampan.runtime.process import (
 from sampan.runtime.spec import parse_cpu_list, validate_process
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from sampan.kernel.cgroups import Group
     from sampan.oci.runtime import Process, Spec
 
-__all__ = ["RunningContainer", "execute"]
+__all__ = [
+    "RunningContainer",
+    "become_program",
+    "execute",
+    "namespaces_to_join",
+    "open_init",
+    "run_child",
+]
 
 
 class RunningContainer:
@@ -153,26 +162,40 @@ class _Exec:
         if self.joined & kernel.CLONE_NEWUSER:
             become_root()
             set_dumpable(False)
-        os.setsid()
-        if process.terminal:
-            root = os.open("/", O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-            master, slave, name = new_terminal(root, process)
-            take_terminal(slave)
-            channel.send(b"T", name, master)
-            for fd in (root, master, slave):
-                os.close(fd)
-        if process.apparmor_profile or process.selinux_label:
-            with Procfs(subset=True) as procfs:
-                label(procfs, process)
-        entry.settle((channel.fd,))
-        channel.send(b"W", json.dumps(sorted(entry.missing_capabilities)).encode())
-        channel.expect(b"x")
-        entry.execute()
+        become_program(entry)
 
-    def report(self, error: BaseException | None) -> None:
-        """Tell the parent why this process ends."""
-        if error is not None and not isinstance(error, SystemExit):
-            self.channel.send(b"E", gate.encode_error(error))
+
+def become_program(entry: Entry) -> NoReturn:
+    """The last stretch of a process that is in all of the container's namespaces."""
+    channel, process = entry.channel, entry.process
+    os.setsid()
+    if process.terminal:
+        root = os.open("/", O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        master, slave, name = new_terminal(root, process)
+        take_terminal(slave)
+        channel.send(b"T", name, master)
+        for fd in (root, master, slave):
+            os.close(fd)
+    if process.apparmor_profile or process.selinux_label:
+        with Procfs(subset=True) as procfs:
+            label(procfs, process)
+    entry.settle(channel.kept)
+    channel.send(b"W", json.dumps(sorted(entry.missing_capabilities)).encode())
+    channel.expect(b"x")
+    entry.execute()
+
+
+def run_child(run: Callable[[], NoReturn], channel: gate.Channel) -> NoReturn:
+    """Be a container's process to its execve; what prevents that is told to the parent."""
+    try:
+        try:
+            run()
+        finally:
+            error = sys.exc_info()[1]
+            if error is not None and not isinstance(error, SystemExit):
+                channel.send(b"E", gate.encode_error(error))
+    finally:
+        os._exit(1)
 
 
 def execute(
@@ -200,13 +223,13 @@ def execute(
     seccomp_filter = None
     if linux is not None and linux.seccomp is not None:
         seccomp_filter = seccomp.compiled(linux.seccomp, cache_dir)
-    pidfd = _open_init(target)
+    pidfd = open_init(target)
     ours, theirs = gate.Channel.pair()
     child = Child(ours, None)
     child.warnings = warnings
     born = -1
     try:
-        joined = _namespaces_to_join(target.pid)
+        joined = namespaces_to_join(target.pid)
         born = _born_in(target, process)
         pid, child_pidfd, placed = _fork(CLONE_PARENT if sibling else 0, born)
         if pid == 0:
@@ -221,7 +244,8 @@ def execute(
                 death_signal=death_signal,
                 kept=preserve_fds,
             )
-            _main(_Exec(entry, joined, pidfd, stdio, target.group if placed else None))
+            group = target.group if placed else None
+            run_child(_Exec(entry, joined, pidfd, stdio, group).run, theirs)
         child.pid, child.pidfd = pid, child_pidfd
         theirs.close()
         conversation = _Conversation(
@@ -269,17 +293,8 @@ def _fork(flags: int, born: int) -> tuple[int, int, bool]:
     return *clone3(flags), False
 
 
-def _main(this: _Exec) -> NoReturn:
-    try:
-        try:
-            this.run()
-        finally:
-            this.report(sys.exc_info()[1])
-    finally:
-        os._exit(1)
-
-
-def _open_init(target: RunningContainer) -> int:
+def open_init(target: RunningContainer) -> int:
+    """The pidfd of the container's init; raises Conflict when that has ended."""
     try:
         pidfd = pidfd_open(target.pid)
     except KernelError:
@@ -294,7 +309,7 @@ def _open_init(target: RunningContainer) -> int:
     return pidfd
 
 
-def _namespaces_to_join(pid: int) -> int:
+def namespaces_to_join(pid: int) -> int:
     """The flags of the namespaces of ``pid`` that are not this process's."""
     flags = 0
     try:

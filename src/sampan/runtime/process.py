@@ -161,6 +161,18 @@ class Entry:
         if process.no_new_privileges:
             self._load_seccomp()
 
+    def rehearse(self) -> None:
+        """What of ``settle`` has no effect."""
+        root = os.open("/", O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        self._identity(root)
+        os.close(root)
+        _is_inside()
+        _give_stdio(os.getuid())
+        try:
+            lookup.find(self.process.args[0], self.environment)
+        except InvalidArgument:
+            pass  # This machine has no such program.
+
     def execute(self) -> NoReturn:
         """Become the program; raises what execve(2) says, in the words of ``lookup``."""
         try:

@@ -527,6 +527,68 @@ def test_execs_end_with_the_container_and_are_reported_first(spawn: Factory) -> 
     read_all(stream)
 
 
+HARSH = {"rlimits": [{"type": "RLIMIT_AS", "soft": 1 << 27, "hard": 1 << 27}]}
+WAYS = pytest.mark.parametrize(
+    "changes", [{}, HARSH], ids=["its maker becomes it", "its maker forks it"]
+)
+
+
+def children(pid: int) -> set[int]:
+    return {int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()}
+
+
+@WAYS
+def test_an_exec_is_the_monitors_child_and_holds_nothing_of_ours(
+    spawn: Factory, changes: dict[str, Any]
+) -> None:
+    """Limits that our own program could not live with are for a process that is forked."""
+    container = spawn("sleep", "1000")
+    script = "ls /proc/self/fd | wc -l; ulimit -v; echo; read line"
+    stream, reply = container.exec("sh", "-c", script, process=changes, stdin=True, multiplex=False)
+    assert reply.get("ok"), reply
+    count, limit = read_until(stream, b"\n\n").split()
+    assert count == b"4", "its standard streams, and the directory it lists"
+    assert limit == (b"131072" if changes else b"unlimited")
+    monitor, pid = container.monitor(), reply["pid"]
+    status = Path(f"/proc/{pid}/status").read_text()
+    assert f"PPid:\t{monitor}\n" in status
+    init = container.call("status")["pid"]
+    assert children(monitor) == {init, pid}, "no maker is left"
+    scores = {Path(f"/proc/{one}/oom_score_adj").read_text() for one in (init, pid)}
+    assert len(scores) == 1, "the monitor's shield is not the container's"
+    stream.sendall(b"\n")
+    read_all(stream)
+    assert container.event("exec-exit")["code"] == 0
+    container.call("kill", signal=9)
+
+
+@WAYS
+def test_execs_that_fail_late_leave_nothing(spawn: Factory, changes: dict[str, Any]) -> None:
+    container = spawn("sleep", "1000")
+    for name, command, more, code in (
+        ("a", "/etc", {}, 126),
+        ("b", "nosuch", {}, 127),
+        ("c", "true", {"cwd": "/nosuch"}, 125),
+        ("d", "true", {"user": {"username": "nobody-here"}}, 125),
+    ):
+        stream, reply = container.exec(command, process={**changes, **more}, exec_id=name)
+        assert reply["error"]["exit_code"] == code, reply
+        assert read_all(stream) == b""
+    init = container.call("status")["pid"]
+    deadline = time.monotonic() + PATIENCE
+    while children(container.monitor()) != {init}:
+        assert time.monotonic() < deadline, "a process that failed is left"
+        time.sleep(0.01)
+    container.call("kill", signal=9)
+
+
+def test_an_exec_sends_the_streams_that_were_asked_for(spawn: Factory) -> None:
+    container = spawn("sleep", "1000")
+    stream, _ = container.exec("sh", "-c", "echo out; echo err >&2", stdout=False)
+    assert frames(read_all(stream)) == {1: b"", 2: b"err\n"}
+    container.call("kill", signal=9)
+
+
 def test_what_an_exec_leaves_running_does_not_keep_its_client(spawn: Factory) -> None:
     container = spawn("sleep", "1000")
     stream, _ = container.exec("sh", "-c", "(while :; do echo noise; done) & echo done")

@@ -192,6 +192,17 @@ class Group:
             return None
         return unified.open(".", os.O_RDONLY | os.O_DIRECTORY)
 
+    def takes_processes(self) -> bool:
+        """Whether a process can be born in the v2 group: not where controllers are enabled below
+        it, nor among threads (cgroups(7)). Without v2 there is nothing in the way."""
+        unified = self._unified()
+        if unified is None:
+            return True
+        return (
+            not unified.find("cgroup.subtree_control")
+            and (unified.find("cgroup.type") or "domain").strip() == "domain"
+        )
+
     @property
     def _main(self) -> Directory:
         tree = self.hierarchy.unified or self._first("pids", "freezer", "memory", "cpu")

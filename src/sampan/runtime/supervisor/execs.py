@@ -11,7 +11,7 @@ import signal
 from typing import TYPE_CHECKING, Any
 
 from sampan.errors import AlreadyExists, Conflict, InvalidArgument, NotFound, SampanError
-from sampan.kernel.processes import pidfd_send_signal
+from sampan.kernel.processes import pidfd_open, pidfd_send_signal
 from sampan.runtime.supervisor import maker, protocol
 from sampan.runtime.supervisor.clients import stream_socket
 from sampan.runtime.supervisor.loop import READ
@@ -41,15 +41,40 @@ def exit_code(status: int) -> tuple[int, int | None]:
 class _Starting:
     """An exec whose maker has not yet said what became of it."""
 
-    __slots__ = ("answer", "maker", "request", "stream")
+    __slots__ = ("answer", "fds", "made", "maker", "pidfd", "request", "stream")
 
     def __init__(
-        self, request: Exec, maker: socket.socket, stream: socket.socket | None, answer: Answer
+        self,
+        request: Exec,
+        maker: socket.socket,
+        pid: int,
+        stream: socket.socket | None,
+        answer: Answer,
     ) -> None:
         self.request = request
         self.maker = maker
+        self.pidfd = pidfd_open(pid)
         self.stream = stream
         self.answer = answer
+        # Of a process that its maker became, until it is executed.
+        self.made: dict[str, Any] | None = None
+        self.fds: list[int] = []
+
+    def forsake(self) -> None:
+        """Kill what the maker was before it became the process, and tell that so.
+
+        It need not be dead yet, and is not in a frozen cgroup of version 1: it hangs in the kernel,
+        and with this signal it does not come back from there.
+        """
+        try:
+            pidfd_send_signal(self.pidfd, signal.SIGKILL)
+            self.maker.send(b"x")
+        except OSError:
+            pass  # Killed with the container, either.
+
+    def close(self) -> None:
+        self.maker.close()
+        os.close(self.pidfd)
 
 
 class _Entry:
@@ -95,30 +120,40 @@ class Execs:
             raise InvalidArgument(f"exec {name}: one stream at most, not {len(fds)}")
         stream = stream_socket(fds.pop()) if fds else None
         try:
-            channel, _ = maker.fork_maker(lambda channel: work(stream is not None, channel))
+            channel, pid = maker.fork_maker(lambda channel: work(stream is not None, channel))
         except SampanError:
             if stream is not None:
                 stream.close()
             raise
-        self._starting[name] = _Starting(request, channel, stream, answer)
+        self._starting[name] = _Starting(request, channel, pid, stream, answer)
         self._loop.watch(channel.fileno(), READ, lambda _: self._on_maker(name))
 
     def _on_maker(self, name: str) -> None:
-        starting = self._starting.pop(name)
-        self._loop.forget(starting.maker.fileno())
+        starting = self._starting[name]
         try:
             received = protocol.receive(starting.maker)
         except (InvalidArgument, OSError):
             received = None
-        starting.maker.close()
-        if received is None or "made" not in received[0]:
+        word, fds = received if received is not None else ({}, [])
+        if "made" in word and word["made"]["succeeds"]:
+            starting.made, starting.fds = word["made"], fds
+            starting.forsake()
+            return  # It runs when this connection ends.
+        if word.get("succeeds") and starting.made is None:
+            starting.forsake()
+        self._loop.forget(starting.maker.fileno())
+        starting.close()
+        del self._starting[name]
+        if "made" in word:
+            self._add(starting, word["made"], fds)
+        elif starting.made is not None and "failed" not in word:
+            self._add(starting, starting.made, starting.fds)
+        else:
+            for fd in starting.fds:
+                os.close(fd)
             if starting.stream is not None:
                 starting.stream.close()
-            word = received[0] if received is not None else maker.lost()
-            starting.answer({"error": word["failed"]})
-        else:
-            made, fds = received
-            self._add(starting, made["made"], fds)
+            starting.answer({"error": (word or maker.lost())["failed"]})
         if not self._starting:
             self._early.clear()
 
@@ -134,7 +169,7 @@ class Execs:
             stdio.attach(
                 starting.stream,
                 stdin=request.stdin,
-                streams=frozenset((STDOUT, STDERR)),
+                streams=frozenset((STDOUT,) * request.stdout + (STDERR,) * request.stderr),
                 multiplex=request.multiplex,
                 detach_keys=request.detach_keys,
             )
@@ -192,7 +227,8 @@ class Execs:
         """The container ended: end, reap and report whatever still runs."""
         for name in list(self._starting):
             # Its maker may be about to say so, or to say that there is no container any more.
-            self._on_maker(name)
+            while name in self._starting:
+                self._on_maker(name)
         for entry in self._entries.values():
             if entry.code is None:
                 pidfd_send_signal(entry.pidfd, signal.SIGKILL)

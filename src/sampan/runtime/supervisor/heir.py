@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from sampan.runtime.child import Child
     from sampan.runtime.supervisor.messages import Spawn
 
-__all__ = ["Heir", "takes_over"]
+__all__ = ["Heir", "limits_are_harmless", "takes_over"]
 
 # Limits that this program can live with while it still has work to do.
 _HARMLESS_LIMITS = frozenset(
@@ -71,6 +71,11 @@ def takes_over(request: Spawn, spec: Spec) -> bool:
         )
     ):
         return False
+    return limits_are_harmless(process)
+
+
+def limits_are_harmless(process: Process) -> bool:
+    """Whether this program can do the rest of its work within a container's process's limits."""
     return all(
         limit.type in _HARMLESS_LIMITS or (limit.type == _FILES and limit.soft >= _FEWEST_FILES)
         for limit in process.rlimits

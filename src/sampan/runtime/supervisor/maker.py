@@ -6,8 +6,7 @@ monitor forks a maker for each container and each exec, stays in its loop, and i
 the new process is the *monitor's* child (CLONE_PARENT, ``sibling`` of the maker), and every
 descriptor the monitor needs comes over their socket. The maker dies with the monitor.
 
-An exec's maker sends one message: ``{"made": …}`` with descriptors in the order of its ``fds``, or
-``{"failed": error}``.
+An exec's maker is ``exec_maker``'s.
 
 The container's maker is forked with its monitor before there is a request (``stand_by``), shares
 its descriptors (``asleep``), talks to the daemon itself as far as it can, and to the monitor in a
@@ -45,10 +44,9 @@ from sampan.kernel.bare import unshare_files
 from sampan.kernel.processes import set_parent_death_signal, start_time
 from sampan.kernel.seccomp import Filter, Program
 from sampan.kernel.terminals import set_window_size
-from sampan.oci.runtime import ConsoleSize, Linux, Spec
+from sampan.oci.runtime import Linux, Spec
 from sampan.runtime import devices, sysctl
 from sampan.runtime import spec as rules
-from sampan.runtime.exec import RunningContainer, execute
 from sampan.runtime.launch import Launch, begin
 from sampan.runtime.mount import Plan as MountPlan
 from sampan.runtime.namespaces import Plan
@@ -72,19 +70,27 @@ from sampan.runtime.supervisor.heir import Heir, takes_over
 from sampan.runtime.supervisor.logs.drivers import open_logs
 from sampan.runtime.supervisor.sample import SAMPLE
 from sampan.runtime.supervisor.server import SOCKET_NAME, listen
-from sampan.runtime.supervisor.streams import child_pipes, null_stdio
+from sampan.runtime.supervisor.streams import child_pipes
 from sampan.runtime.supervisor.warm import hierarchy
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from sampan.kernel.cgroups import Group
-    from sampan.oci.runtime import Mount, Process
+    from sampan.oci.runtime import Mount
     from sampan.runtime.child import Child
-    from sampan.runtime.supervisor.asleep import Container
-    from sampan.runtime.supervisor.messages import Exec, SeccompProgram, Spawn
+    from sampan.runtime.supervisor.messages import SeccompProgram, Spawn
 
-__all__ = ["fork_maker", "in_tree", "lost", "make_exec", "rehearse", "remember_zygote", "stand_by"]
+__all__ = [
+    "STDIO",
+    "fork_maker",
+    "in_tree",
+    "lost",
+    "rehearse",
+    "remember_zygote",
+    "stand_by",
+    "with_filter",
+]
 
 _CRASHED = 70
 _FAILED = 1
@@ -92,7 +98,7 @@ _INSTRUCTION = 8
 _PLACE = struct.Struct("ii")  # of a poll set: struct pollfd
 _zygote: list[int] = []
 _SHIELD = b"-999"
-_STDIO = ("stdin", "stdout", "stderr")
+STDIO = ("stdin", "stdout", "stderr")
 _WATCHED = ("pidfd", "listener", "stdout", "stderr", "terminal", "oom")
 
 
@@ -281,7 +287,7 @@ def make_container(
             theirs = _given_stdio(request, given)
         elif not request.terminal:
             theirs, ours = child_pipes(request.stdin)
-            fds |= {name: fd for name, fd in zip(_STDIO, ours, strict=True) if fd >= 0}
+            fds |= {name: fd for name, fd in zip(STDIO, ours, strict=True) if fd >= 0}
         made = {
             "id": request.id,
             "run_dir": request.run_dir,
@@ -359,7 +365,7 @@ def _decode(body: bytes) -> tuple[Spawn, Spec]:
     spec = message.get("spec")
     message["spec"] = None if spec is None else True
     request = messages.Spawn.from_json(message)
-    return request, _with_filter(Spec.from_json(spec, "spec"), request.seccomp)
+    return request, with_filter(Spec.from_json(spec, "spec"), request.seccomp)
 
 
 def rehearse() -> None:
@@ -384,7 +390,7 @@ def rehearse() -> None:
     marshal.dumps({"id": request.id})
 
 
-def _with_filter(spec: Spec, given: SeccompProgram | None) -> Spec:
+def with_filter(spec: Spec, given: SeccompProgram | None) -> Spec:
     """The specification with the filter that was compiled for it."""
     if given is None:
         return spec
@@ -475,60 +481,3 @@ def _shield_monitor() -> str | None:
     finally:
         os.close(fd)
     return old
-
-
-def make_exec(
-    channel: socket.socket,
-    *,
-    container: Container,
-    request: Exec,
-    init: tuple[int, int],
-    with_stream: bool,
-    oom_score: str | None,
-) -> None:
-    """Execute a further process, and report it.
-
-    ``init``: the container's pid and start time. ``oom_score``: what
-    the process gets where its configuration says nothing, or None to leave it alone.
-    """
-    message = container.request()
-    program = message.get("seccomp")
-    spec = _with_filter(
-        Spec.from_json(message["spec"], "spec"),
-        None if program is None else messages.SeccompProgram.from_json(program, "seccomp"),
-    )
-    cgroup = message.get("cgroup")
-    target = RunningContainer(
-        init[0],
-        spec,
-        hierarchy().group(cgroup) if cgroup else None,
-        id=message["id"],
-        bundle=message["bundle"],
-        start_time=init[1],
-    )
-    fds: dict[str, int] = {}
-    theirs: tuple[int, int, int] | None = None
-    if not request.terminal and with_stream:
-        theirs, ours = child_pipes(request.stdin)
-        fds |= {name: fd for name, fd in zip(_STDIO, ours, strict=True) if fd >= 0}
-    elif not request.terminal:
-        theirs = null_stdio()
-    process = _process(request, spec.process, oom_score)
-    child = execute(target, process, theirs, sibling=True)
-    fds["pidfd"] = child.pidfd
-    if child.console >= 0:
-        fds["terminal"] = child.console
-    made = {"pid": child.pid, "fds": list(fds)}
-    protocol.send(channel, {"made": made}, tuple(fds.values()))
-
-
-def _process(request: Exec, init: Process | None, oom_score: str | None) -> Process:
-    process = request.process.replace(terminal=request.terminal)
-    if request.console_size is not None:
-        rows, columns = messages.window(request.console_size)
-        process = process.replace(console_size=ConsoleSize(height=rows, width=columns))
-    if process.oom_score_adj is None and oom_score is not None:
-        # Not the monitor's own, which shields it.
-        score = init.oom_score_adj if init is not None else None
-        process = process.replace(oom_score_adj=int(oom_score) if score is None else score)
-    return process

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from sampan.errors import InvalidArgument, SampanError
 from sampan.oci.record import Record
-from sampan.oci.runtime import Mount, Process, Resources  # noqa: TC001  records read them
+from sampan.oci.runtime import Mount, Resources  # noqa: TC001  records read them
 
 if TYPE_CHECKING:
     from typing import Self
@@ -141,11 +141,15 @@ class Attach(Message):
 
 
 class Exec(Message):
+    """``process`` stays JSON until it is needed: its maker decodes it."""
+
     exec_id: str
-    process: Process
+    process: object
     terminal: bool = False
     console_size: tuple[int, ...] | None = None
     stdin: bool = False
+    stdout: bool = True
+    stderr: bool = True
     multiplex: bool = False
     detach_keys: tuple[int, ...] = ()
     privileged: bool = False

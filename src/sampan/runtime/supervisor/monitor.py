@@ -34,6 +34,7 @@ from sampan.oci.runtime import Spec
 from sampan.runtime import hooks
 from sampan.runtime.supervisor import maker, messages
 from sampan.runtime.supervisor.clients import stream_socket
+from sampan.runtime.supervisor.exec_maker import make_exec
 from sampan.runtime.supervisor.execs import Execs, exit_code
 from sampan.runtime.supervisor.files import (
     EXIT_FILE,
@@ -408,7 +409,7 @@ class Monitor:
         oom_score: str | None = self._made["unshielded"]
 
         def work(with_stream: bool, channel: socket.socket) -> None:
-            maker.make_exec(
+            make_exec(
                 channel,
                 container=self._container,
                 request=request,

@@ -36,6 +36,7 @@ __all__ = [
     "body_of",
     "connection",
     "decode",
+    "pair",
     "receive",
     "rights",
     "send",
@@ -49,6 +50,11 @@ _IN_MEMORY = b"M"
 _SEALS = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE
 ANCILLARY = socket.CMSG_SPACE(MAX_FDS * array.array("i").itemsize)
 _encode = json.JSONEncoder(separators=(",", ":")).encode
+
+
+def pair() -> tuple[socket.socket, socket.socket]:
+    """Two sockets that are connected with each other."""
+    return socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
 
 
 def connection(fd: int) -> socket.socket:

@@ -23,7 +23,7 @@ from typing import NoReturn
 
 from sampan.errors import KernelError
 from sampan.kernel import processes
-from sampan.runtime.supervisor import asleep, maker, messages, protocol
+from sampan.runtime.supervisor import asleep, exec_maker, maker, messages, protocol
 from sampan.runtime.supervisor.handover import SOCKET_FD
 from sampan.runtime.supervisor.warm import warm_up
 
@@ -51,6 +51,7 @@ def main() -> None:
     warm_up()
     for _ in range(_REHEARSALS):
         maker.rehearse()
+        exec_maker.rehearse()
     maker.remember_zygote()
     gc.collect()
     gc.disable()

@@ -1,0 +1,118 @@
+"""Another process in a running container, by a process that becomes it.
+
+``exec.execute`` leaves its caller as it was, and needs two forks for that: one that joins the
+container's namespaces, and its child, which is in the pid namespace. A maker has nothing to do
+after its one exec. So it joins them itself, and goes on as the process (``processes.migrate``, and
+``supervisor.heir`` on why): with its memory, not a copy of it, and out of the container's sight to
+the moment at which it is in all of the container's namespaces (CVE-2016-9962).
+
+Once it has joined, it loads no code and opens no path of the host's. What is to be inherited, its
+OOM score, its cgroups of version 1 and the highest limits, it gives itself before that.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from typing import TYPE_CHECKING
+
+from sampan.kernel import namespaces as kernel
+from sampan.kernel import seccomp
+from sampan.kernel.processes import CLONE_PARENT, migrate, set_dumpable
+from sampan.runtime.conversation import raise_limits
+from sampan.runtime.exec import become_program, namespaces_to_join, open_init, run_child
+from sampan.runtime.process import Entry, become_child, place_stdio
+from sampan.runtime.spec import validate_process
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import NoReturn
+
+    from sampan.oci.runtime import Process
+    from sampan.runtime.exec import RunningContainer
+    from sampan.runtime.gate import Channel
+
+__all__ = ["become", "is_possible", "rehearse"]
+
+
+def is_possible(target: RunningContainer, process: Process, joined: int) -> bool:
+    """Whether nothing is to be done for the process that takes the host's view of things.
+
+    Who joins a user namespace has lost its rights over limits; who is to run on certain CPUs first
+    must not be in the cgroup yet; a filter's agent listens at one of the host's paths.
+    """
+    linux = target.spec.linux
+    notifies = linux is not None and linux.seccomp is not None and linux.seccomp.listener_path
+    return (
+        not joined & kernel.CLONE_NEWUSER
+        and process.exec_cpu_affinity is None
+        and not notifies
+        and (target.group is None or target.group.takes_processes())
+    )
+
+
+def become(
+    target: RunningContainer,
+    process: Process,
+    joined: int,
+    *,
+    stdio: tuple[int, int, int] | None,
+    channel: Channel,
+    arrived: Callable[[int, int], None],
+) -> NoReturn:
+    """Become ``process`` in all of the namespaces ``joined``; the caller is not dumpable.
+
+    ``arrived(pid, pidfd)`` is called by the new process, ``pid`` counted outside. ``channel`` is to
+    hold the parent's part of the conversation (``gate.Heir``); what goes wrong before that raises.
+    """
+    pidfd, entry = _prepare(target, process, channel)
+    raise_limits(process)
+    if process.oom_score_adj is not None:
+        kernel.write_process_file("/proc/self/oom_score_adj", str(process.oom_score_adj))
+    born = -1
+    if target.group is not None:
+        unified = target.group.open_fd()
+        born = -1 if unified is None else unified
+        target.group.enter()
+    become_child()
+    if joined:
+        kernel.setns(pidfd, joined)
+    # A traceback's lines would be read from the container's files.
+    sys.tracebacklimit = 0
+    pid, own = migrate(CLONE_PARENT | kernel.CLONE_FILES, cgroup_fd=born)
+
+    def run() -> NoReturn:
+        arrived(pid, own)
+        place_stdio(stdio, 3)
+        become_program(entry)
+
+    run_child(run, channel)
+
+
+def _prepare(target: RunningContainer, process: Process, channel: Channel) -> tuple[int, Entry]:
+    validate_process(process)
+    linux = target.spec.linux
+    loaded = None
+    if linux is not None and linux.seccomp is not None:
+        loaded = seccomp.compiled(linux.seccomp, None)
+    entry = Entry(
+        process,
+        linux,
+        channel,
+        is_init=False,
+        in_user_namespace=False,
+        seccomp_filter=loaded,
+        death_signal=signal.SIGKILL,
+        kept=0,
+    )
+    set_dumpable(False)
+    return open_init(target), entry
+
+
+def rehearse(target: RunningContainer, process: Process, channel: Channel) -> None:
+    """What ``become`` does to no effect, with ``target`` this process itself."""
+    is_possible(target, process, namespaces_to_join(target.pid))
+    pidfd, entry = _prepare(target, process, channel)
+    os.close(pidfd)
+    entry.rehearse()

@@ -1,0 +1,197 @@
+"""The maker of a further process: what a monitor forks for each exec (``maker`` says why).
+
+Mostly it becomes that process (``runtime.entering``):
+
+    process to monitor                                monitor to process
+    {"made": {"pid", "fds", "succeeds": true}},       x  your old self is killed
+      with the descriptors of ``fds``
+    {"failed": error, "succeeds": true}               the same, unless it was said
+    its end, by execve(2): it runs
+
+Nothing is executed, and nothing ends, before the old self is killed (``heir``). Where that is not
+possible the maker forks, and says ``{"made": {"pid", "fds"}}`` or ``{"failed": error}``, and ends.
+
+Of the container's configuration it decodes what an exec needs, which is little. What it does is
+rehearsed in the zygote, for whoever runs code for the first time writes to the memory it shares.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from typing import TYPE_CHECKING, Any
+
+from sampan.errors import Conflict
+from sampan.kernel.processes import start_time
+from sampan.oci.runtime import ConsoleSize, Process, Spec
+from sampan.runtime import entering, gate
+from sampan.runtime.conversation import set_limits
+from sampan.runtime.exec import RunningContainer, execute, namespaces_to_join
+from sampan.runtime.supervisor import messages, protocol
+from sampan.runtime.supervisor.heir import limits_are_harmless
+from sampan.runtime.supervisor.maker import STDIO, with_filter
+from sampan.runtime.supervisor.sample import SAMPLE
+from sampan.runtime.supervisor.streams import child_pipes, null_stdio
+from sampan.runtime.supervisor.warm import hierarchy
+
+if TYPE_CHECKING:
+    import socket
+
+    from sampan.runtime.supervisor.asleep import Container
+    from sampan.runtime.supervisor.messages import Exec
+
+__all__ = ["make_exec", "rehearse"]
+
+_NEEDED = ("ociVersion", "annotations")
+_NEEDED_OF_LINUX = ("personality", "seccomp")
+
+
+class _Heir(gate.Channel):
+    """The parent's part of the conversation, held with oneself; ``fd`` leads to the monitor.
+
+    From the seccomp filter on only read(2) and write(2) are sure to be allowed.
+    """
+
+    __slots__ = ("_fds", "_is_alone", "_monitor", "_pid", "_process")
+    wants_limits_early = True
+
+    def __init__(self, monitor: socket.socket, process: Process, fds: dict[str, int]) -> None:
+        super().__init__(monitor.fileno())
+        self._monitor = monitor
+        self._process = process
+        self._fds = fds
+        self._pid = 0
+        self._is_alone = False
+
+    def arrived(self, pid: int, pidfd: int) -> None:
+        self._pid = pid
+        self._fds["pidfd"] = pidfd
+        if not self._process.terminal:
+            self._report()
+
+    def _report(self) -> None:
+        _say_made(self._monitor, self._pid, self._fds, succeeds=True)
+
+    def send(self, tag: bytes, body: bytes = b"", descriptor: int = -1) -> None:
+        if tag == b"T":
+            self._fds["terminal"] = descriptor
+            self._report()
+        elif tag == b"L":
+            set_limits(0, self._process)
+        elif tag == b"E":
+            error = messages.error_fields(gate.decode_error(body))
+            os.write(self.fd, json.dumps({"failed": error, "succeeds": True}).encode("ascii"))
+            self._wait_until_alone()
+        elif tag != b"W":
+            raise Conflict(f"a process that is its own maker cannot ask for {tag!r}")
+
+    def expect(self, tag: bytes) -> bytes:
+        if tag == b"x":
+            self._wait_until_alone()
+        return b""
+
+    def _wait_until_alone(self) -> None:
+        if not self._is_alone:
+            os.read(self.fd, 1)
+            self._is_alone = True
+
+
+def make_exec(
+    channel: socket.socket,
+    *,
+    container: Container,
+    request: Exec,
+    init: tuple[int, int],
+    with_stream: bool,
+    oom_score: str | None,
+) -> None:
+    """Execute a further process, and report it; returns only if this does not become the process.
+
+    ``init``: the container's pid and start time. ``oom_score``: what the process gets where its
+    configuration says nothing, or None to leave it alone.
+    """
+    message = container.request()
+    process = _process(request, _oom_score(message["spec"], oom_score))
+    target = _target(message, init)
+    fds: dict[str, int] = {}
+    theirs: tuple[int, int, int] | None = None
+    if not request.terminal and with_stream:
+        theirs, ours = child_pipes(request.stdin)
+        fds |= {name: fd for name, fd in zip(STDIO, ours, strict=True) if fd >= 0}
+    elif not request.terminal:
+        theirs = null_stdio()
+    joined = namespaces_to_join(target.pid)
+    if limits_are_harmless(process) and entering.is_possible(target, process, joined):
+        heir = _Heir(channel, process, fds)
+        entering.become(target, process, joined, stdio=theirs, channel=heir, arrived=heir.arrived)
+    child = execute(target, process, theirs, sibling=True)
+    fds["pidfd"] = child.pidfd
+    if child.console >= 0:
+        fds["terminal"] = child.console
+    _say_made(channel, child.pid, fds, succeeds=False)
+
+
+def _say_made(channel: socket.socket, pid: int, fds: dict[str, int], *, succeeds: bool) -> None:
+    made = {"pid": pid, "fds": list(fds), "succeeds": succeeds}
+    protocol.send(channel, {"made": made}, tuple(fds.values()))
+
+
+def rehearse() -> None:
+    """Decode, check and report an exec that is not made."""
+    message = protocol.decode(SAMPLE)
+    request = messages.Exec.from_json({"exec_id": "sample", "process": message["spec"]["process"]})
+    process = _process(request, _oom_score(message["spec"], "0"))
+    own = os.getpid()
+    ours, theirs = protocol.pair()
+    with ours, theirs:
+        heir = _Heir(theirs, process, {})
+        entering.rehearse(_target(message, (own, start_time(own))), process, heir)
+        heir.arrived(own, theirs.fileno())
+        received = protocol.receive(ours)
+        ours.send(b"x")
+        heir.send(b"W")
+        heir.expect(b"x")
+    pipes = child_pipes(True)
+    for fd in (*pipes[0], *pipes[1], *(received[1] if received is not None else ())):
+        os.close(fd)
+
+
+def _target(message: dict[str, Any], init: tuple[int, int]) -> RunningContainer:
+    cgroup = message.get("cgroup")
+    return RunningContainer(
+        init[0],
+        _spec(message),
+        hierarchy().group(cgroup) if cgroup else None,
+        id=message["id"],
+        bundle=message["bundle"],
+        start_time=init[1],
+    )
+
+
+def _spec(message: dict[str, Any]) -> Spec:
+    """The container's configuration, as far as an exec looks at it."""
+    whole = message["spec"]
+    kept = {name: whole[name] for name in _NEEDED if name in whole}
+    linux = whole.get("linux") or {}
+    kept["linux"] = {name: linux[name] for name in _NEEDED_OF_LINUX if name in linux}
+    program = message.get("seccomp")
+    given = None if program is None else messages.SeccompProgram.from_json(program, "seccomp")
+    return with_filter(Spec.from_json(kept, "spec"), given)
+
+
+def _oom_score(whole: dict[str, Any], otherwise: str | None) -> int | None:
+    """The container's, or what its monitor had before it was shielded."""
+    own: int | None = (whole.get("process") or {}).get("oomScoreAdj")
+    if own is not None or otherwise is None:
+        return own
+    return int(otherwise)
+
+
+def _process(request: Exec, oom_score: int | None) -> Process:
+    process = Process.from_json(request.process, "process").replace(terminal=request.terminal)
+    if request.console_size is not None:
+        rows, columns = messages.window(request.console_size)
+        process = process.replace(console_size=ConsoleSize(height=rows, width=columns))
+    if process.oom_score_adj is None:
+        process = process.replace(oom_score_adj=oom_score)
+    return process
