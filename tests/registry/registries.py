@@ -57,11 +57,14 @@ class Authority:
     def _openssl(self, *arguments: str | Path) -> None:
         subprocess.run(["openssl", *map(str, arguments)], check=True, capture_output=True)
 
-    def issue(self, name: str) -> tuple[Path, Path]:
+    def issue(self, name: str, host: str = "") -> tuple[Path, Path]:
         """A certificate for servers and clients on this machine, and its key."""
         certificate, key = self.place / f"{name}.cert", self.place / f"{name}.key"
         request, extensions = self.place / f"{name}.csr", self.place / f"{name}.ext"
-        extensions.write_text("subjectAltName=IP:127.0.0.1,DNS:localhost\n")
+        names = "IP:127.0.0.1,DNS:localhost"
+        if host:
+            names += f",{'IP' if host[0].isdigit() else 'DNS'}:{host}"
+        extensions.write_text(f"subjectAltName={names}\n")
         # fmt: off
         self._openssl("req", "-newkey", "rsa:2048", "-nodes", "-subj", f"/CN={name}",
                       "-keyout", key, "-out", request)
@@ -175,8 +178,10 @@ class _Server(ThreadingHTTPServer):
         """A client that hangs up is what many a test is about."""
 
 
-def _serve(handler: type[BaseHTTPRequestHandler]) -> ThreadingHTTPServer:
-    server = _Server(("127.0.0.1", 0), handler)
+def _serve(
+    handler: type[BaseHTTPRequestHandler], address: str = "127.0.0.1"
+) -> ThreadingHTTPServer:
+    server = _Server((address, 0), handler)
     server.daemon_threads = True
     threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
     return server
@@ -193,14 +198,15 @@ class Registry:
         tls: tuple[Path, Path] | None = None,
         client_ca: Path | None = None,
         tokens: TokenServer | None = None,
-        upstream: str = "",
+        address: str = "127.0.0.1",
     ) -> None:
         program = shutil.which("docker-registry")
         if program is None:
             pytest.skip("docker-registry is not installed")
         self.root = root
         self.port = free_port()
-        self.address = f"127.0.0.1:{self.port}"
+        self._host = address
+        self.address = f"{address}:{self.port}"
         self.tls = tls
         http: dict[str, Any] = {"addr": self.address, "secret": "tests"}
         if tls is not None:
@@ -232,8 +238,6 @@ class Registry:
                     "rootcertbundle": str(tokens.bundle),
                 }
             }
-        if upstream:
-            config["proxy"] = {"remoteurl": upstream}
         path = root / "config.yml"
         path.write_text(json.dumps(config))  # JSON is YAML
         with (root / "log").open("wb") as log:
@@ -244,7 +248,7 @@ class Registry:
         deadline = time.monotonic() + _DEADLINE
         while time.monotonic() < deadline:
             with contextlib.suppress(ConnectionRefusedError):
-                socket.create_connection(("127.0.0.1", self.port)).close()
+                socket.create_connection((self._host, self.port)).close()
                 return
             assert self._process.poll() is None, (self.root / "log").read_text()
             time.sleep(0.02)
@@ -329,7 +333,7 @@ class Liar:
     ``paths`` says otherwise.
     """
 
-    def __init__(self, tls: tuple[Path, Path] | None = None) -> None:
+    def __init__(self, tls: tuple[Path, Path] | None = None, address: str = "127.0.0.1") -> None:
         self.paths: dict[tuple[str, str], Answer] = {}
         self.held: dict[str, tuple[str, bytes]] = {}
         self.asked: list[tuple[str, str, dict[str, str]]] = []
@@ -355,13 +359,13 @@ class Liar:
 
             do_GET = do_HEAD = do_POST = do_PUT = do_PATCH = do_DELETE = _any
 
-        self.server = _serve(Handler)
+        self.server = _serve(Handler, address)
         if tls is not None:
             context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
             context.load_cert_chain(*tls)
             self.server.socket = context.wrap_socket(self.server.socket, server_side=True)
         self.port = int(self.server.server_address[1])
-        self.address = f"127.0.0.1:{self.port}"
+        self.address = f"{address}:{self.port}"
 
     def truth(self, request: _Quiet, path: str) -> None:
         """The held bytes; the rest of them for a range."""

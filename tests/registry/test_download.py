@@ -357,7 +357,7 @@ def test_a_registry_that_dies_and_comes_back_is_found_again(
             if len(self.waits) == 1:
                 liar.close()
             elif len(self.waits) == 2:
-                back.append(_at_port(liar.port))
+                back.append(at_port(liar.port))
                 back[0].held[PATH] = "x", BLOB
 
     heard = Reviving()
@@ -370,7 +370,7 @@ def test_a_registry_that_dies_and_comes_back_is_found_again(
             one.close()
 
 
-def _at_port(port: int) -> Liar:
+def at_port(port: int) -> Liar:
     liar = Liar()
     liar.server.socket.close()
     liar.server.socket = socket.create_server(("127.0.0.1", port))

@@ -12,6 +12,7 @@ __all__ = ["COMMANDS", "COMMON", "GROUPS", "HIDDEN", "LATER", "NEVER", "SUMMARIE
 # command: module under sampan.cli.commands, function, summary
 COMMANDS: dict[str, tuple[str, str, str]] = {
     "attach": ("attach", "attach", "Bring a running container's streams to this terminal"),
+    "commit": ("commit", "commit", "Make an image of a container's changes"),
     "__complete": ("completion", "complete", "Candidates for a shell"),
     "completion": ("completion", "completion", "Print a script that completes in a shell"),
     "container inspect": ("inspect", "container", "Show all the daemon knows of containers"),
@@ -31,12 +32,15 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "exec": ("execute", "execute", "Run a command in a running container"),
     "history": ("images", "history", "Show an image's layers and what made them"),
     "image inspect": ("inspect", "image", "Show all the daemon knows of images"),
+    "image prune": ("prune", "images", "Remove images that have no name"),
     "images": ("images", "images", "List images"),
     "import": ("archives", "import_", "Make an image from a root file system's tar"),
     "info": ("system", "info", "Show what the daemon has and what the machine offers"),
     "inspect": ("inspect", "inspect", "Show all the daemon knows of objects"),
     "kill": ("lifecycle", "kill", "Send containers a signal, SIGKILL unless told otherwise"),
     "load": ("archives", "load", "Load images from an archive"),
+    "login": ("login", "login", "Log in to a registry"),
+    "logout": ("login", "logout", "Log out from a registry"),
     "logs": ("logs", "logs", "Print what a container has written"),
     "network connect": ("network_changes", "connect", "Put a container on a network"),
     "network create": ("network_changes", "create", "Make a network"),
@@ -48,6 +52,8 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "pause": ("lifecycle", "pause", "Freeze every process of containers"),
     "port": ("port", "port", "Show where a container's ports are reached from outside"),
     "ps": ("listing", "ps", "List containers"),
+    "pull": ("pull", "pull", "Fetch an image from a registry"),
+    "push": ("push", "push", "Send an image to a registry"),
     "rename": ("lifecycle", "rename", "Give a container another name"),
     "restart": ("lifecycle", "restart", "Stop containers and start them again"),
     "rm": ("lifecycle", "remove", "Remove containers"),
@@ -66,13 +72,13 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
 }
 
 # Listed first in the help: what a first hour needs.
-COMMON = ("run", "exec", "ps", "logs", "images", "load", "import", "rm", "version", "info")
+COMMON = ("run", "exec", "ps", "logs", "images", "pull", "load", "import", "rm", "version", "info")
 
 # For other programs, not for the help.
 HIDDEN = ("__complete", "system dial-stdio")
 
-_CONTAINER = """attach create exec kill logs pause port rename restart rm run start stop unpause
-update wait""".split()
+_CONTAINER = """attach commit create exec kill logs pause port rename restart rm run start stop
+unpause update wait""".split()
 _CONTEXT = "create export import inspect ls rm show update use".split()
 _NETWORK = "connect create disconnect inspect ls prune rm".split()
 GROUPS: dict[str, dict[str, str]] = {
@@ -89,8 +95,9 @@ GROUPS: dict[str, dict[str, str]] = {
         "remove": "context rm",
     },
     "image": {
-        **{name: name for name in ("history", "import", "load", "save", "tag")},
+        **{name: name for name in "history import load pull push save tag".split()},
         "inspect": "image inspect",
+        "prune": "image prune",
         **dict.fromkeys(("ls", "list"), "images"),
         **dict.fromkeys(("rm", "remove"), "rmi"),
     },

@@ -1,4 +1,4 @@
-"""``container prune`` and ``system prune``, and the question every prune asks first."""
+"""``container``, ``image`` and ``system prune``, and the question every prune asks first."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from sampan.errors import InvalidArgument
 if TYPE_CHECKING:
     from sampan.cli.client import Client
 
-__all__ = ["confirm", "containers", "prune_filters", "system"]
+__all__ = ["confirm", "containers", "images", "prune_filters", "system"]
 
 _FORCE = Flag("force", "bool", "Do not ask", short="f")
 _FILTER = Flag("filter", "list", "Only those that meet a condition, such as until=24h or label=k")
@@ -59,6 +59,25 @@ def containers(client: Client, argv: list[str]) -> int:
 
 def _listed(title: str, items: list[str] | None) -> str:
     return "\n".join([f"{title}:", *items, "", ""]) if items else ""
+
+
+def images(client: Client, argv: list[str]) -> int:
+    """Remove images without a name, or with --all those without a container."""
+    every = Flag("all", "bool", "Every image no container uses", short="a")
+    summary = "Remove images that have no name"
+    flags = read("image prune", "[OPTIONS]", summary, [every, _FILTER, _FORCE], argv, most=0)
+    if flags is None:
+        return 0
+    warning = (
+        "This will remove all images without at least one container associated to them."
+        if flags.flag("all")
+        else "This will remove all dangling images."
+    )
+    if not flags.flag("force") and not confirm(warning):
+        return 0
+    text, reclaimed = _images(client, flags, prune_filters(client, flags))
+    print(f"{text}Total reclaimed space: {size(reclaimed, 4)}")
+    return 0
 
 
 def system(client: Client, argv: list[str]) -> int:

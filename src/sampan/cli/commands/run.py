@@ -112,6 +112,7 @@ def _fetch(client: Client, image: str, flags: Values) -> None:
 def pull_image(client: Client, image: str, platform: str, *, quiet: bool) -> None:
     """Have the daemon fetch an image; progress goes to standard error."""
     from sampan.cli import progress
+    from sampan.cli.credentials import header
 
     name, digest = image, image.partition("@")[2]
     if digest:
@@ -123,7 +124,8 @@ def pull_image(client: Client, image: str, platform: str, *, quiet: bool) -> Non
         "tag": digest or "latest",
         "platform": platform,
     }
-    progress.show(client.lines("POST", "/images/create", query), sys.stderr, quiet=quiet)
+    lines = client.lines("POST", "/images/create", query, headers=header(client, image))
+    progress.show(lines, sys.stderr, quiet=quiet)
 
 
 _PROXIES = {
