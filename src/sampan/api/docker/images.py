@@ -24,14 +24,14 @@ if TYPE_CHECKING:
     from sampan.engine.progress import Reporter
     from sampan.image.types import Image, Removal
 
-__all__ = ["ROUTES"]
+__all__ = ["ROUTES", "summary"]
 
 T = TypeVar("T")
 
 _line = msgspec.json.Encoder().encode
 
 
-def _summary(
+def summary(
     engine: Engine, image: Image, version: Version, shared: Mapping[str, int]
 ) -> dict[str, Any]:
     tags, digests = list(image.references), list(image.digests)
@@ -69,7 +69,7 @@ async def list_(context: Context) -> Answer:
     shared: Mapping[str, int] = {}
     if context.flag("shared-size"):
         shared = await engine.images.shared_sizes()
-    return reply([_summary(engine, image, context.version, shared) for image in found])
+    return reply([summary(engine, image, context.version, shared) for image in found])
 
 
 def _config(image: Image) -> dict[str, Any]:

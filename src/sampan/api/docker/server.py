@@ -21,6 +21,7 @@ from sampan.api.docker import (
     stats,
     swarm,
     system,
+    usage,
     versions,
     volumes,
 )
@@ -55,6 +56,7 @@ PARTS = (
     stats,
     swarm,
     system,
+    usage,
     volumes,
 )
 
