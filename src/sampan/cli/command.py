@@ -26,10 +26,13 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "context show": ("context", "name", "Print the name of the context in use"),
     "context update": ("context", "update", "Change what a context says"),
     "context use": ("context", "use", "Make a context the one that is talked to"),
+    "cp": ("copy", "copy", "Copy files between a container and this machine"),
     "create": ("run", "create", "Make a container from an image without starting it"),
     "daemon": ("daemon", "daemon", "Run the daemon"),
+    "diff": ("copy", "diff", "Show what a container has changed"),
     "events": ("events", "events", "Print what happens as it happens"),
     "exec": ("execute", "execute", "Run a command in a running container"),
+    "export": ("copy", "export", "Write a container's file system as a tar"),
     "history": ("images", "history", "Show an image's layers and what made them"),
     "image inspect": ("inspect", "image", "Show all the daemon knows of images"),
     "image prune": ("prune", "images", "Remove images that have no name"),
@@ -62,12 +65,18 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "save": ("archives", "save", "Write images as an archive"),
     "start": ("lifecycle", "start", "Start containers that do not run"),
     "stop": ("lifecycle", "stop", "Ask containers to end, and end them after a time-out"),
+    "system df": ("disk", "usage", "Show what the daemon keeps on the disk"),
     "system dial-stdio": ("dial", "dial", "Join standard input and output to the daemon"),
     "system prune": ("prune", "system", "Remove what nothing uses"),
     "tag": ("images", "tag", "Give an image another name"),
     "unpause": ("lifecycle", "unpause", "Thaw containers"),
     "update": ("lifecycle", "update", "Change the limits and the restart policy of containers"),
     "version": ("system", "version", "Show the versions of client and daemon"),
+    "volume create": ("volumes", "create", "Make a volume"),
+    "volume inspect": ("volumes", "inspect", "Show all the daemon knows of volumes"),
+    "volume ls": ("volumes", "listing", "List volumes"),
+    "volume prune": ("volumes", "prune", "Remove volumes that no container uses"),
+    "volume rm": ("volumes", "remove", "Remove volumes"),
     "wait": ("lifecycle", "wait", "Wait for containers to end and print their exit statuses"),
 }
 
@@ -77,8 +86,8 @@ COMMON = ("run", "exec", "ps", "logs", "images", "pull", "load", "import", "rm",
 # For other programs, not for the help.
 HIDDEN = ("__complete", "system dial-stdio")
 
-_CONTAINER = """attach commit create exec kill logs pause port rename restart rm run start stop
-unpause update wait""".split()
+_CONTAINER = """attach commit cp create diff exec export kill logs pause port rename restart rm run
+start stop unpause update wait""".split()
 _CONTEXT = "create export import inspect ls rm show update use".split()
 _NETWORK = "connect create disconnect inspect ls prune rm".split()
 GROUPS: dict[str, dict[str, str]] = {
@@ -107,10 +116,16 @@ GROUPS: dict[str, dict[str, str]] = {
         "remove": "network rm",
     },
     "system": {
+        "df": "system df",
         "dial-stdio": "system dial-stdio",
         "events": "events",
         "info": "info",
         "prune": "system prune",
+    },
+    "volume": {
+        **{name: f"volume {name}" for name in ("create", "inspect", "ls", "prune", "rm")},
+        "list": "volume ls",
+        "remove": "volume rm",
     },
 }
 SUMMARIES = {
@@ -119,6 +134,7 @@ SUMMARIES = {
     "image": "Manage images",
     "network": "Manage networks",
     "system": "The daemon and what it keeps",
+    "volume": "Manage volumes",
 }
 
 # Docker's commands that have no door here yet, or never will: refused by name, with the reason.

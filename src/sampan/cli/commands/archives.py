@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from sampan.cli.client import Client
     from sampan.cli.http import Response
 
-__all__ = ["import_", "load", "save"]
+__all__ = ["import_", "load", "save", "write_out"]
 
 _CHUNK = 1 << 18
 
@@ -102,10 +102,15 @@ def save(client: Client, argv: list[str]) -> int:
         raise InvalidArgument("save: a terminal cannot take an archive: use -o or >")
     platform = platform_json(flags.text("platform"))
     query: dict[str, object] = {"names": flags.arguments, "platform": platform}
-    response = client.request("GET", "/images/get", query)
+    write_out(client.request("GET", "/images/get", query), path, "save")
+    return 0
+
+
+def write_out(response: Response, path: str, command: str) -> None:
+    """An answer's body to the file ``path``, or to standard output."""
     if not path:
         _copy(response, sys.stdout.buffer)
-        return 0
+        return
     # Whole or not at all: a file cut short must not look like an archive.
     temporary = f"{path}.{os.getpid()}.part"
     try:
@@ -115,8 +120,7 @@ def save(client: Client, argv: list[str]) -> int:
     except OSError as error:
         if os.path.exists(temporary):
             os.unlink(temporary)
-        raise InvalidArgument(f"save: {path}: {error.strerror}") from error
-    return 0
+        raise InvalidArgument(f"{command}: {path}: {error.strerror}") from error
 
 
 def _copy(source: Response, target: IO[bytes]) -> None:

@@ -16,7 +16,7 @@ from sampan.errors import SampanError
 if TYPE_CHECKING:
     from sampan.cli.client import Client
 
-__all__ = ["history", "images", "remove", "split_reference", "tag"]
+__all__ = ["history", "image_rows", "images", "remove", "split_reference", "tag"]
 
 _NONE = "<none>"
 _YEAR_2000 = 946684800
@@ -76,7 +76,9 @@ def images(client: Client, argv: list[str]) -> int:
     }
     found = client.call("GET", "/images/json", query)
     wanted = digests or re.search(r"\{\{-?\s*\.Digest\s*-?\}\}", layout) is not None
-    rows = [row for image in found for row in _rows(image, flags.flag("no-trunc"), wanted, digests)]
+    rows = [
+        row for image in found for row in image_rows(image, flags.flag("no-trunc"), wanted, digests)
+    ]
     columns = list(_COLUMNS)
     if digests:
         columns.insert(2, ("DIGEST", "Digest"))
@@ -87,7 +89,10 @@ def images(client: Client, argv: list[str]) -> int:
     return 0
 
 
-def _rows(image: dict[str, Any], full: bool, wanted: bool, digests: bool) -> list[dict[str, Any]]:
+def image_rows(
+    image: dict[str, Any], full: bool, wanted: bool = False, digests: bool = False
+) -> list[dict[str, Any]]:
+    """An image as templates see it, once for each of its names."""
     created, total = image["Created"], image["Size"]
     shared, users = image.get("SharedSize", -1), image.get("Containers", -1)
     common = {

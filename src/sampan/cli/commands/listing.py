@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from sampan.cli.client import Client
 
-__all__ = ["ps"]
+__all__ = ["container_row", "ps"]
 
 _COLUMNS = [
     ("CONTAINER ID", "ID"),
@@ -76,14 +76,18 @@ def ps(client: Client, argv: list[str]) -> int:
         "filters": filters(flags.items("filter")),
     }
     full = flags.flag("no-trunc")
-    rows = [_row(container, full) for container in client.call("GET", "/containers/json", query)]
+    rows = [
+        container_row(container, full)
+        for container in client.call("GET", "/containers/json", query)
+    ]
     columns = [*_COLUMNS, ("SIZE", "Size")] if sized else _COLUMNS
     raw = _RAW + ("size: {{.Size}}\\n" if sized else "")
     print_rows(rows, columns, layout, quiet, headings=_HEADINGS, raw=raw)
     return 0
 
 
-def _row(container: dict[str, Any], full: bool) -> dict[str, Any]:
+def container_row(container: dict[str, Any], full: bool) -> dict[str, Any]:
+    """A container as templates see it."""
     identity, labels = str(container["Id"]), container["Labels"] or {}
     mounts = container.get("Mounts") or []
     rw, whole = container.get("SizeRw") or 0, container.get("SizeRootFs") or 0
