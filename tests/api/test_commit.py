@@ -113,8 +113,13 @@ def test_a_configuration_in_the_body_comes_before_the_containers(daemon: Daemon)
     assert (refused.status, "Nonsense" in refused.message) == (400, True)
 
 
-def test_a_container_that_wrote_nothing_gives_no_layer(daemon: Daemon) -> None:
+@pytest.mark.parametrize("ran", [False, True])
+def test_a_container_that_wrote_nothing_gives_no_layer(daemon: Daemon, ran: bool) -> None:
+    """What was made to mount /proc and /etc/hosts on is nothing it wrote."""
     made = daemon.create("/bin/sh", Image="base:1")
+    if ran:
+        daemon.post(f"/containers/{made}/start")
+        daemon.wait(made)
     image = daemon.post("/commit", container=made, comment="nothing").json()["Id"]
     shown = inspect(daemon, image)
     assert shown["RootFS"] == inspect(daemon, "base:1")["RootFS"]

@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from sampan.engine.merge import merge
+from sampan.engine.spec import MOUNT_POINTS
 from sampan.engine.threads import in_thread
 from sampan.errors import Conflict
 from sampan.oci import image as oci
@@ -65,6 +66,7 @@ async def commit(
                 author=author,
                 comment=comment,
                 created_by=created_by,
+                marks=MOUNT_POINTS,
             ),
             "commit",
         )

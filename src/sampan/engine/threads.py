@@ -25,26 +25,7 @@ async def in_thread(
     """The result of blocking work. Cancelled, it calls ``cancel`` and still waits for the thread:
     nobody goes on while it holds what it works on.
     """
-    loop = asyncio.get_running_loop()
-    result: asyncio.Future[T] = loop.create_future()
-
-    def settle(value: T | None, error: BaseException | None) -> None:
-        if result.done():
-            return
-        if error is not None:
-            result.set_exception(error)
-        else:
-            result.set_result(value)  # type: ignore[arg-type]  # None only where T allows it
-
-    def run() -> None:
-        try:
-            value = work()
-        except BaseException as error:  # noqa: BLE001 - carried to whoever waits
-            loop.call_soon_threadsafe(settle, None, error)
-        else:
-            loop.call_soon_threadsafe(settle, value, None)
-
-    threading.Thread(target=run, name=name, daemon=True).start()
+    result = on_thread(work, name)
     try:
         return await asyncio.shield(result)
     except asyncio.CancelledError:

@@ -19,6 +19,8 @@ from sampan.oci import image as oci
 from sampan.storage.archive.compression import Compressor
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
+
     from sampan.image.store import ImageStore
     from sampan.image.types import Image
     from sampan.oci.reference import Reference
@@ -39,8 +41,10 @@ def commit(
     author: str,
     comment: str,
     created_by: str,
+    marks: Collection[bytes] = (),
 ) -> str:
-    """The new image's ID; ``image`` is the container's, ``config`` the new image's.
+    """The new image's ID; ``image`` is the container's, ``config`` the new image's; ``marks`` are
+    paths where something was mounted: what was made there for that is left out.
 
     Raises NotSupported (the host image), Conflict (a file that shrinks while it is read).
     """
@@ -57,7 +61,7 @@ def commit(
                 hold.pin(chain_id)
             with store.blobs.ingest() as ingest:
                 packer = Compressor(ingest.write)
-                store.driver.diff(container, packer)
+                store.driver.diff(container, packer, marks)
                 packer.close()
                 diff_id, empty = packer.digest, packer.digest == _NOTHING
                 blob, _ = hold.commit(ingest)

@@ -157,7 +157,7 @@ def test_what_was_made_to_mount_on_is_no_change(
     out = io.BytesIO()
     driver.diff("c", out, marks)
     with tarfile.open(fileobj=io.BytesIO(out.getvalue())) as archive:
-        assert {name for name in archive.getnames() if name != "."} <= {"d", "etc", "run"}
+        assert [name for name in archive.getnames() if name != "."] == []
     # What is not empty, or was there before, or stands beside them, is somebody's doing.
     within(
         driver.mounts("c"),

@@ -39,7 +39,7 @@ async def usage(context: Context) -> Answer:
         shown["LayersSize"], shown["Images"] = await _images(engine, context.version)
     if "container" in chosen:
         shown["Containers"] = await list_containers(
-            engine, everything=True, limit=None, size=True, filters={}
+            engine, context.version, everything=True, limit=None, size=True, filters={}
         )
     if "volume" in chosen:
         shown["Volumes"] = await _volumes(engine)

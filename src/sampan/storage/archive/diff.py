@@ -174,12 +174,9 @@ def write_upper(
     overlays mounted inside the tree, each with the path it is mounted on. ``marks``: paths where
     what is new and empty is left out (``changes_in_upper``).
     """
-    below = Merged(lower)
-    steps = (
-        step
-        for step in _upper_steps(upper, below, listing=False)
-        if not (step.path in marks and _is_mark(step) and below.status(step.path) is None)
-    )
+    steps = _upper_steps(upper, Merged(lower), listing=False)
+    if marks:
+        steps = _only(steps, changes_in_upper(upper, lower, marks))
     return _write(chain(steps, *(_nested_steps(*one) for one in nested)), out, sparse)
 
 
@@ -187,12 +184,16 @@ def write_difference(
     old: int, new: int, out: Output, *, marks: Collection[bytes] = (), sparse: bool = True
 ) -> Written:
     """Write as a layer what makes the tree ``old`` into ``new``; ``marks`` as above."""
-    steps = (
-        step
-        for step in _difference(old, new)
-        if not (step.path in marks and step.kind == "A" and _is_mark(step))
-    )
+    steps = _difference(old, new)
+    if marks:
+        steps = _only(steps, changes_between(old, new, marks))
     return _write(steps, out, sparse)
+
+
+def _only(steps: Iterator[_Step], changes: list[Change]) -> Iterator[_Step]:
+    """The steps that are among the changes, and the root's."""
+    wanted = {change.path for change in changes}
+    return (step for step in steps if not step.path or step.path in wanted)
 
 
 def write_tree(root: int, out: Output, *, sparse: bool = True) -> Written:
