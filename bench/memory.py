@@ -1,29 +1,26 @@
-"""Memory of our own processes per idle container: ``python -m bench.memory [COUNT]`` (root).
+"""Memory of all our processes with many idle containers: ``python -m bench.memory [COUNT]``.
 
-Starts COUNT containers (20) that sleep, with the default seccomp profile, a log and piped output,
-and sums the proportional set size (PSS, proc(5) smaps_rollup) of their monitors. PSS shares out
-what the forks have in common, so it falls with their number; ``private`` is what one more container
-adds. The zygote, one for all, is shown apart.
+As root. A daemon of ours runs COUNT (100) containers that sleep, with the default seccomp profile,
+a log and piped output. Summed is the proportional set size (PSS, proc(5) smaps_rollup) of the
+daemon, its zygote, the pair that waits for the next container, and a monitor for each. PSS shares
+out what the forks have in common; ``private`` is what one more container adds.
 """
 
 from __future__ import annotations
 
+import json
+import os
 import re
 import sys
-from typing import Any
+import time
 
-from bench.peers import busybox_root, workspace
-from sampan.runtime.profiles import default_seccomp
-from sampan.runtime.supervisor import protocol
-from sampan.runtime.supervisor.client import start_zygote
+from bench.peers import busybox_root, private_mounts, root_tar, sampan_daemon, workspace
+from bench.start import Api, load
 
 __all__ = ["main"]
 
-CAPABILITIES = (
-    "CAP_CHOWN CAP_DAC_OVERRIDE CAP_FSETID CAP_FOWNER CAP_MKNOD CAP_NET_RAW CAP_SETGID CAP_SETUID "
-    "CAP_SETFCAP CAP_SETPCAP CAP_NET_BIND_SERVICE CAP_SYS_CHROOT CAP_KILL CAP_AUDIT_WRITE"
-).split()
-NAMESPACES = ("mount", "pid", "network", "uts", "ipc", "cgroup")
+
+_SETTLED = 2.0
 
 
 def rollup(pid: int) -> dict[str, int]:
@@ -32,89 +29,56 @@ def rollup(pid: int) -> dict[str, int]:
         return {name: int(size) for name, size in re.findall(r"(\w+): +(\d+) kB", file.read())}
 
 
-def configuration(root: str, *args: str) -> dict[str, Any]:
-    """A configuration as the daemon would make it."""
-    return {
-        "ociVersion": "1.3.0",
-        "root": {"path": root},
-        "mounts": [
-            {"destination": "/proc", "type": "proc", "source": "proc"},
-            {"destination": "/dev", "type": "tmpfs", "source": "tmpfs", "options": ["mode=755"]},
-        ],
-        "process": {
-            "args": list(args),
-            "cwd": "/",
-            "env": ["PATH=/bin"],
-            "capabilities": dict.fromkeys(("bounding", "effective", "permitted"), CAPABILITIES),
-            "noNewPrivileges": True,
-        },
-        "linux": {
-            "namespaces": [{"type": name} for name in NAMESPACES],
-            "seccomp": default_seccomp(CAPABILITIES).to_json(),
-            "resources": {"pids": {"limit": 100}},
-        },
-    }
+def children(pid: int) -> list[int]:
+    """Its child processes that are ours."""
+    with open(f"/proc/{pid}/task/{pid}/children", encoding="ascii") as file:
+        found = [int(one) for one in file.read().split()]
+    return [one for one in found if _name(one).startswith("sampan")]
+
+
+def _name(pid: int) -> str:
+    with open(f"/proc/{pid}/comm", encoding="utf-8") as file:
+        return file.read().strip()
+
+
+def _pss(*pids: int) -> float:
+    return sum(rollup(pid)["Pss"] for pid in pids) / 1024
 
 
 def main(count: int) -> None:
     """Print the table."""
-    with workspace() as place:
-        root = busybox_root(place)
-        spec = configuration(str(root), "sleep", "100000")
-        zygote = start_zygote()
-        controls = []
-        try:
-            for number in range(count):
-                name = f"bench-{number}"
-                request = {
-                    "id": name,
-                    "run_dir": str(place / name),
-                    "spec": spec,
-                    "bundle": str(place),
-                    "cgroup": f"/sampan-bench/{name}",
-                    "log": {"driver": "json-file", "path": str(place / f"{name}.log")},
-                    "start": True,
-                }
-                control = zygote.spawn(request)
-                controls.append(control)
-                _expect(control, "created")
-                _expect(control, "started")
-            monitors = [_credentials(place / f"bench-{number}") for number in range(count)]
-            rows = [rollup(pid) for pid in monitors]
-            base = rollup(zygote.pid)
-        finally:
-            for control in controls:
-                protocol.send(control, {"op": "kill", "seq": 1, "signal": 9})
-            for control in controls:
-                _expect(control, "exit")
-                control.close()
-            zygote.close()
-    pss = sum(row["Pss"] for row in rows)
-    private = sum(row["Private_Dirty"] + row["Private_Clean"] for row in rows)
-    print(f"{count} idle containers")
-    print(f"  monitors, PSS           {pss / 1024:8.2f} MB  {pss / count / 1024:6.3f} MB each")
-    print(
-        f"  of it private           {private / 1024:8.2f} MB  {private / count / 1024:6.3f} MB each"
-    )
-    print(
-        f"  zygote, PSS             {base['Pss'] / 1024:8.2f} MB  (RSS {base['Rss'] / 1024:.1f} MB)"
-    )
-    print(f"  all told                {(pss + base['Pss']) / 1024:8.2f} MB")
-
-
-def _expect(control: Any, event: str) -> dict[str, Any]:
-    while (received := protocol.receive(control)) is not None:
-        message = received[0]
-        if message.get("event") == event:
-            return message
-        if message.get("event") == "failed":
-            raise SystemExit(str(message))
-    raise SystemExit(f"the monitor ended before {event!r}")
-
-
-def _credentials(run_dir: Any) -> int:
-    return int(protocol.decode((run_dir / "monitor.json").read_bytes())["pid"])
+    private_mounts()
+    with workspace() as place, sampan_daemon(place) as (host, daemon):
+        load(host, root_tar(busybox_root(place), place))
+        api = Api(host, "v1.40")
+        body = {
+            "Image": "bench",
+            "Cmd": ["sleep", "100000"],
+            "HostConfig": {"NetworkMode": "none"},
+        }
+        names = []
+        for _ in range(count):
+            name = json.loads(api.call("POST", "/containers/create", body))["Id"]
+            api.call("POST", f"/containers/{name}/start")
+            names.append(name)
+        time.sleep(_SETTLED)  # the daemon gives back what the load took
+        (zygote,) = children(daemon)
+        monitors = children(zygote)
+        waiting = [pid for pid in monitors if children(pid)]
+        makers = [maker for pid in waiting for maker in children(pid)]
+        idle = [pid for pid in monitors if pid not in waiting]
+        private = sum(rollup(pid)["Private_Dirty"] for pid in idle) / 1024
+        each, total = _pss(*idle) / count, _pss(daemon, zygote, *monitors, *makers)
+        print(f"{os.uname().release}, {count} idle containers, PSS in MB")
+        print(f"  monitors                {_pss(*idle):7.2f}   {each:.3f} each, target 0.4")
+        print(f"  of it private           {private:7.2f}   {private / count:.3f} each")
+        print(f"  the pair that waits     {_pss(*waiting, *makers):7.2f}")
+        print(f"  zygote                  {_pss(zygote):7.2f}")
+        print(f"  daemon                  {_pss(daemon):7.2f}")
+        print(f"  all told                {total:7.2f}   target 60 with 100")
+        for name in names:
+            api.call("DELETE", f"/containers/{name}?force=1")
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]) if len(sys.argv) > 1 else 20)
+    main(int(sys.argv[1]) if len(sys.argv) > 1 else 100)

@@ -102,7 +102,7 @@ def _docker_run(host: str) -> Measure:
     )
 
 
-def _load(host: str, tar: Path) -> None:
+def load(host: str, tar: Path) -> None:
     environment = {**os.environ, "DOCKER_HOST": host}
     subprocess.run(
         ["docker", "import", str(tar), "bench"], env=environment, check=True, capture_output=True
@@ -196,14 +196,14 @@ def main() -> None:
         root = busybox_root(place)
         tar = root_tar(root, place)
         cases: dict[str, Measure] = _bare(place, root)
-        _load(ours, tar)
+        load(ours, tar)
         cases["sampan API"] = Api(ours, "v1.40").life
         cases["sampan run"] = _spawn(
             *(str(SAMPAN), "-H", ours, "run", "--rm", "--network", "none", "bench", "/bin/true")
         )
         cases["sampan, docker run"] = _docker_run(ours)
         if docker is not None:
-            _load(docker, tar)
+            load(docker, tar)
             cases["dockerd API"] = Api(docker, "v1.40").life
             cases["dockerd, docker run"] = _docker_run(docker)
         times = _rounds(cases, options.runs)

@@ -168,7 +168,8 @@ def stand_by(channel: int, lifeline: int) -> NoReturn:
 
 def _make_next(channel: int, lifeline: int) -> int:
     """Returns this process's exit status: 0 when the monitor may sleep on, or need not live."""
-    rehearse()
+    if not select.select([SOCKET_FD], [], [], 0)[0]:
+        rehearse()  # There is time for it: nobody waits.
     taken = _take(lifeline)
     if taken is None:
         return 0
