@@ -96,9 +96,21 @@ def test_moments_are_read(text: str, value: int) -> None:
     assert parse_moment(text) == value
 
 
-def test_a_bad_moment_is_refused() -> None:
-    with pytest.raises(InvalidArgument, match="yesterday"):
-        parse_moment("yesterday")
+@pytest.mark.parametrize(
+    "text",
+    [
+        "yesterday",
+        "--5",
+        "1e9",
+        "9" * 38,
+        "-" + "9" * 19,
+        "2023-11-14T22:13:20+",
+        "9999-01-01T00:00:00Z",
+    ],
+)
+def test_a_bad_moment_is_refused(text: str) -> None:
+    with pytest.raises(InvalidArgument, match="invalid time"):
+        parse_moment(text)
 
 
 @pytest.mark.parametrize(

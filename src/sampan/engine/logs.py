@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import calendar
 import os
+import re
 import time
 from collections import deque
 from typing import TYPE_CHECKING
@@ -50,6 +51,11 @@ def parse_tail(text: str) -> int | None:
     return int(text) if text.isdecimal() else None
 
 
+_SECONDS = re.compile(r"(-?[0-9]{1,20})(?:\.([0-9]*))?", re.ASCII)
+_FARTHEST = 1 << 62
+"""Nanoseconds: the year 2116."""
+
+
 def parse_moment(text: str) -> int:
     """A query's time, ``seconds[.fraction]`` since the epoch or RFC 3339, in nanoseconds.
 
@@ -57,15 +63,19 @@ def parse_moment(text: str) -> int:
     """
     if not text:
         return 0
-    seconds, _, fraction = text.partition(".")
-    if seconds.lstrip("-").isdecimal() and (not fraction or fraction.isdecimal()):
-        return int(seconds) * 1_000_000_000 + int((fraction + "000000000")[:9])
+    match = _SECONDS.fullmatch(text)
     try:
-        return _nanoseconds(text)
-    except ValueError as error:
+        if match is not None:
+            moment = int(match[1]) * 1_000_000_000 + int(((match[2] or "") + "000000000")[:9])
+        else:
+            moment = _nanoseconds(text)
+    except (ValueError, IndexError) as error:
         raise InvalidArgument(
-            f"invalid time {text!r}: give seconds since 1970 or RFC 3339"
+            f"invalid time {text[:40]!r}: give seconds since 1970 or RFC 3339"
         ) from error
+    if not -_FARTHEST < moment < _FARTHEST:
+        raise InvalidArgument(f"invalid time {text[:40]!r}: it is centuries away")
+    return moment
 
 
 def _nanoseconds(text: str) -> int:
