@@ -133,7 +133,29 @@ def test_a_daemon_that_cannot_be_reached_is_named(run: Run, host: str, message: 
     assert done.returncode == 1 and message in done.stderr and "Traceback" not in done.stderr
 
 
-def test_what_is_no_daemon_is_named(run: Run, tmp_path: Path) -> None:
+HEAD = b"HTTP/1.1 200 OK\r\nApi-Version: 1.51\r\n"
+PING = HEAD + b"Content-Length: 0\r\n\r\n"
+
+
+@pytest.mark.parametrize(
+    ("answer", "message"),
+    [
+        (b"SSH-2.0-something\r\n", "not HTTP"),
+        (b"", "without an answer"),
+        (b"HTTP/1.1 200 OK\r\nApi-Ver", "without an answer"),
+        (b"HTTP/1.1 abc\r\n\r\n", "not HTTP"),
+        (b"HTTP/1.1 200 OK\r\nX: " + b"x" * (2 << 20), "not HTTP"),
+        (PING + HEAD + b"Content-Length: 99\r\n\r\n[", "98 bytes early"),
+        (PING + HEAD + b"Content-Length: many\r\n\r\n[", "Content-Length: many"),
+        (PING + HEAD + b"Transfer-Encoding: chunked\r\n\r\nzz\r\n", "chunk size"),
+        (PING + HEAD + b"Transfer-Encoding: chunked\r\n\r\n5\r\n[", "in the middle"),
+        (PING + HEAD + b"Content-Length: 3\r\n\r\n[1,", "not JSON"),
+        (PING + HEAD + b"Content-Length: 4\r\n\r\n\xff\xfe[]", "not JSON"),
+        (PING + b"HTTP/1.1 500 No\r\nContent-Length: 5\r\n\r\n<p>No", "<p>No"),
+        (PING + b"HTTP/1.1 301 Moved\r\nContent-Length: 0\r\n\r\n", "301 Moved"),
+    ],
+)
+def test_what_is_no_daemon_is_named(tmp_path: Path, answer: bytes, message: str) -> None:
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(str(tmp_path / "odd"))
         listener.listen()
@@ -145,9 +167,15 @@ def test_what_is_no_daemon_is_named(run: Run, tmp_path: Path) -> None:
         sock, _ = listener.accept()
         with sock:
             sock.recv(1000)
-            sock.sendall(b"SSH-2.0-something\r\n")
-            _, errors = child.communicate(timeout=30)
-    assert child.returncode == 1 and "not HTTP" in errors
+            try:
+                sock.sendall(answer)
+                sock.shutdown(socket.SHUT_WR)
+                while sock.recv(1000):
+                    continue
+            except (BrokenPipeError, ConnectionResetError):
+                pass  # it has seen enough
+        _, errors = child.communicate(timeout=30)
+    assert child.returncode == 1 and message in errors and "Traceback" not in errors
 
 
 def test_a_socket_one_may_not_use_says_what_to_do(run: Run, servers: list[Canned]) -> None:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from sampan import __version__
 from sampan.cli.http import Response, quote, send
 from sampan.cli.transport import connect, unreachable
-from sampan.errors import SampanError
+from sampan.errors import SampanError, Unavailable
 
 if TYPE_CHECKING:
     import socket
@@ -97,7 +97,7 @@ class Client:
     ) -> Any:
         """The decoded JSON body, or ``None`` where there is none."""
         data = self.request(method, path, query, body).read()
-        return json.loads(data) if data else None
+        return _decoded(data) if data else None
 
     def lines(
         self,
@@ -111,7 +111,7 @@ class Client:
         """A stream of JSON objects, one a line."""
         for line in self.request(method, path, query, stream=stream, headers=headers):
             if line.strip():
-                yield json.loads(line)
+                yield _decoded(line)
 
     def hijack(
         self, path: str, query: dict[str, object] | None = None, body: object = None
@@ -175,6 +175,13 @@ class Client:
         return {**configured, **ours} if isinstance(configured, dict) else ours
 
 
+def _decoded(data: bytes) -> Any:
+    try:
+        return json.loads(data)
+    except ValueError:
+        raise Unavailable(f"the daemon's answer is not JSON: {data[:60]!r}") from None
+
+
 def _ordered(version: str) -> tuple[int, ...]:
     return tuple(int(part) for part in version.split(".") if part.isdigit())
 
@@ -196,7 +203,7 @@ def _parameter(value: object) -> str:
 
 
 def _checked(response: Response) -> Response:
-    if response.status < 400:
+    if response.status < 300 or response.status == 304:
         return response
     text = response.read().decode(errors="replace")
     try:
