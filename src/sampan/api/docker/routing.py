@@ -29,7 +29,6 @@ KNOWN = (
     ("POST", "/build/prune", "BuildPrune"),
     ("POST", "/build/cancel", "BuildCancel"),
     ("GET", "/images/search", "ImageSearch"),
-    ("GET", "/system/df", "SystemDataUsage"),
     ("POST", "/session", "Session"),
     ("POST", "/grpc", "BuildKit control"),
 )
