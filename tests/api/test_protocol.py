@@ -96,7 +96,7 @@ def test_a_body_must_be_json_and_say_so(daemon: Daemon) -> None:
         ({"Image": "host", "HostConfig": {"Devices": [{"PathOnHost": "/no"}]}}, 400, "'/no'"),
         ({"Image": "host", "HostConfig": {"NanoCpus": 10**12}}, 400, "range of CPUs"),
         ({"Image": "host", "HostConfig": {"Ulimits": [{"Name": "x"}]}}, 400, "ulimit type: x"),
-        ({"Image": "host", "WorkingDir": "relative"}, 400, 'process.cwd: not absolute: "relative"'),
+        ({"Image": "host", "WorkingDir": "relative"}, 400, "working directory 'relative'"),
         ({"Image": "host", "HostConfig": {"Sysctls": {"kernel.panic": "1"}}}, 400, "kernel.panic"),
         ({"Image": "host", "StopSignal": "SIGWHAT"}, 400, "Invalid signal: SIGWHAT"),
         ({"Image": "host", "Cmd": [], "Entrypoint": [""]}, 400, "no command specified"),
