@@ -25,8 +25,6 @@ pytestmark = [
 ]
 
 # What `docker --help` does not show, or that is Docker's own packaging.
-# Commands whose pieces are being written: out of this list with each.
-_COMING = "stats top container_stats container_top".split()
 _SHELLS = {"completion powershell", "completion bash", "completion fish", "completion zsh"}
 
 
@@ -92,8 +90,6 @@ def our_flags(row: str) -> dict[str, Flag]:
 @pytest.mark.parametrize("name", every_docker_command())
 def test_every_command_is_there_or_refused_by_name(name: str) -> None:
     row = ours(name)
-    if row is None and name.replace(" ", "_") in _COMING:
-        pytest.skip("not there yet")
     if row is None:
         reason = next(
             (

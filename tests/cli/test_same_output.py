@@ -158,6 +158,11 @@ READ_ONLY = [
     "rename nope x",
     "rename one two",
     "pause nope",
+    "top nope",
+    "top two",
+    "top one -o pid,args",
+    "stats --no-stream nope",
+    "stats --no-stream --format '{{.Name}} {{.PIDs}} {{.NetIO}}' one",
     "unpause one",
     "start nope",
     "update --memory 64m nope",
@@ -355,6 +360,15 @@ def canned(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Canned]:
             },
         },
     )
+    server.answers["GET /containers/used/stats"] = (200, _used(1))
+    server.answers["GET /containers/idle/stats"] = (200, _used(0))
+    server.answers["GET /containers/t/top"] = (
+        200,
+        {
+            "Titles": ["UID", "PID", "CMD"],
+            "Processes": [["root", "1", "a long command line x y z"]],
+        },
+    )
     server.answers["POST /containers/prune"] = (
         200,
         {"ContainersDeleted": ["one", "two"], "SpaceReclaimed": 123456},
@@ -383,6 +397,36 @@ def canned(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Canned]:
     )
     yield server
     server.close()
+
+
+def _used(share: int) -> dict[str, Any]:
+    """Figures of a container, as the API has them (cgroup v1's names)."""
+
+    def cpu(total: int) -> dict[str, Any]:
+        usage = {"total_usage": total * share, "usage_in_usermode": 1, "percpu_usage": [1, 2]}
+        return {"cpu_usage": usage, "system_cpu_usage": total * 3, "online_cpus": 2}
+
+    return {
+        "read": "2026-01-02T03:04:05Z",
+        "id": "a" * 64,
+        "name": "/used" if share else "/idle",
+        "pids_stats": {"current": 7 * share},
+        "cpu_stats": cpu(2_000_000_000),
+        "precpu_stats": cpu(1_000_000_000),
+        "memory_stats": {
+            "usage": 123_456_789 * share,
+            "limit": 25_000_000_000 * share,
+            "stats": {"total_inactive_file": 1_000_000 * share, "inactive_file": 5},
+        },
+        "networks": {"eth0": {"rx_bytes": 1500 * share, "tx_bytes": 999}},
+        "blkio_stats": {
+            "io_service_bytes_recursive": [
+                {"major": 8, "minor": 0, "op": "Read", "value": 4096 * share},
+                {"major": 8, "minor": 0, "op": "write", "value": 10**9 * share},
+                {"major": 8, "minor": 0, "op": "Total", "value": 5},
+            ]
+        },
+    }
 
 
 def _image(number: int, created: int, tags: Any, digests: Any, **more: Any) -> dict[str, Any]:
@@ -441,6 +485,13 @@ CANNED = [
     "port p 9",
     "port p 443",
     "port p x",
+    "top t",
+    "top t -o pid",
+    "stats --no-stream used",
+    "stats --no-stream used idle",
+    "stats --no-stream --no-trunc used",
+    "stats --no-stream --format json used",
+    "stats --no-stream --format '{{.Container}} {{.Name}} {{.CPUPerc}} {{.MemPerc}}' used idle",
     "container prune -f",
     "container prune",
     "system prune -f",

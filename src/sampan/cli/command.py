@@ -63,12 +63,14 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "rmi": ("images", "remove", "Remove images"),
     "run": ("run", "run", "Make a container from an image and run it"),
     "save": ("archives", "save", "Write images as an archive"),
+    "stats": ("stats", "stats", "Show what containers use, again and again"),
     "start": ("lifecycle", "start", "Start containers that do not run"),
     "stop": ("lifecycle", "stop", "Ask containers to end, and end them after a time-out"),
     "system df": ("disk", "usage", "Show what the daemon keeps on the disk"),
     "system dial-stdio": ("dial", "dial", "Join standard input and output to the daemon"),
     "system prune": ("prune", "system", "Remove what nothing uses"),
     "tag": ("images", "tag", "Give an image another name"),
+    "top": ("stats", "top", "Show the processes of a container"),
     "unpause": ("lifecycle", "unpause", "Thaw containers"),
     "update": ("lifecycle", "update", "Change the limits and the restart policy of containers"),
     "version": ("system", "version", "Show the versions of client and daemon"),
@@ -87,7 +89,7 @@ COMMON = ("run", "exec", "ps", "logs", "images", "pull", "load", "import", "rm",
 HIDDEN = ("__complete", "system dial-stdio")
 
 _CONTAINER = """attach commit cp create diff exec export kill logs pause port rename restart rm run
-start stop unpause update wait""".split()
+start stats stop top unpause update wait""".split()
 _CONTEXT = "create export import inspect ls rm show update use".split()
 _NETWORK = "connect create disconnect inspect ls prune rm".split()
 GROUPS: dict[str, dict[str, str]] = {

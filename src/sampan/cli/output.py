@@ -12,6 +12,8 @@ from typing import Any
 
 __all__ = [
     "age",
+    "aligned",
+    "binary_size",
     "command_line",
     "local_time",
     "moment",
@@ -86,6 +88,15 @@ def size(count: float, digits: int = 3) -> str:
     return f"{count:.{digits}g}{units[0]}"
 
 
+def binary_size(count: float) -> str:
+    """Bytes in binary units with four digits, as memory is given ("23.59GiB")."""
+    units = ["B", "KiB", "MiB", "GiB", "TiB", "PiB"]
+    while count >= 1024 and len(units) > 1:
+        count /= 1024
+        units.pop(0)
+    return f"{count:.4g}{units[0]}"
+
+
 def short_id(identity: str) -> str:
     """The first 12 digits of an ID, without its algorithm."""
     return identity.removeprefix("sha256:")[:12]
@@ -140,7 +151,7 @@ def print_rows(
     elif layout in ("", "table"):
         lines = [[heading for heading, _ in columns]]
         lines += [[str(row[key]) for _, key in columns] for row in rows]
-        _write(_aligned(["\t".join(line) for line in lines]))
+        _write(aligned(["\t".join(line) for line in lines]))
     else:
         known = {key: heading for heading, key in columns} | (headings or {})
         _write(_formatted(rows, raw if layout == "raw" and raw else layout, known))
@@ -169,7 +180,7 @@ def _formatted(rows: list[dict[str, Any]], layout: str, headings: dict[str, str]
     lines = [template.render(parsed, row, {"json": as_json}) for row in rows]
     if not table:
         return lines
-    return _aligned([_heading(parsed, headings), *lines])
+    return aligned([_heading(parsed, headings), *lines])
 
 
 def _heading(parsed: list[Any], headings: dict[str, str]) -> str:
@@ -196,7 +207,7 @@ def _write(lines: list[str]) -> None:
         print("\n".join(lines))
 
 
-def _aligned(texts: list[str]) -> list[str]:
+def aligned(texts: list[str], minimum: int = _MINIMUM) -> list[str]:
     """Cells end with a tab; a column is a run of lines that have it (text/tabwriter)."""
     lines = [line.split("\t") for text in texts for line in text.split("\n")]
     out: list[str] = []
@@ -214,7 +225,7 @@ def _aligned(texts: list[str]) -> list[str]:
                 at += 1
                 continue
             write(begin, at)
-            begin, width = at, _MINIMUM
+            begin, width = at, minimum
             while at < end and number < len(lines[at]) - 1:
                 width = max(width, len(lines[at][number]) + _GAP)
                 at += 1

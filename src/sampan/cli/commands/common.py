@@ -26,6 +26,7 @@ __all__ = [
     "path",
     "read",
     "report",
+    "together",
 ]
 
 FORMAT = Flag("format", "str", "How to print: table, 'table TEMPLATE', json, or a Go template")
@@ -120,7 +121,7 @@ def each(
     if client is None or len(names) < 2:
         attempts: Iterator[object] = (_attempt(act, name) for name in names)
     else:
-        attempts = _together(client, names, act)
+        attempts = together(client, names, act)
     status = 0
     for name, result in zip(names, attempts, strict=True):
         if isinstance(result, SampanError):
@@ -138,7 +139,8 @@ def _attempt(act: Callable[[str], object], name: str) -> object:
         return error
 
 
-def _together(client: Client, names: list[str], act: Callable[[str], object]) -> Iterator[object]:
+def together(client: Client, names: list[str], act: Callable[[str], object]) -> Iterator[object]:
+    """The results of acting on every name, in order, or their errors; several at once."""
     import threading
 
     client.negotiate()  # once, for all

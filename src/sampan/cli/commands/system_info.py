@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from sampan.cli.output import binary_size
+
 __all__ = ["describe"]
 
 
@@ -108,20 +110,12 @@ def _machine(server: dict[str, Any]) -> list[str]:
     return [
         *lines,
         f"CPUs: {server.get('NCPU', 0)}",
-        f"Total Memory: {_binary(server.get('MemTotal') or 0)}",
+        f"Total Memory: {binary_size(server.get('MemTotal') or 0)}",
         f"Name: {server.get('Name', '')}",
         f"ID: {server.get('ID', '')}",
         f"Docker Root Dir: {server.get('DockerRootDir', '')}",
         f"Debug Mode: {_word(bool(server.get('Debug')))}",
     ]
-
-
-def _binary(count: float) -> str:
-    units = ["B", "KiB", "MiB", "GiB", "TiB", "PiB"]
-    while count >= 1024 and len(units) > 1:
-        count /= 1024
-        units.pop(0)
-    return f"{count:.4g}{units[0]}"
 
 
 def _rest(server: dict[str, Any]) -> list[str]:
