@@ -2,7 +2,8 @@
 
 The moments come from a seed, which a failure prints. Afterwards: what is dead left no mount,
 cgroup, process or directory; whose own monitor was killed is ended and reported so; all others
-lived on.
+lived on. Where the daemon alone is killed, nothing that it acknowledged is lost: the long form of
+that test is ``python -m bench.kills``.
 """
 
 from __future__ import annotations
@@ -18,8 +19,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from sampan.kernel import cgroups
 from sampan.kernel.mounts import mountinfo
+from tests.daemon.kill_load import Load as Lives
+from tests.daemon.kill_load import groups, leaks, names, processes
 from tests.daemon_fixture import Daemon
 
 if TYPE_CHECKING:
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.root
 
 SECONDS = 12.0
+KILLS = 12
 BYSTANDERS = 4
 VICTIMS = 3
 
@@ -76,32 +79,6 @@ class Load(threading.Thread):
             instance = daemon.post(f"/containers/{container}/exec", body).json()["Id"]
             daemon.post(f"/exec/{instance}/start", {"Detach": True})
             daemon.delete(f"/containers/{container}", force=1, v=1)
-
-
-def names(directory: Path) -> set[str]:
-    return set(os.listdir(directory)) if directory.is_dir() else set()
-
-
-def groups(daemon: Daemon) -> set[str]:
-    found: set[str] = set()
-    for mount in cgroups.detect().mounts.values():
-        top = Path(f"{mount}{daemon.cgroup}")
-        found |= (
-            {entry.name for entry in top.iterdir() if entry.is_dir()} if top.is_dir() else set()
-        )
-    return found
-
-
-def processes(daemon: Daemon) -> set[int]:
-    """Who is in one of the daemon's cgroups."""
-    found = set()
-    for mount in cgroups.detect().mounts.values():
-        for place in Path(f"{mount}{daemon.cgroup}").glob("*/cgroup.procs"):
-            try:
-                found |= set(map(int, place.read_text().split()))
-            except OSError:
-                continue  # it is being removed
-    return found
 
 
 def test_whatever_is_killed_only_its_own_is_lost(own: Daemon) -> None:
@@ -189,3 +166,36 @@ def kill_a_monitor_of_the_load(own: Daemon, moments: random.Random, spared: set[
         pass
     finally:
         os.close(pidfd)
+
+
+def test_a_dozen_kills_of_the_daemon_lose_nothing(own: Daemon) -> None:
+    seed = int.from_bytes(os.urandom(4), "big")
+    print("seed", seed)
+    moments = random.Random(seed)
+    load = Lives(own, containers=10, tickers=3, seed=seed)
+    load.start()
+    for _ in range(KILLS):
+        time.sleep(moments.uniform(0.02, 0.5))
+        own.kill()
+        time.sleep(moments.choice((0.0, 0.05)))
+        own.start()
+        load.check()
+    lines = load.finish()
+    assert load.ledger.wrong == []
+    assert lines > 100
+    assert sum(load.ledger.lives.values()) > 10
+    own.wait_for(lambda: not leaks(own, set()))
+
+
+@pytest.mark.parametrize("count", [30])
+def test_a_daemon_is_ready_at_once_however_many_containers_it_finds(
+    own: Daemon, count: int
+) -> None:
+    """A second for a hundred of them where nothing else runs; tests share their machine."""
+    running = [own.run("sleep", "600") for _ in range(count)]
+    own.kill()
+    begin = time.monotonic()
+    own.start()
+    seconds = time.monotonic() - begin
+    assert {item["Id"] for item in own.get("/containers/json").json()} == set(running)
+    assert seconds < 5

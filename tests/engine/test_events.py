@@ -42,9 +42,10 @@ def test_what_was_written_is_read_by_the_next(tmp_path: Path) -> None:
     assert numbers(again) == [1, 2, 3, 4, 5]
     assert numbers(again, after=3) == [4, 5]
     assert numbers(again, since=3000) == [3, 4, 5]
-    assert again.has("c", "start", 4)
-    assert not again.has("c", "die", 4)
-    assert not again.has("c", "start", 6)
+    marks = again.marks()
+    assert not marks.lack("c", "start", 4)
+    assert marks.lack("c", "die", 4)
+    assert marks.lack("c", "start", 6)
     assert os.stat(tmp_path / "events").st_mode & 0o777 == 0o700
     again.close()
 
@@ -62,6 +63,17 @@ def test_the_files_are_bounded_and_the_order_goes_through_them(tmp_path: Path) -
     assert 20 < len(found) < 200
     log.close()
     assert EventLog(str(tmp_path), largest=1000).last == 200
+
+
+def test_what_was_told_before_the_files_begin_is_not_missed(tmp_path: Path) -> None:
+    log = EventLog(str(tmp_path), largest=1000)
+    for number in range(1, 201):
+        log.append(event(number, mark=number * 1000))
+    marks = log.marks()
+    assert not marks.lack("c", "start", 1000)
+    assert not marks.lack("c", "start", 200_000)
+    assert marks.lack("c", "start", 200_001)
+    log.close()
 
 
 def test_a_line_that_a_stopped_machine_left_torn_is_cut_off(tmp_path: Path) -> None:

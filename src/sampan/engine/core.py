@@ -8,6 +8,7 @@ does not, because a change of threads costs more.
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import shutil
 from typing import TYPE_CHECKING
@@ -184,7 +185,7 @@ class Engine:
     def publish_marked(
         self, record: ContainerRecord, action: str, mark: int, attributes: dict[str, str]
     ) -> None:
-        """The same, with a mark by which it is found again (``EventLog.has``)."""
+        """The same, with a mark by which it is found again (``EventLog.marks``)."""
         about = {"image": record.image_name, "name": record.name}
         given = {**(record.config.labels or {}), **about, **attributes}
         self.events.publish("container", action, record.id, given, mark)
@@ -205,12 +206,20 @@ class Engine:
     def clear_run_dir(self, container_id: str) -> None:
         """Remove what a container's life left below the exec root."""
         path = self.run_dir(container_id)
-        try:
-            for name in os.listdir(path):
-                os.unlink(f"{path}/{name}")
-            os.rmdir(path)
-        except FileNotFoundError:
-            return
+        while True:
+            try:
+                for name in os.listdir(path):
+                    os.unlink(f"{path}/{name}")
+                os.rmdir(path)
+            except FileNotFoundError:
+                if not os.path.isdir(path):
+                    return  # else its monitor, which ends, removed a file of its own
+            except OSError as error:
+                if error.errno != errno.ENOTEMPTY:
+                    raise
+                # A monitor that ends has left its last word there just now.
+            else:
+                return
 
     def forget(self, live: Live, *, volumes: bool = True) -> None:
         """Remove a container that does not run: its row first, then its files.

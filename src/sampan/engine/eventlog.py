@@ -20,7 +20,7 @@ from sampan.errors import Unavailable
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["Event", "EventLog"]
+__all__ = ["Event", "EventLog", "Marks"]
 
 LARGEST = 4 * 1024 * 1024
 """Bytes of a file when the next is begun."""
@@ -40,6 +40,18 @@ class Event(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     attributes: dict[str, str]
     time: int
     mark: int = 0
+
+
+class Marks:
+    """The marked events since ``since`` (nanoseconds; 0: all there ever were)."""
+
+    def __init__(self, since: int, known: set[tuple[str, str, int]]) -> None:
+        self._since = since
+        self._known = known
+
+    def lack(self, actor: str, action: str, mark: int) -> bool:
+        """Whether an event whose mark is its change's moment is not among them, and should be."""
+        return mark > self._since and (actor, action, mark) not in self._known
 
 
 _encode = msgspec.json.Encoder().encode
@@ -144,12 +156,12 @@ class EventLog:
             for fd, _ in fds:
                 os.close(fd)
 
-    def has(self, event_id: str, action: str, mark: int) -> bool:
-        """Whether an event of this mark was told lately."""
-        return any(
-            (event.id, event.action, event.mark) == (event_id, action, mark)
-            for age in (1, 0)
-            for event in self._tail(age)
+    def marks(self) -> Marks:
+        """What was told lately, for a daemon that goes on where another died."""
+        events = [event for age in (1, 0) for event in self._tail(age)]
+        return Marks(
+            events[0].time if events and self.last > len(events) else 0,
+            {(event.id, event.action, event.mark) for event in events if event.mark},
         )
 
     def close(self) -> None:

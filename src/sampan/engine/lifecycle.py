@@ -320,7 +320,7 @@ class Lifecycle:
     def tell_start(self, live: Live) -> None:
         """The events of a container's start, which the row has."""
         networks.publish(self._engine, live.record, "connect")
-        self._engine.publish(live.record, "start")
+        self._engine.publish_marked(live.record, "start", live.record.state.started_at, {})
 
     def tell_end(self, live: Live) -> None:
         """The events of a container's end, which the row has."""

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     import socket
 
     from sampan.engine.core import Engine
+    from sampan.engine.eventlog import Marks
 
 __all__ = ["recover"]
 
@@ -45,7 +46,8 @@ async def recover(engine: Engine) -> None:
     """Bring memory, rows, directories and the kernel to agree."""
     for record in engine.store.load():
         engine.registry.add(Live(record))
-    await asyncio.gather(*(_settle(engine, live) for live in engine.registry))
+    marks = engine.events.log.marks()
+    await asyncio.gather(*(_settle(engine, live, marks) for live in engine.registry))
     for live in engine.registry:
         if not live.record.state.running:
             engine.release_shm(live.record)
@@ -66,7 +68,7 @@ def _recur(engine: Engine, live: Live) -> None:
         engine.restarts.plan(live)
 
 
-async def _settle(engine: Engine, live: Live) -> None:
+async def _settle(engine: Engine, live: Live, marks: Marks) -> None:
     """One container's row against what is there."""
     directory = engine.run_dir(live.id)
     sock = _connect(live, directory)
@@ -80,18 +82,20 @@ async def _settle(engine: Engine, live: Live) -> None:
                 live.monitor = None
                 monitor.close()
         else:
-            await _adopt(engine, live, status)
+            await _adopt(engine, live, status, marks)
             return
+    if live.id not in engine.registry:
+        return  # it ended while it was asked, and was to be removed
     event = _read_exit(directory)
     if event is not None and int(event["at"] * 1e9) == live.record.state.finished_at:
         # The row has it; what comes after the row may not have been done.
-        if not engine.events.log.has(live.id, "die", live.record.state.finished_at):
+        if marks.lack(live.id, "die", live.record.state.finished_at):
             engine.containers.tell_end(live)
         engine.clear_run_dir(live.id)
         if live.record.host_config.auto_remove:
             engine.forget(live)
     elif event is not None:
-        _was_running(engine, live)
+        _was_running(engine, live, marks)
         engine.containers.ended(live, event)
     elif os.path.isdir(directory) or live.record.state.running:
         await engine.kill_group(live.id, engine.cgroup_of(live.record))
@@ -112,7 +116,7 @@ def _connect(live: Live, directory: str) -> socket.socket | None:
         return None
 
 
-async def _adopt(engine: Engine, live: Live, status: dict[str, Any]) -> None:
+async def _adopt(engine: Engine, live: Live, status: dict[str, Any], marks: Marks) -> None:
     state = status["state"]
     if state == "created":
         # The daemon died between making and starting: nobody was told that it runs.
@@ -122,7 +126,7 @@ async def _adopt(engine: Engine, live: Live, status: dict[str, Any]) -> None:
         await engine.kill_group(live.id, engine.cgroup_of(live.record))
         engine.clear_run_dir(live.id)
         return
-    _was_running(engine, live)
+    _was_running(engine, live, marks)
     live.record = live.record.with_state(
         status="paused" if state == "paused" else "running",
         pid=int(status["pid"]),
@@ -134,13 +138,15 @@ async def _adopt(engine: Engine, live: Live, status: dict[str, Any]) -> None:
     log.info("a running container was taken up", container=live.id, name=live.record.name)
 
 
-def _was_running(engine: Engine, live: Live) -> None:
-    """The start was begun and the row does not say so: the daemon died in between."""
+def _was_running(engine: Engine, live: Live, marks: Marks) -> None:
+    """A container that runs, or ran: its start may be in no row, or in a row and no event."""
     if not live.record.state.running:
         live.record = live.record.with_state(
             status="running", started_at=now(), by_hand=False, restart_at=0
         )
-        engine.containers.tell_start(live)
+    elif not marks.lack(live.id, "start", live.record.state.started_at):
+        return
+    engine.containers.tell_start(live)
 
 
 def _read_exit(directory: str) -> dict[str, Any] | None:
