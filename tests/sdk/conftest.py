@@ -38,13 +38,17 @@ def sessions(data_root: Path) -> list[Path]:
 
 
 def left(data_root: Path) -> list[str]:
-    """What is there of containers of the sessions on a data root."""
+    """What is there of containers of the sessions on a data root, but for what is being deleted."""
     found = []
     for session in sessions(data_root):
         found += groups(session.name)
-        for name in ("c", "run", "dead"):
-            found += [str(path) for path in (session / name).iterdir()]
+        found += [str(path) for path in (session / "c").iterdir()]
     return found
+
+
+def undeleted(data_root: Path) -> list[Path]:
+    """What sessions are about to delete."""
+    return [path for session in sessions(data_root) for path in (session / "dead").iterdir()]
 
 
 @pytest.fixture(scope="module")

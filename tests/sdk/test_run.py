@@ -227,6 +227,23 @@ def test_an_entrypoint(session: sampan.Session) -> None:
     assert session.run("host", ["x"], entrypoint=["echo", "-n"]).text == "x"
 
 
+def test_a_request_larger_than_a_packet(session: sampan.Session) -> None:
+    env = {f"V{number}": "ü" * 1000 for number in range(60)}
+    code = "import os, sys; print(sum(len(v) for k, v in os.environ.items() if k[0] == 'V'))"
+    result = session.run("host", ["python3", "-c", code, "x" * 100_000], env=env, input="y")
+    assert result.text == "60000\n"
+
+
+def test_words_that_are_no_text(session: sampan.Session, tmp_path: Path) -> None:
+    code = "import os, sys; print([os.fsencode(word) for word in sys.argv[1:]])"
+    name = os.fsdecode(b"/\xff")
+    result = session.run("host", ["python3", "-c", code, name, tmp_path, ""])
+    assert result.text == f"[b'/\\xff', {os.fsencode(tmp_path)!r}, b'']\n"
+    for word in ("a\0b", b"bytes"):
+        with pytest.raises(sampan.InvalidArgument):
+            session.run("host", ["echo", word])  # type: ignore[list-item]  # that is what is wrong
+
+
 BAD: list[tuple[dict[str, Any], str]] = [
     ({"memory": "lots"}, "memory 'lots': expected bytes"),
     ({"memory": -1}, "memory -1"),

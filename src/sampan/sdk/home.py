@@ -5,8 +5,10 @@
                          <session>/lock     held, by flock(2), as long as the program lives
                                   /root     where each container, in a mount namespace of its own,
                                             mounts its root
-                                  /run/<container>   its monitor's files
-                                  /c/<container>     its files and its writable root
+                                  /c/<container>     its files, its writable root, and in run/
+                                            its monitor's files
+                                  /dead     what is to be deleted, by a thread that is there only
+                                            while there is anything: a disk may keep it waiting
     cgroup  /sampan-sessions/<session>/<container>
 
 A lock ends with its program. So a session whose lock can be had belongs to nobody: its containers
@@ -28,6 +30,7 @@ import fcntl
 import itertools
 import os
 import select
+import stat
 import threading
 import time
 import weakref
@@ -60,6 +63,7 @@ DEFAULT_DATA_ROOT = "/var/lib/sampan"
 CGROUP_PARENT = "/sampan-sessions"
 _PATIENCE = 10.0
 """Seconds that a container of a session that has ended may need to be gone."""
+_MOST_DEAD = 64
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _SIGKILL = 9
 
@@ -67,27 +71,35 @@ _SIGKILL = 9
 class Home:
     """Opened once per session; every method may be called from any thread."""
 
-    def __init__(self, data_root: str) -> None:
-        """Raises PermissionDenied, InvalidArgument, KernelError."""
+    def __init__(self, data_root: str, scratch: str | None = None) -> None:
+        """``scratch``: where sessions lie instead of in the data root.
+
+        Raises PermissionDenied, InvalidArgument, KernelError.
+        """
         if os.geteuid() != 0:
             raise PermissionDenied(
                 "to run containers this program must be root: start it with sudo; or have a daemon "
                 "run them, whose socket you may use: sampan.connect()"
             )
-        if any(character in data_root for character in ":,\\\n"):
-            raise InvalidArgument(
-                f'data root "{data_root}": overlay cannot take a path with a colon, a comma, a '
-                "backslash or a newline in it"
-            )
+        for place in (data_root, scratch or ""):
+            if any(character in place for character in ":,\\\n"):
+                raise InvalidArgument(
+                    f'data root "{place}": overlay cannot take a path with a colon, a comma, a '
+                    "backslash or a newline in it"
+                )
         # First, so that it gets ready while we do.
         self._zygote = client.start_zygote()
         self.pid = os.getpid()
         self.data_root = os.path.abspath(data_root)
         self._sessions = f"{self.data_root}/sessions"
+        if scratch is not None:
+            self._sessions = f"{os.path.abspath(scratch)}/sampan-sessions"
         self._lock = threading.Lock()
         self._numbers = itertools.count(1)
         self._living: set[str] = set()
         self._abandoned: deque[str] = deque()
+        self._rest: deque[str] = deque()
+        self._deleting = False
         self.executions: weakref.WeakSet[Execution] = weakref.WeakSet()
         self._idle = threading.Condition(self._lock)
         self._busy = 0
@@ -107,10 +119,15 @@ class Home:
 
         skeletons = f"{self._sessions}/host"
         try:
-            os.makedirs(self.data_root, 0o711, exist_ok=True)
-            os.makedirs(skeletons, 0o700, exist_ok=True)
+            os.makedirs(os.path.dirname(self._sessions), 0o711, exist_ok=True)
+            for place in (self._sessions, skeletons):
+                try:
+                    os.mkdir(place, 0o700)
+                except FileExistsError:
+                    continue
         except OSError as error:
             raise KernelError("mkdir", error.errno or 0, skeletons) from error
+        _check_ours(self._sessions)
         return Images(self.data_root, skeletons, self._exclusive), cgroups.detect()
 
     @contextmanager
@@ -135,19 +152,13 @@ class Home:
                 except FileExistsError:
                     continue
             self._lock_fd = _lock(self.directory)
-            for name in ("c", "dead", "root", "run", "view"):
+            for name in ("c", "dead", "root", "view"):
                 os.mkdir(f"{self.directory}/{name}", 0o700)
             dead = self._take_dead()
             self.images.sweep()
             self._group(self.name).create()
         for name in dead:
-            try:
-                self._bury(f"{self.directory}/dead/{name}")
-            except KernelError as error:
-                # A zygote that outlived its program clears up there itself; what it leaves goes
-                # with this session.
-                if error.errno not in (ENOENT, ENOTEMPTY):
-                    raise
+            self._delete(name)
 
     def _take_dead(self) -> list[str]:
         """Take what sessions of killed programs left, to be removed when others may go on."""
@@ -177,11 +188,11 @@ class Home:
         """Kill what runs of a session; wait for its monitors, and remove its cgroups."""
         deadline = time.monotonic() + _PATIENCE
         try:
-            names = os.listdir(f"{directory}/run")
+            names = os.listdir(f"{directory}/c")
         except FileNotFoundError:
             names = []  # It was killed before it was all there.
         for name in names:
-            _end_container(f"{directory}/run/{name}", deadline)
+            _end_container(f"{directory}/c/{name}/run", deadline)
         group = self._group(session)
         group.kill()
         group.destroy()
@@ -282,7 +293,7 @@ class Home:
         return f"{self.directory}/c/{name}"
 
     def run_directory(self, name: str) -> str:
-        return f"{self.directory}/run/{name}"
+        return f"{self.container_directory(name)}/run"
 
     def cgroup(self, name: str) -> str:
         return f"{CGROUP_PARENT}/{self.name}/{name}"
@@ -304,17 +315,64 @@ class Home:
         group.destroy()
 
     def remove_container(self, name: str) -> None:
-        """Remove an ended container's files. A session that ends meanwhile waits, or does it."""
+        """Have an ended container's files deleted. A session that ends meanwhile does it."""
         with self._lock:
             if name not in self._living:
                 return
             self._living.remove(name)
             self._busy += 1
         try:
-            for path in (self.run_directory(name), self.container_directory(name)):
-                self._bury(path)
+            os.rename(self.container_directory(name), f"{self.directory}/dead/{name}")
         finally:
             self._leave()
+        self._delete(name)
+
+    def _delete(self, name: str) -> None:
+        """Delete what is called so in ``dead``: on a thread, unless there is much to do already."""
+        with self._lock:
+            self._rest.append(name)
+            if self._deleting and len(self._rest) <= _MOST_DEAD:
+                return
+            mine = not self._deleting
+            self._deleting = True
+            self._busy += mine
+        if mine:
+            try:
+                threading.Thread(target=self._delete_rest, name="sampan-dead", daemon=True).start()
+            except RuntimeError:
+                self._delete_rest()  # The interpreter is about to end, and starts no thread.
+        else:
+            self._delete_next()
+
+    def _delete_rest(self) -> None:
+        while self._delete_next(last=True):
+            continue
+        self._leave()
+
+    def _delete_next(self, *, last: bool = False) -> bool:
+        """Delete one; False when there is none, and then ``last`` was the one who looks."""
+        with self._lock:
+            if not self._rest or self._lock_fd < 0:
+                self._deleting = self._deleting and not last
+                return False
+            name = self._rest.popleft()
+        try:
+            self._bury(f"{self.directory}/dead/{name}")
+        except KernelError as error:
+            # Whoever outlived it by a moment, a program's zygote, a container's monitor, clears up
+            # there too. What is left goes with this session.
+            if error.errno not in (ENOENT, ENOTEMPTY):
+                raise
+        return True
+
+
+def _check_ours(directory: str) -> None:
+    """Where everybody may write (/dev/shm), somebody may have been there before us."""
+    status = os.lstat(directory)
+    if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.geteuid() or status.st_mode & 0o022:
+        raise InvalidArgument(
+            f"{directory} is not a directory of ours alone: somebody else made it; remove it"
+        )
 
 
 def _lock(directory: str) -> int:

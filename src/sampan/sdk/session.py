@@ -190,8 +190,9 @@ class Starting:
 class _Owner:
     """Opens a home when it is first needed, and closes it once."""
 
-    def __init__(self, data_root: str | None) -> None:
+    def __init__(self, data_root: str | None, scratch: str | None = None) -> None:
         self._data_root = data_root
+        self._scratch = scratch
         self._lock = threading.Lock()
         self._home: Home | None = None
         self._closed = False
@@ -204,7 +205,7 @@ class _Owner:
                 raise Unavailable("this session is closed")
             if self._home is None:
                 root = self._data_root or os.environ.get("SAMPAN_DATA_ROOT") or DEFAULT_DATA_ROOT
-                self._home = Home(root)
+                self._home = Home(root, self._scratch or os.environ.get("SAMPAN_SCRATCH"))
             return self._home
 
     def close(self) -> None:
@@ -226,9 +227,18 @@ class _Session:
 
     __slots__ = ("_owner",)
 
-    def __init__(self, data_root: str | os.PathLike[str] | None = None) -> None:
-        """``data_root``: where images are and sessions lie; SAMPAN_DATA_ROOT, /var/lib/sampan."""
-        self._owner = _Owner(None if data_root is None else os.fspath(data_root))
+    def __init__(
+        self,
+        data_root: str | os.PathLike[str] | None = None,
+        *,
+        scratch: str | os.PathLike[str] | None = None,
+    ) -> None:
+        """``data_root``: where images are; else SAMPAN_DATA_ROOT, /var/lib/sampan. ``scratch``:
+        where containers write, on a tmpfs for instance; else SAMPAN_SCRATCH, the data root."""
+        self._owner = _Owner(
+            None if data_root is None else os.fspath(data_root),
+            None if scratch is None else os.fspath(scratch),
+        )
 
     @operation
     def open(self) -> Steps[None]:
