@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import re
+import signal
+import sys
 from typing import TYPE_CHECKING
 
 import pytest
@@ -14,7 +16,7 @@ from sampan.storage.database import Database
 from sampan.volume.store import VolumeStore
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
 
 
@@ -192,3 +194,68 @@ def test_volumes_outlive_the_store_and_what_was_half_made_does_not(
     assert second.list() == [kept]
     assert sorted(os.listdir(second.root)) == [".trash", "kept"]
     second.close()
+
+
+def test_a_kill_at_any_step_of_a_removal_leaves_all_of_it_or_nothing(tmp_path: Path) -> None:
+    """Each change of the disk, and each statement to the database, is a step."""
+    outcomes = set()
+    for step in range(1, 40):
+        root = tmp_path / f"root{step}"
+        root.mkdir()
+        killed = _killed_at(step, root)
+        database = Database(f"{root}/sampan.db")
+        store = VolumeStore(str(root), database)
+        rows = [volume.name for volume in store.list()]
+        assert set(os.listdir(store.root)) - {".trash"} == set(rows)
+        assert rows == [] or os.listdir(store.get("data").path) == ["file"]
+        outcomes.add(bool(rows))
+        store.close()
+        database.close()
+        if not killed:
+            break
+    assert not killed
+    assert outcomes == {True, False}
+
+
+def _killed_at(step: int, root: Path) -> bool:
+    """Make a volume; remove it in a process that is killed at its ``step``th step; whether it
+    was."""
+    database = Database(f"{root}/sampan.db")
+    store = VolumeStore(str(root), database)
+    volume, _ = store.create("data")
+    with open(f"{volume.path}/file", "w", encoding="utf-8") as file:
+        file.write("x")
+    store.close()
+    database.close()
+    pid = os.fork()
+    if pid == 0:
+        left = step
+
+        def step_done() -> None:
+            nonlocal left
+            left -= 1
+            if left == 0:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+        def watch(event: str, _: object) -> None:
+            if event in ("os.rename", "os.remove", "os.rmdir", "os.listdir", "open"):
+                step_done()
+
+        class Stepping(Database):
+            def execute(self, statement: str, parameters: Sequence[object] = ()) -> int:
+                step_done()
+                changed = super().execute(statement, parameters)
+                step_done()
+                return changed
+
+        try:
+            again = VolumeStore(str(root), Stepping(f"{root}/sampan.db"))
+            sys.addaudithook(watch)
+            again.remove("data")
+            again.collect()
+            os._exit(0)
+        finally:
+            os._exit(1)
+    code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    assert code in (0, -signal.SIGKILL)
+    return code != 0
