@@ -34,10 +34,6 @@ from sampan.errors import (
 )
 from sampan.kernel.mounts import KERNEL_FILE_SYSTEMS, filesystem_magic
 from sampan.kernel.paths import O_PATH, open_in_root, open_regular_in_root
-from sampan.runtime import users
-from sampan.runtime.view import open_running, open_view
-from sampan.storage.archive.copying import Found, clean, find, write_found, write_root
-from sampan.storage.archive.placing import put
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
@@ -45,6 +41,7 @@ if TYPE_CHECKING:
     from sampan.engine.container import ContainerRecord
     from sampan.engine.core import Engine
     from sampan.engine.live import Live
+    from sampan.storage.archive.copying import Found
 
 __all__ = ["GRACE", "Archives", "PathStat"]
 
@@ -126,6 +123,8 @@ class Archives:
 
     async def stat(self, reference: str, path: str) -> PathStat:
         """What is at a path. NotFound, InvalidArgument."""
+        from sampan.storage.archive.copying import find
+
         found: list[PathStat] = []
 
         def work(root: int, _: socket.socket) -> None:
@@ -148,6 +147,8 @@ class Archives:
     ) -> AsyncIterator[tuple[PathStat, AsyncIterator[bytes]]]:
         """What is at a path, and a tar of it. NotFound, InvalidArgument; an error after the first
         byte is raised by the iterator."""
+        from sampan.storage.archive.copying import find, write_found
+
         loop = asyncio.get_running_loop()
         told: asyncio.Future[PathStat] = loop.create_future()
 
@@ -172,6 +173,7 @@ class Archives:
     @asynccontextmanager
     async def exporting(self, reference: str) -> AsyncIterator[AsyncIterator[bytes]]:
         """A container's own file system as a tar, without what is mounted into it. NotFound."""
+        from sampan.storage.archive.copying import write_root
 
         def work(root: int, stream: socket.socket) -> None:
             with open(stream.fileno(), "wb", buffering=_CHUNK, closefd=False) as out:
@@ -203,6 +205,10 @@ class Archives:
 
         NotFound, InvalidArgument, PermissionDenied (read-only), Conflict, SampanError (full disk).
         """
+        from sampan.runtime import users
+        from sampan.storage.archive.copying import clean
+        from sampan.storage.archive.placing import put
+
         user = self._engine.registry.find(reference).record.config.user if as_user else ""
 
         def work(root: int, stream: socket.socket) -> None:
@@ -284,6 +290,8 @@ class Archives:
         copy.root.leave()
 
     async def _open(self, live: Live) -> _Root:
+        from sampan.runtime.view import open_running
+
         record = live.record
         if record.state.running:
             fd, namespace = open_running(record.state.pid, record.state.start_time)
@@ -294,6 +302,8 @@ class Archives:
         return root
 
     async def _view(self, record: ContainerRecord) -> _Root:
+        from sampan.runtime.view import open_view
+
         engine, holder = self._engine, f"copy:{record.id}"
         check_sources(record, engine.settings.data_root)
         await engine.volumes.hold(record, holder)

@@ -27,7 +27,6 @@ import msgspec
 from sampan.engine.log import log
 from sampan.errors import Conflict, InvalidArgument, KernelError, NotFound, SampanError
 from sampan.kernel.paths import O_PATH, open_in_root
-from sampan.runtime.view import open_view
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Mapping, Sequence
@@ -255,6 +254,8 @@ class Volumes:
                 self._let_go(volume.name, record.id)
 
     def _fill(self, claim: Claim, container_id: str) -> None:
+        from sampan.runtime.view import open_view
+
         engine = self._engine
         recipe = engine.driver.mounts(container_id)
         view = open_view(recipe, (), engine.settings.mount_point, readonly=True)
