@@ -126,6 +126,85 @@ def test_what_was_said_before_can_be_replayed(daemon: Daemon) -> None:
     assert texts(stream.rest(), 1) == b"before\nafter\n"
 
 
+def test_a_log_and_the_stream_behind_it_fit_together(daemon: Daemon) -> None:
+    """While the container writes without a pause: no line is missing, none comes twice."""
+    container = daemon.create(
+        "sh", "-c", "i=0; while :; do echo $i; i=$((i+1)); done", HostConfig={"NanoCpus": 10**8}
+    )
+    daemon.post(f"/containers/{container}/start")
+    for _ in range(5):
+        stream = Stream(daemon, f"/containers/{container}/attach?logs=1&stream=1&stdout=1")
+        stream.send()
+        while len(stream.buffer) < 300_000:
+            data = stream.sock.recv(65536)
+            assert data
+            stream.buffer += data
+        stream.sock.close()
+        whole = 0
+        while len(stream.buffer) - whole >= 8:
+            length = int.from_bytes(stream.buffer[whole + 4 : whole + 8], "big")
+            if len(stream.buffer) - whole - 8 < length:
+                break
+            whole += 8 + length
+        lines = texts(stream.buffer[:whole], 1).split(b"\n")[:-1]
+        assert [int(line) for line in lines] == list(range(len(lines)))
+    daemon.delete(f"/containers/{container}", force=1)
+
+
+def test_a_line_that_was_begun_before_the_attachment_is_whole(daemon: Daemon) -> None:
+    container = daemon.run("sh", "-c", "printf 'name? '; read x; echo hello $x", OpenStdin=True)
+    stream = Stream(daemon, f"/containers/{container}/attach?logs=1&stream=1&stdin=1&stdout=1")
+    stream.send()
+    while b"name? " not in stream.buffer:
+        stream.buffer += stream.sock.recv(4096)
+    stream.sock.sendall(b"you\n")
+    assert texts(stream.rest(), 1) == b"name? hello you\n"
+
+
+def test_a_log_alone_ends_the_stream(daemon: Daemon) -> None:
+    container = daemon.run("echo", "x")
+    daemon.wait(container)
+    stream = Stream(daemon, f"/containers/{container}/attach?logs=1&stdout=1")
+    stream.send()
+    assert frames(stream.rest()) == [(1, b"x\n")]
+
+
+def test_who_looks_on_and_takes_nothing_does_not_stop_the_container(daemon: Daemon) -> None:
+    container = daemon.run("sh", "-c", "read x; seq 1000000; echo done", OpenStdin=True)
+    stuck = Stream(daemon, f"/containers/{container}/attach?stream=1&stdin=1&stdout=1")
+    stuck.send()
+    taking = Stream(daemon, f"/containers/{container}/attach?stream=1&stdout=1")
+    taking.send()
+    stuck.sock.sendall(b"go\n")
+    taking.sock.settimeout(60)
+    assert texts(taking.rest(), 1).endswith(b"1000000\ndone\n")
+    assert daemon.wait(container) == 0
+    stuck.sock.close()
+
+
+def test_detach_keys_tell_the_events(daemon: Daemon) -> None:
+    container = daemon.run("cat", Tty=True, OpenStdin=True)
+    instance = _exec(daemon, container, "cat", AttachStdin=True, Tty=True, DetachKeys="x,y")
+    began = time.time()
+    path = f"/containers/{container}/attach?stream=1&stdin=1&stdout=1&detachKeys=ctrl-a,d"
+    stream = Stream(daemon, path)
+    stream.send()
+    stream.sock.sendall(b"\x01d")
+    stream.rest()
+    other = Stream(daemon, f"/exec/{instance}/start", body={"Tty": True})
+    other.send()
+    other.sock.sendall(b"xy")
+    other.rest()
+    assert daemon.state(container)["Running"]
+    assert daemon.get(f"/exec/{instance}/json").json()["Running"]
+    text = daemon.get("/events", since=f"{began:.9f}", until=f"{time.time() + 0.5:.9f}").body
+    actions = [json.loads(line)["Action"] for line in text.splitlines()]
+    assert [action for action in actions if "detach" in action] == ["detach", "exec_detach"]
+    answer = daemon.post(f"/containers/{container}/attach?detachKeys=ctrl-xx")
+    assert (answer.status, "Invalid detach keys" in answer.message) == (400, True)
+    daemon.delete(f"/containers/{container}", force=1)
+
+
 def test_a_client_that_goes_away_does_not_matter(daemon: Daemon) -> None:
     container = daemon.create("sh", "-c", "for i in 1 2 3; do echo $i; sleep 0.1; done")
     stream = Stream(daemon, f"/containers/{container}/attach?stream=1&stdout=1")

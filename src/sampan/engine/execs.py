@@ -172,6 +172,13 @@ class Execs:
             self._end(request, code)
             self._publish(live, "exec_die", exec_id, exitCode=str(code))
 
+    def detached(self, live: Live, exec_id: str | None) -> None:
+        """Somebody has typed the keys that leave a terminal: the container's own, or an exec's."""
+        if exec_id is None:
+            self._engine.publish(live.record, "detach")
+        else:
+            self._publish(live, "exec_detach", exec_id)
+
     def _publish(self, live: Live, action: str, exec_id: str, **attributes: str) -> None:
         self._engine.publish(live.record, action, execID=exec_id, **attributes)
 

@@ -195,7 +195,11 @@ class Lifecycle:
             self._pass(monitor, attachment).add_done_callback(_observed)
         monitor.request("start").add_done_callback(_observed)
 
-    def _pass(self, monitor: Monitor, attachment: Attachment) -> asyncio.Future[dict[str, Any]]:
+    def _pass(
+        self, monitor: Monitor, attachment: Attachment, *, hold: bool = False
+    ) -> asyncio.Future[dict[str, Any]]:
+        # A monitor of an earlier version does not know this word.
+        held: dict[str, Any] = {"hold": True} if hold else {}
         return monitor.request(
             "attach",
             (attachment.fd,),
@@ -204,6 +208,7 @@ class Lifecycle:
             stderr=attachment.stderr,
             multiplex=attachment.multiplex,
             detach_keys=list(attachment.detach_keys),
+            **held,
         )
 
     def _failed(self, live: Live, error: SampanError) -> None:
@@ -245,6 +250,8 @@ class Lifecycle:
             self._engine.publish(live.record, "oom")
         elif name == "log-loss":
             log.warn("a container's log loses lines", container=live.id, reason=event["reason"])
+        elif name == "detach":
+            self._engine.execs.detached(live, event["exec_id"])
         elif name == "exec-exit":
             self._engine.execs.ended(live, str(event["exec_id"]), int(event["code"]))
 
@@ -381,19 +388,26 @@ class Lifecycle:
             future.set_result(live.result())
         return future
 
-    async def attach(self, live: Live, attachment: Attachment) -> None:
-        """Give a client's stream to the container; before its start, keep it until then."""
+    async def attach(
+        self, live: Live, attachment: Attachment, *, hold: bool = False
+    ) -> dict[str, Any]:
+        """Give a client's stream to the container; before its start, keep it until then.
+
+        The monitor's reply, {} when it was kept. ``hold``: the container's output is kept back
+        until the monitor is asked to ``release`` it.
+        """
         if live.monitor is not None:
             # It runs, or is being made: then the monitor answers as soon as it is.
-            reply = self._pass(live.monitor, attachment)
+            reply = self._pass(live.monitor, attachment, hold=hold)
             attachment.close()  # the message holds a copy
-            await reply
+            answer = await reply
             self._engine.publish(live.record, "attach")
-            return
+            return answer
         for parked in [one for one in live.parked if _hung_up(one.fd)]:
             parked.close()
             live.parked.remove(parked)
         live.parked.append(attachment)
+        return {}
 
 
 def _hung_up(fd: int) -> bool:

@@ -104,6 +104,7 @@ class LogReader:
         self._until = _bound(query.until)
         self._rest = b""
         self._over = False
+        self._end: tuple[int, int, int] | None = None
         self._format = format_of(place.driver)
         self._files: deque[LogFile]
         self._watch = Watch(place.path) if follow else None
@@ -171,11 +172,19 @@ class LogReader:
             waiter.cancel()
             loop.remove_reader(watch.fileno())
 
+    async def until(self, end: tuple[int, int, int] | None) -> AsyncIterator[list[Entry]]:
+        """After ``read``: what was written since, up to ``end`` (the device and inode of a file,
+        and its size then), or to where it ends now. For a reader that may ``follow``."""
+        assert self._watch is not None
+        self._end, self._over = end, False
+        async for batch in self._grown(self._watch):
+            yield batch
+
     async def _grown(self, watch: Watch) -> AsyncIterator[list[Entry]]:
         for batch in self._drain():
             yield batch
         watch.read()
-        while watch.rotations or not self._files:
+        while not self._over and (watch.rotations or not self._files):
             # What had been written to the one we have before that is in it by now.
             for batch in self._drain():
                 yield batch
@@ -190,9 +199,10 @@ class LogReader:
             async for batch in self._drain_all():
                 yield batch
             watch.read()
-        if os.fstat(self._files[0].fd).st_size < os.lseek(self._files[0].fd, 0, os.SEEK_CUR):
+        fd = self._files[0].fd
+        if not self._over and os.fstat(fd).st_size < os.lseek(fd, 0, os.SEEK_CUR):
             # Somebody emptied it.
-            os.lseek(self._files[0].fd, 0, os.SEEK_SET)
+            os.lseek(fd, 0, os.SEEK_SET)
             self._begin_file()
             for batch in self._drain():
                 yield batch
@@ -216,13 +226,22 @@ class LogReader:
     def _drain(self) -> Iterator[list[Entry]]:
         """The first file's entries from its position to its end."""
         while self._files and not self._over:
-            block = os.read(self._files[0].fd, _BLOCK)
+            block = os.read(self._files[0].fd, self._room())
             if not block:
                 return
             entries, self._rest = self._format.decode(self._rest + block if self._rest else block)
             chosen = self._choose(entries)
             if chosen:
                 yield chosen
+
+    def _room(self) -> int:
+        """How much is to be read of the first file at once; 0 where that is the end."""
+        end, file = self._end, self._files[0]
+        if end is None or file.identity != end[:2]:
+            return _BLOCK
+        left = end[2] - os.lseek(file.fd, 0, os.SEEK_CUR)
+        self._over = left <= 0
+        return min(_BLOCK, left)
 
     def _choose(self, entries: list[Entry]) -> list[Entry]:
         query = self._query

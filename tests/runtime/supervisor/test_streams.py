@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from sampan.errors import Conflict, InvalidArgument
-from sampan.runtime.supervisor.clients import DetachKeys, stream_socket
+from sampan.runtime.supervisor import streams
+from sampan.runtime.supervisor.clients import Client, DetachKeys, stream_socket
 from sampan.runtime.supervisor.logs.drivers import Logs, open_logs, resume_logs
 from sampan.runtime.supervisor.loop import READ, Loop
 from sampan.runtime.supervisor.messages import LogOptions
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-PATIENCE = 5.0
+PATIENCE = 20.0
 
 
 class Service:
@@ -38,7 +39,8 @@ class Service:
         self.log_path = directory / "log"
         options = LogOptions(driver="json-file", path=str(self.log_path))
         self.log: Logs = resume_logs(options, open_logs(options), 1)
-        self.stdio = Stdio(self.loop, self.log, stdin_once=stdin_once)
+        self.detached = 0
+        self.stdio = Stdio(self.loop, self.log, stdin_once=stdin_once, on_detach=self._on_detach)
         self.slave = -1
         self.pipes = [-1, -1, -1]
         if terminal:
@@ -54,6 +56,9 @@ class Service:
         self._stopped = False
         self._thread = threading.Thread(target=self._serve, daemon=True)
         self._thread.start()
+
+    def _on_detach(self) -> None:
+        self.detached += 1
 
     def _serve(self) -> None:
         while not self._stopped:
@@ -89,6 +94,7 @@ class Service:
             "streams": frozenset((1, 2)),
             "multiplex": False,
             "detach_keys": (16, 17),
+            "is_patient": True,
             **options,
         }
         self.call(lambda: self.stdio.attach(stream_socket(theirs.detach()), **settings))
@@ -235,7 +241,7 @@ def test_a_slow_client_stops_the_process_and_loses_nothing(make: Any, family: in
     thread = threading.Thread(target=process, daemon=True)
     thread.start()
     before = -1
-    while before != written:  # until it stands still
+    while before != written or written < CLIENT_LIMIT:  # until it stands still
         before = written
         time.sleep(0.3)
     # Our buffer, a pipe, and what the kernel's sockets take (a few MiB for TCP on loopback).
@@ -485,6 +491,7 @@ def test_the_flags_of_a_clients_socket_are_left_alone(make: Any) -> None:
                 streams=frozenset((1,)),
                 multiplex=False,
                 detach_keys=(),
+                is_patient=True,
             )
         )
         assert fcntl.fcntl(kept, fcntl.F_GETFL) == flags
@@ -502,6 +509,7 @@ def test_the_end_closes_a_client_also_for_who_else_holds_its_socket(make: Any) -
                 streams=frozenset((1,)),
                 multiplex=False,
                 detach_keys=(),
+                is_patient=True,
             )
         )
         service.write(b"bye")
@@ -525,3 +533,90 @@ def test_children_left_by_an_ended_process_are_read_and_not_heard(make: Any) -> 
     service.write(b"c" * (1 << 20))
     eventually(lambda: not service.stdio.has_clients)
     assert service.logged() == [("stdout", "said")]
+
+
+def test_who_came_later_and_takes_nothing_is_dropped(
+    make: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(streams, "STALL", 0.3)
+    service: Service = make()
+    stuck = service.attach(is_patient=False)
+    slow = service.attach(is_patient=False)
+    total = 4 << 20
+    thread = threading.Thread(target=lambda: service.write(b"x" * total), daemon=True)
+    thread.start()
+    taken = 0
+    # It takes a little in every moment, and so may take as long as it likes.
+    while taken < total:
+        taken += len(slow.recv(100_000))
+        time.sleep(0.01)
+    thread.join(PATIENCE)
+    assert not thread.is_alive(), "the process was stopped"
+    assert len(receive_all(stuck)) < total
+    service.finish()
+    assert receive_all(slow) == b""
+
+
+def test_what_is_held_goes_out_behind_what_others_sent(make: Any) -> None:
+    service: Service = make()
+    service.write(b"logged\nbegun")
+    ours, theirs = socket.socketpair()
+    ours.settimeout(PATIENCE)
+    kept = theirs.dup()
+
+    def attach() -> Client:
+        client = service.stdio.attach(
+            stream_socket(theirs.detach()),
+            stdin=False,
+            streams=frozenset((1,)),
+            multiplex=False,
+            detach_keys=(),
+            is_patient=False,
+        )
+        service.stdio.hold(client)
+        return client
+
+    service.call(lambda: None)
+    while service.log.unfinished("stdout") != b"begun":
+        time.sleep(0.01)
+    client = service.call(attach)
+    service.write(b" later\n")
+    while service.log.unfinished("stdout"):
+        time.sleep(0.01)
+    kept.sendall(b"logged\n")
+    assert ours.recv(100) == b"logged\n"
+    service.call(client.release_output)
+    text = b""
+    while len(text) < len(b"begun later\n"):
+        text += ours.recv(100)
+    assert text == b"begun later\n"
+    service.finish()
+    kept.close()
+    assert receive_all(ours) == b""
+
+
+def test_a_process_that_ends_leaves_a_held_connection_to_its_other_holders(make: Any) -> None:
+    service: Service = make()
+    ours, theirs = socket.socketpair()
+    ours.settimeout(PATIENCE)
+    kept = theirs.dup()
+
+    def attach() -> None:
+        client = service.stdio.attach(
+            stream_socket(theirs.detach()),
+            stdin=False,
+            streams=frozenset((1,)),
+            multiplex=False,
+            detach_keys=(),
+            is_patient=False,
+        )
+        service.stdio.hold(client)
+
+    service.call(attach)
+    service.write(b"last words\n")
+    service.finish()
+    assert not service.call(lambda: service.stdio.has_clients)
+    kept.sendall(b"from the log\n")
+    kept.close()
+    assert receive_all(ours) == b"from the log\n"
+    assert service.logged() == [("stdout", "last words\n")]

@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 __all__ = ["KNOWN", "Router"]
 
 KNOWN = (
-    ("GET", "/containers/{id}/attach/ws", "ContainerAttachWebsocket"),
     ("POST", "/build", "ImageBuild"),
     ("POST", "/build/prune", "BuildPrune"),
     ("POST", "/build/cancel", "BuildCancel"),

@@ -336,10 +336,14 @@ class Connection(asyncio.Protocol):
             raise ConnectionResetError("the client is gone")
 
     async def take_over(
-        self, request: Request, protocol: str, media_type: str
+        self,
+        request: Request,
+        protocol: str,
+        media_type: str,
+        headers: Mapping[str, str] | None = None,
     ) -> tuple[socket.socket, bytes]:
         """Answer 101 (200 without an end, to a client that asked for no upgrade to ``protocol``)
-        and leave HTTP.
+        and leave HTTP. ``headers`` instead of a media type, where the protocol has its own.
 
         Returns a socket of the stream, which the caller owns, and the bytes that came behind the
         request. The handler then waits for ``released`` and returns ``Taken``; our end closes.
@@ -353,7 +357,10 @@ class Connection(asyncio.Protocol):
             status = f"HTTP/1.1 101 UPGRADED\r\nConnection: Upgrade\r\nUpgrade: {protocol}"
         else:
             status = "HTTP/1.1 200 OK"
-        head = f"{status}\r\nContent-Type: {media_type}\r\n{self._server.fields()}\r\n\r\n"
+        lines = [f"{name}: {value}" for name, value in (headers or {}).items()]
+        if media_type:
+            lines.append(f"Content-Type: {media_type}")
+        head = "\r\n".join((status, *lines, self._server.fields(), "", ""))
         # Nobody may overtake our answer: with this limit, drain waits until all of it is sent.
         self.transport.set_write_buffer_limits(high=0)
         self.transport.write(head.encode("latin-1", "replace"))

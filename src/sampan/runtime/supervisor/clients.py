@@ -3,6 +3,10 @@
 The socket is often the client's own HTTP connection, hijacked by the daemon and passed on, so its
 open file description is shared: nothing here changes its flags, every call says MSG_DONTWAIT.
 
+A client that ``is_patient`` may take as long as it likes, and the process waits for it: it attached
+before the start, or asked for this exec, as in ``docker run … | slowly``. See ``streams`` for those
+that came later.
+
 Output is Docker's: with ``multiplex`` each piece has a header of 8 bytes, the stream's number (1 or
 2), three zeros and the length, big-endian; without, bytes as they come (a terminal).
 """
@@ -95,12 +99,15 @@ class Client:
         "_on_drained",
         "_on_gone",
         "_on_input",
+        "_output_held",
         "_pending",
         "_socket",
         "_watched",
         "detach",
+        "is_patient",
         "peer_gone",
         "pending_size",
+        "sent",
         "streams",
         "wants_input",
     )
@@ -114,6 +121,7 @@ class Client:
         multiplex: bool,
         wants_input: bool,
         detach: DetachKeys,
+        is_patient: bool,
         on_input: Callable[[Client], None],
         on_drained: Callable[[], None],
         on_gone: Callable[[Client], None],
@@ -125,13 +133,16 @@ class Client:
         self._pending: deque[bytes | memoryview] = deque()
         self._closing = False
         self._held = False
+        self._output_held = False
         self._on_input = on_input
         self._on_drained = on_drained
         self._on_gone = on_gone
         self.streams = streams
         self.wants_input = wants_input
         self.detach = detach
+        self.is_patient = is_patient
         self.pending_size = 0
+        self.sent = 0
         self.peer_gone = False
         self._watched = READ if wants_input else 0
         loop.watch(self._fd, self._watched, self._ready)
@@ -145,7 +156,7 @@ class Client:
         if self._multiplex:
             parts.insert(0, _HEADER(stream, size))
             size += 8
-        if not self._pending:
+        if not self._pending and not self._output_held:
             sent = self._try(parts)
             if sent < 0 or sent == size:
                 return
@@ -176,6 +187,27 @@ class Client:
         self._watch()
         if not held and self.wants_input:
             self._on_input(self)
+
+    def hold_output(self) -> None:
+        """Keep output back until ``release_output``."""
+        self._output_held = True
+
+    @property
+    def is_held(self) -> bool:
+        """Whether output is kept back."""
+        return self._output_held
+
+    def release_output(self) -> None:
+        """Send what was kept back, and what comes, as it comes."""
+        self._output_held = False
+        self._flush()
+
+    def abandon(self) -> None:
+        """Leave the connection to its other holders, and what was kept back unsent."""
+        self.wants_input = self._output_held = False
+        self._loop.forget(self._fd)
+        self._socket.close()
+        self._on_gone(self)
 
     def end_input(self) -> None:
         """No more input is taken from this client."""
@@ -234,6 +266,8 @@ class Client:
             self._on_input(self)
 
     def _flush(self) -> None:
+        if self.peer_gone:
+            return
         pieces = min(_PIECES, len(self._pending))
         sent = self._try([self._pending[i] for i in range(pieces)])
         if sent < 0:
@@ -251,8 +285,12 @@ class Client:
 
     def _try(self, parts: Sequence[bytes | memoryview]) -> int:
         """Bytes sent: 0 when the socket is full, -1 when the peer is gone."""
+        if not parts:
+            return 0
         try:
-            return self._socket.sendmsg(parts, [], _FLAGS)
+            sent = self._socket.sendmsg(parts, [], _FLAGS)
+            self.sent += sent
+            return sent
         except BlockingIOError:
             return 0
         except OSError:
@@ -263,7 +301,8 @@ class Client:
         if self.peer_gone:
             return
         reads = self.wants_input and not self._held
-        wanted = (READ if reads else 0) | (WRITE if self._pending else 0)
+        writes = self._pending and not self._output_held
+        wanted = (READ if reads else 0) | (WRITE if writes else 0)
         if wanted != self._watched:
             self._watched = wanted
             self._loop.change(self._fd, wanted)

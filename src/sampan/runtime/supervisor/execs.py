@@ -90,12 +90,19 @@ class _Entry:
 class Execs:
     """The table of a container's further processes, by the daemon's names for them."""
 
-    __slots__ = ("_early", "_entries", "_loop", "_on_exit", "_starting")
+    __slots__ = ("_early", "_entries", "_loop", "_on_detach", "_on_exit", "_starting")
 
-    def __init__(self, loop: Loop, on_exit: Callable[[str, int], None]) -> None:
-        """``on_exit(exec_id, code)`` is called before the clients of an ended process are."""
+    def __init__(
+        self,
+        loop: Loop,
+        on_exit: Callable[[str, int], None],
+        on_detach: Callable[[str], None],
+    ) -> None:
+        """``on_exit(exec_id, code)`` is called before the clients of an ended process are told;
+        ``on_detach(exec_id)`` when a client has typed its detach keys."""
         self._loop = loop
         self._on_exit = on_exit
+        self._on_detach = on_detach
         self._entries: dict[str, _Entry] = {}
         self._starting: dict[str, _Starting] = {}
         # Children reaped while a maker was about to report one of them.
@@ -160,7 +167,8 @@ class Execs:
     def _add(self, starting: _Starting, made: dict[str, Any], received: list[int]) -> None:
         request = starting.request
         fds = dict(zip(made["fds"], received, strict=True))
-        stdio = Stdio(self._loop, None, stdin_once=True)
+        name = request.exec_id
+        stdio = Stdio(self._loop, None, stdin_once=True, on_detach=lambda: self._on_detach(name))
         if "terminal" in fds:
             stdio.use_terminal(fds["terminal"], request.stdin)
         elif "stdout" in fds:
@@ -172,6 +180,7 @@ class Execs:
                 streams=frozenset((STDOUT,) * request.stdout + (STDERR,) * request.stderr),
                 multiplex=request.multiplex,
                 detach_keys=request.detach_keys,
+                is_patient=True,
             )
         pid: int = made["pid"]
         self._entries[request.exec_id] = _Entry(pid, fds["pidfd"], stdio)

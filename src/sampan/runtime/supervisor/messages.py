@@ -25,6 +25,7 @@ __all__ = [
     "LogOptions",
     "Message",
     "Plain",
+    "Release",
     "Resize",
     "SeccompProgram",
     "Spawn",
@@ -132,12 +133,19 @@ class Resize(Message):
 
 
 class Attach(Message):
+    """``hold``: output is kept back until ``release``, for what is in the log goes before it. The
+    reply says where the log ends at this moment, and a number for the release."""
+
     stdin: bool = False
     stdout: bool = False
     stderr: bool = False
     multiplex: bool = False
     detach_keys: tuple[int, ...] = ()
-    replay: bool = False
+    hold: bool = False
+
+
+class Release(Message):
+    attachment: int
 
 
 class Exec(Message):

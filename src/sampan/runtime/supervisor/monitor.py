@@ -28,7 +28,7 @@ import socket
 import time
 from typing import TYPE_CHECKING, Any
 
-from sampan.errors import Conflict, InvalidArgument, KernelError, NotSupported, SampanError
+from sampan.errors import Conflict, InvalidArgument, KernelError, SampanError
 from sampan.kernel.processes import pidfd_send_signal, set_child_subreaper
 from sampan.oci.runtime import Spec
 from sampan.runtime import hooks
@@ -55,6 +55,7 @@ if TYPE_CHECKING:
 
     from sampan.kernel.cgroups import Group
     from sampan.runtime.supervisor.asleep import Container
+    from sampan.runtime.supervisor.clients import Client
     from sampan.runtime.supervisor.messages import Message
     from sampan.runtime.supervisor.server import Connection
 
@@ -92,7 +93,11 @@ class Monitor:
             options = messages.LogOptions.from_json(made["log"], "log")
             self._log = resume_logs(options, fds, self._pid)
         self._loop = Loop()
-        self._stdio = Stdio(self._loop, self._log, stdin_once=made["stdin_once"])
+        self._stdio = Stdio(
+            self._loop, self._log, stdin_once=made["stdin_once"], on_detach=self._on_detach
+        )
+        self._held: dict[int, Client] = {}
+        self._attachments = 0
         if self._log is not None:
             self._log.attend(self._loop, self._stdio.reconsider, self._on_log_loss)
         if "terminal" in fds:
@@ -104,9 +109,11 @@ class Monitor:
         if word is None and container.channel is not None:
             self._maker = container.channel
             self._loop.watch(self._maker.fileno(), READ, self._on_maker)
-        self._execs = Execs(self._loop, self._on_exec_exit)
+        self._execs = Execs(self._loop, self._on_exec_exit, self._on_detach)
         listener = socket.socket(fileno=fds["listener"])
-        self._server = Server(self._loop, listener, self._directory, self._on_request)
+        self._server = Server(
+            self._loop, listener, self._directory, self._on_request, self._on_daemon_gone
+        )
         if container.control >= 0:
             self._server.adopt(socket.socket(fileno=container.control))
         if word is not None:
@@ -125,6 +132,7 @@ class Monitor:
             "resume": (messages.Plain, self._resume),
             "resize": (messages.Resize, self._resize),
             "attach": (messages.Attach, self._attach),
+            "release": (messages.Release, self._release_output),
             "exec": (messages.Exec, self._exec),
             "usage": (messages.Plain, self._usage),
             "update": (messages.Update, self._update),
@@ -388,20 +396,43 @@ class Monitor:
     def _attach(
         self, request: messages.Attach, fds: list[int], reply: Reply
     ) -> Mapping[str, object]:
-        if request.replay:
-            raise NotSupported("attach: replay: the daemon reads the log itself")
         if len(fds) != 1:
             raise InvalidArgument(f"attach: expected one stream, not {len(fds)}")
         self._require()
         streams = frozenset((STDOUT,) * request.stdout + (STDERR,) * request.stderr)
-        self._stdio.attach(
+        client = self._stdio.attach(
             stream_socket(fds.pop()),
             stdin=request.stdin,
             streams=streams,
             multiplex=request.multiplex,
             detach_keys=request.detach_keys,
+            is_patient=self._state == "created",
         )
-        return {}
+        if not request.hold:
+            return {}
+        self._attachments += 1
+        self._held[self._attachments] = client
+        self._stdio.hold(client)
+        end = self._log.end() if self._log is not None else None
+        return {"attachment": self._attachments, "log": end}
+
+    def _release_output(
+        self, request: messages.Release, fds: list[int], reply: Reply
+    ) -> Mapping[str, object]:
+        client = self._held.pop(request.attachment, None)
+        if client is not None and client.is_held:
+            client.release_output()
+            return {"released": True}
+        return {"released": False}
+
+    def _on_daemon_gone(self) -> None:
+        """Who would have released what is held may be gone: nobody is to wait for that."""
+        for client in self._held.values():
+            client.close()
+        self._held.clear()
+
+    def _on_detach(self, exec_id: str | None = None) -> None:
+        self._server.broadcast({"event": "detach", "exec_id": exec_id})
 
     def _exec(self, request: messages.Exec, fds: list[int], reply: Reply) -> None:
         self._require("running")

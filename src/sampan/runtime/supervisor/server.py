@@ -147,11 +147,22 @@ class Connection:
 class Server:
     """Accepts daemons, and tells all of them what happens."""
 
-    __slots__ = ("_connections", "_directory", "_handler", "_listener", "_loop")
+    __slots__ = ("_connections", "_directory", "_handler", "_listener", "_loop", "_on_gone")
 
-    def __init__(self, loop: Loop, listener: socket.socket, directory: int, handler: Handler):
-        """Serve who connects to ``listener``, which is a socket of ``listen`` in ``directory``."""
+    def __init__(
+        self,
+        loop: Loop,
+        listener: socket.socket,
+        directory: int,
+        handler: Handler,
+        on_gone: Callable[[], None],
+    ) -> None:
+        """Serve who connects to ``listener``, which is a socket of ``listen`` in ``directory``.
+
+        ``on_gone`` is called when a daemon's connection has ended.
+        """
         self._loop = loop
+        self._on_gone = on_gone
         self._handler = handler
         self._directory = directory
         self._connections: list[Connection] = []
@@ -160,8 +171,12 @@ class Server:
 
     def adopt(self, sock: socket.socket) -> None:
         """Serve a connection, and own its socket."""
-        connection = Connection(self._loop, sock, self._handler, self._connections.remove)
+        connection = Connection(self._loop, sock, self._handler, self._closed)
         self._connections.append(connection)
+
+    def _closed(self, connection: Connection) -> None:
+        self._connections.remove(connection)
+        self._on_gone()
 
     def broadcast(self, event: Mapping[str, object]) -> None:
         """Tell every daemon."""

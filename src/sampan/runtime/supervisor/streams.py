@@ -3,7 +3,9 @@
 Every byte the process writes is logged, then sent to each attached client. A client that takes
 less than it is sent holds up to ``CLIENT_LIMIT`` bytes here; then nothing more is read from the
 process until it has caught up, so the process waits as it would on any full pipe. A client that is
-gone is dropped. Without clients, output goes to the log alone.
+gone is dropped, and so is one that came to a running process and takes nothing at all for ``STALL``
+seconds: who looks on may slow a container down, but not stop it. Without clients, output goes to
+the log alone.
 
 A log that takes no more makes the process wait too, as long as it says so (docs/logs.md).
 
@@ -27,17 +29,27 @@ from sampan.runtime.supervisor.loop import READ, WRITE
 
 if TYPE_CHECKING:
     import socket
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from sampan.runtime.supervisor.logs.drivers import Logs
-    from sampan.runtime.supervisor.loop import Loop
+    from sampan.runtime.supervisor.loop import Loop, Timer
 
-__all__ = ["CLIENT_LIMIT", "INPUT_LIMIT", "STDERR", "STDOUT", "Stdio", "child_pipes", "null_stdio"]
+__all__ = [
+    "CLIENT_LIMIT",
+    "INPUT_LIMIT",
+    "STALL",
+    "STDERR",
+    "STDOUT",
+    "Stdio",
+    "child_pipes",
+    "null_stdio",
+]
 
 STDOUT = 1
 STDERR = 2
 CLIENT_LIMIT = 1024 * 1024
 INPUT_LIMIT = 64 * 1024
+STALL = 10.0
 
 _NAMES = {STDOUT: "stdout", STDERR: "stderr"}
 _READ_SIZE = 64 * 1024
@@ -85,15 +97,27 @@ class Stdio:
         "_input_pending",
         "_log",
         "_loop",
+        "_on_detach",
         "_outputs",
         "_paused",
         "_slave",
+        "_stall",
         "_stdin_once",
         "_terminal",
     )
 
-    def __init__(self, loop: Loop, log: Logs | None, *, stdin_once: bool) -> None:
+    def __init__(
+        self,
+        loop: Loop,
+        log: Logs | None,
+        *,
+        stdin_once: bool,
+        on_detach: Callable[[], None],
+    ) -> None:
+        """``on_detach`` is called when a client has typed its detach keys."""
         self._loop = loop
+        self._on_detach = on_detach
+        self._stall: Timer | None = None
         self._log = log
         self._stdin_once = stdin_once
         self._outputs: dict[int, int] = {}
@@ -142,7 +166,8 @@ class Stdio:
         streams: frozenset[int],
         multiplex: bool,
         detach_keys: Sequence[int],
-    ) -> None:
+        is_patient: bool,
+    ) -> Client:
         """Serve one more client; its socket is ours from now on. Detach keys work on terminals."""
         if self._ended:
             sock.close()
@@ -154,11 +179,22 @@ class Stdio:
             multiplex=multiplex,
             wants_input=stdin and self._input >= 0 and not self._input_ends,
             detach=DetachKeys(detach_keys if self._terminal >= 0 else ()),
+            is_patient=is_patient,
             on_input=self._on_client_input,
             on_drained=self.reconsider,
             on_gone=self._on_client_gone,
         )
         self._clients.append(client)
+        return client
+
+    def hold(self, client: Client) -> None:
+        """Keep a client's output back until it is released. It begins with what the log does not
+        have yet, the beginning of a line."""
+        client.hold_output()
+        for stream in sorted(client.streams):
+            begun = self._log.unfinished(_NAMES[stream]) if self._log is not None else b""
+            if begun:
+                client.send(stream, begun)
 
     @property
     def has_clients(self) -> bool:
@@ -184,7 +220,10 @@ class Stdio:
                 self._log.finish(name)
         self._close_input()
         for client in list(self._clients):
-            client.close_when_sent()
+            if client.is_held:
+                client.abandon()  # All of it is in the log now, for who was to release it.
+            else:
+                client.close_when_sent()
         self._discard = True
         if all_dead:
             self._close_outputs()
@@ -253,9 +292,20 @@ class Stdio:
     def reconsider(self) -> None:
         """Read on, or let the process wait: for its log, or for a client that takes too little."""
         limit = CLIENT_LIMIT // 2 if self._paused else CLIENT_LIMIT
-        waits = self._log is not None and self._log.is_full
+        slow = [client for client in self._clients if client.pending_size > limit]
         if not self._ended:
-            self._pause(waits or any(c.pending_size > limit for c in self._clients))
+            self._pause(bool(slow) or (self._log is not None and self._log.is_full))
+        strangers = [client for client in slow if not client.is_patient]
+        if strangers and self._stall is None:
+            before = [(client, client.sent) for client in strangers]
+            self._stall = self._loop.call_later(STALL, lambda: self._drop_stalled(before))
+
+    def _drop_stalled(self, before: list[tuple[Client, int]]) -> None:
+        self._stall = None
+        for client, sent in before:
+            if client in self._clients and client.sent == sent:
+                client.close()
+        self.reconsider()
 
     def _on_client_gone(self, client: Client) -> None:
         self._clients.remove(client)
@@ -280,6 +330,7 @@ class Stdio:
             self._write_input(data)
             if detached:
                 client.close_when_sent()
+                self._on_detach()
                 return
 
     def _on_client_half_close(self, client: Client) -> None:

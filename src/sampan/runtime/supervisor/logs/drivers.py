@@ -144,6 +144,14 @@ class Logs:
         for log in self._logs:
             log.finish(stream)
 
+    def unfinished(self, stream: str) -> bytes:
+        """What was read from ``stream`` and is no line yet."""
+        return self._logs[-1].unfinished(stream) if self._logs else b""
+
+    def end(self) -> tuple[int, int, int] | None:
+        """Where what can be read ends: device, inode and size of the file; None: nothing can."""
+        return self._logs[-1].end() if self._logs else None
+
     def close(self) -> None:
         """Let what waits leave, and close."""
         for log in self._logs:

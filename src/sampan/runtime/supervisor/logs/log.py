@@ -14,7 +14,9 @@ The state, by what is set:
 
 from __future__ import annotations
 
+import os
 import select
+import stat
 import time
 from collections import deque
 from typing import TYPE_CHECKING, Any
@@ -130,6 +132,17 @@ class Log:
         parts = self._streams[stream].finish()
         if parts:
             self._put(self._driver.encode(stream, parts, time.time_ns()))
+
+    def unfinished(self, stream: str) -> bytes:
+        """What was read from ``stream`` and is no line yet."""
+        return self._streams[stream].unfinished
+
+    def end(self) -> tuple[int, int, int] | None:
+        """Device, inode and size of the file that is written; None where it is none."""
+        status = os.fstat(self._driver.descriptors()["log"])
+        if not stat.S_ISREG(status.st_mode):
+            return None
+        return status.st_dev, status.st_ino, status.st_size
 
     def _put(self, batch: Any) -> None:
         if not self._queue:

@@ -38,6 +38,11 @@ class Splitter:
         self._tail = tail
         return parts
 
+    @property
+    def unfinished(self) -> bytes:
+        """What has no line feed yet."""
+        return self._tail
+
     def finish(self) -> list[bytes]:
         """What was never ended by a line feed, if there is any."""
         tail, self._tail = self._tail, b""
