@@ -14,7 +14,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import docker as docker_py
 import pytest
 
 from tests.daemon_fixture import DOCKER, Daemon
@@ -365,7 +364,9 @@ def test_the_real_client_reads_logs(daemon: Daemon) -> None:
 
 @pytest.mark.peer
 def test_docker_py_reads_and_follows_line_by_line(daemon: Daemon) -> None:
-    client = docker_py.DockerClient(base_url=daemon.host)
+    import docker  # not everywhere where tests are collected
+
+    client = docker.DockerClient(base_url=daemon.host)
     container = client.containers.run(
         "host", ["sh", "-c", "echo one; echo two >&2; echo three"], detach=True,
         network_mode="none",

@@ -9,13 +9,16 @@ import socket
 import struct
 
 import pytest
-from wsproto.connection import Connection, ConnectionType
-from wsproto.events import BytesMessage, CloseConnection, Ping, Pong, TextMessage
 
 from sampan.api.http import websocket
 from sampan.api.http.websocket import BINARY, CLOSE, PING, TEXT, Reader, ViolationError
 from sampan.errors import InvalidArgument
 from tests.daemon_fixture import Daemon
+
+pytest.importorskip("wsproto", reason="the client is wsproto")
+
+from wsproto.connection import Connection, ConnectionType
+from wsproto.events import BytesMessage, CloseConnection, Ping, Pong, TextMessage
 
 KEY = base64.b64encode(bytes(range(16))).decode()
 
