@@ -2,7 +2,7 @@
 
 Nobody has to say so. A daemon under test logs each request with its client's name and the answer's
 status (``--debug``); after each test, what its daemons logged is its record. Programs are seen by
-an audit hook: ``docker`` and ``sampan`` with a daemon under test as their host. A test that failed
+an audit hook: ``sampan``, and ``docker`` with a daemon under test as its host. A test that failed
 has no record, and a run of everything fails when an operation that the engine serves has no check.
 A run's records are merged into ``.cache/compatibility.json``, from which ``python -m
 tests.compatibility`` writes ``docs/compatibility.md``.
@@ -95,7 +95,7 @@ class Recorder:
 
     def audit(self, event: str, arguments: tuple[Any, ...]) -> None:
         """For ``sys.addaudithook``."""
-        if event == "subprocess.Popen" and self.watched:
+        if event == "subprocess.Popen":
             _, words, _, environment = arguments
             self.command([os.fsdecode(word) for word in words], environment or os.environ)
 
@@ -109,7 +109,7 @@ class Recorder:
             return
         hosts = {one.host for one in self.watched}
         said = {environment.get("DOCKER_HOST"), environment.get("SAMPAN_HOST"), *rest}
-        if not hosts & said:
+        if program == "docker" and not hosts & said:
             return
         row = command_of([word for word in rest if word not in hosts])
         if row is not None:

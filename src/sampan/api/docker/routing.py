@@ -25,7 +25,6 @@ __all__ = ["KNOWN", "Router"]
 
 KNOWN = (
     ("POST", "/build", "ImageBuild"),
-    ("POST", "/build/prune", "BuildPrune"),
     ("POST", "/build/cancel", "BuildCancel"),
     ("GET", "/images/search", "ImageSearch"),
     ("POST", "/session", "Session"),

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from sampan.api.docker import (
     archive,
     attach,
+    build,
     containers,
     events,
     execs,
@@ -45,6 +46,7 @@ __all__ = ["PARTS", "ApiServer"]
 PARTS = (
     archive,
     attach,
+    build,
     containers,
     events,
     execs,
