@@ -64,7 +64,8 @@ def program(data_root: Path, code: str) -> Iterator[tuple[subprocess.Popen[bytes
         f"session = sampan.Session({str(data_root)!r})\n"
         "def say(*words): os.write(1, (' '.join(map(str, words)) + '\\n').encode())\n" + code
     )
-    with subprocess.Popen([sys.executable, "-c", text], stdout=subprocess.PIPE) as process:
+    pipe = subprocess.PIPE
+    with subprocess.Popen([sys.executable, "-c", text], stdin=pipe, stdout=pipe) as process:
         assert process.stdout is not None
         try:
             yield process, process.stdout
@@ -189,12 +190,16 @@ def test_two_programs_at_once(data_root: Path) -> None:
         "say(session.run('host', ['echo', 'one']).text.strip()); sys.stdin.read()\n"
         "say(session.run('host', ['echo', 'two']).text.strip()); session.close()"
     )
-    with program(data_root, code) as (first, said), program(data_root, code) as (_, also):
+    with program(data_root, code) as (first, said), program(data_root, code) as (second, also):
         assert said.readline() == also.readline() == b"one\n"
         assert len(sessions(data_root)) == 2
         with sampan.Session(data_root) as session:
             assert session.run("host", ["true"]).ok
-        assert first.wait(PATIENCE) == 0
+        for one, lines in ((first, said), (second, also)):
+            assert one.stdin is not None
+            one.stdin.close()
+            assert lines.read() == b"two\n"
+            assert one.wait(PATIENCE) == 0
     assert sessions(data_root) == []
 
 
