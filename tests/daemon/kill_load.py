@@ -347,6 +347,8 @@ class Slot(threading.Thread):
             if status not in (204, 409):
                 self._wrong("unpause", answer)
             self._await(container, "running")
+            # It may have been frozen before its first word.
+            self._until_said(container, "up\n")
             self._client.insist("POST", f"/containers/{container}/kill")
             self._ended(container, 137)
             self._said(container, "up\n")
