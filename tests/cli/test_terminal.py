@@ -175,6 +175,16 @@ def test_a_stop_gives_the_terminal_back_until_we_go_on(
     assert one.end() == 5
 
 
+def test_figures_are_drawn_again_until_interrupted(
+    terminal: Callable[..., Terminal], daemon: Daemon
+) -> None:
+    daemon.run("sh", "-c", "while :; do :; done", name="busy")
+    one = terminal("stats", columns=120)
+    one.wait_for(r"busy +[1-9][0-9.]*%")  # of a second sample: the first has nothing to compare
+    one.press(b"\x03")
+    assert one.end() == 130
+
+
 def test_a_terminal_is_not_made_of_a_pipe(daemon: Daemon) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "sampan.cli", "-H", daemon.host, *RUN, "host", "true"],

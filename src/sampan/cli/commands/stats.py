@@ -87,7 +87,7 @@ def stats(client: Client, argv: list[str]) -> int:
             if isinstance(sample, dict):
                 rows.append(_row(name, sample, before.get(name), full))
                 before[name] = sample
-        if not once:
+        if not once and sys.stdout.isatty():
             sys.stdout.write("\x1b[H\x1b[2J")
         print_rows(rows, _COLUMNS, layout, headings=_HEADINGS)
         sys.stdout.flush()
