@@ -22,11 +22,11 @@ _SHOWN = 3
 _HEAD = """\
 # Compatibility
 
-Written by `make compatibility` from a run of the whole test suite; not by hand. Each row is an
-operation of the Engine API (1.51) or a command of its client, with what the tests did with it: how
-many tests drove it with each client, which statuses the daemon answered, and those tests that are
-most about it (a name reads as what was checked). A test that fails counts for nothing. *HTTP* is a
-request of a test's own; its JSON answers are held against the API's document.
+Written by `make compatibility` from what the tests recorded when they ran; not by hand. Each row
+is an operation of the Engine API (1.51) or a command of its client, with what the tests did with
+it: how many tests drove it with each client, which statuses the daemon answered, and those tests
+that are most about it (a name reads as what was checked). A test that fails counts for nothing.
+*HTTP* is a request of a test's own; its JSON answers are held against the API's document.
 """
 
 Records = dict[str, list[list[Any]]]
