@@ -59,9 +59,9 @@ def test_without_a_network_option_it_runs_isolated_and_says_so(daemon: Daemon) -
 
 
 def test_an_image_that_nobody_has_is_said_with_whom_was_asked(daemon: Daemon) -> None:
-    done = daemon.docker(*RUN, "nosuch:1", "true")
+    done = daemon.docker(*RUN, "127.0.0.1:1/nosuch:1", "true")
     assert done.returncode == 125
-    assert "https://registry-1.docker.io" in done.stderr
+    assert "http://127.0.0.1:1" in done.stderr
 
 
 def test_a_name_in_use_names_its_holder(daemon: Daemon) -> None:

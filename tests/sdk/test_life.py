@@ -49,7 +49,20 @@ def wait_until(what: object) -> None:
         time.sleep(0.01)
 
 
+_others: list[int] = []
+
+
+@pytest.fixture(autouse=True)
+def others() -> None:
+    """What other tests keep running in this process's name is not ours to miss."""
+    _others[:] = _all_children("self")
+
+
 def children(pid: int | str = "self") -> list[int]:
+    return [one for one in _all_children(pid) if one not in _others]
+
+
+def _all_children(pid: int | str) -> list[int]:
     found: list[int] = []
     for task in Path(f"/proc/{pid}/task").iterdir():
         found += map(int, (task / "children").read_text().split())
