@@ -227,7 +227,10 @@ class Engine:
         From the commit on it is gone: files that a crash leaves have no row, and are swept.
         """
         record = live.record
-        self.store.remove(record.id)
+        orphans = self.volumes.orphans(record) if volumes else []
+        with self.database.transaction():
+            self.store.remove(record.id)
+            self.volume_store.drop_rows(volume.name for volume in orphans)
         self.registry.remove(live)
         self.archives.cut_off(record.id)
         live.drop_parked()
@@ -237,8 +240,7 @@ class Engine:
             os.rename(self.directory(record.id), f"{self.settings.trash}/{record.id}")
         except FileNotFoundError:
             log.warn("a container had no directory", container=record.id)
-        if volumes:
-            self.volumes.drop_anonymous(record)
+        self.volumes.bury(orphans)
         self.publish(record, "destroy")
         live.settle_starts()
         live.settle_ends()

@@ -343,19 +343,30 @@ class Volumes:
             if volume.options and volume.name not in self._holders:
                 self._engine.volume_store.shut(volume.name)
 
-    def drop_anonymous(self, record: ContainerRecord) -> None:
-        """Remove the volumes that were made for a container, which is gone, and have no name."""
+    def orphans(self, record: ContainerRecord) -> list[Volume]:
+        """The volumes that were made for a container, have no name, and nobody else uses: their
+        rows go with its own."""
+        found = []
         for mount in record.mounts:
             lock = self._locks.get(mount.name)
-            if not mount.anonymous or self.users(mount.name) or (lock and lock.locked()):
+            if not mount.anonymous or (lock and lock.locked()):
+                continue
+            if set(self.users(mount.name)) - {record.id}:
                 continue
             try:
-                volume = self._engine.volume_store.get(mount.name)
-                self._engine.volume_store.remove(mount.name)
+                found.append(self._engine.volume_store.get(mount.name))
+            except NotFound:
+                log.warn("an anonymous volume is gone already", volume=mount.name)
+        return found
+
+    def bury(self, orphans: Sequence[Volume]) -> None:
+        """What is in volumes whose rows are gone."""
+        for volume in orphans:
+            try:
+                self._engine.volume_store.discard(volume.name)
             except SampanError as error:
-                log.warn("an anonymous volume stays", volume=mount.name, error=error.message)
-            else:
-                self._publish("destroy", volume)
+                log.warn("a volume's files stay", volume=volume.name, error=error.message)
+            self._publish("destroy", volume)
 
     def _publish(self, action: str, volume: Volume, **attributes: str) -> None:
         given = {"driver": volume.driver, **attributes}

@@ -27,7 +27,7 @@ from sampan.storage.drivers.removal import Trash
 from sampan.volume import filling, local
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
     from sampan.storage.database import Database
 
@@ -182,6 +182,16 @@ class VolumeStore:
         if new:
             self.add(volume)
         return volume, new
+
+    def drop_rows(self, names: Iterable[str]) -> None:
+        """The rows of volumes that nobody uses, in the caller's transaction; ``discard`` follows
+        it. Died in between, their directories have no rows, and are swept."""
+        for name in names:
+            self._database.execute("DELETE FROM volumes WHERE name = ?", (name,))
+
+    def discard(self, name: str) -> None:
+        """The files of a volume whose row is gone."""
+        self._discard(name)
 
     def remove(self, name: str) -> None:
         """Remove a volume and what is in it. Who calls knows that nobody uses it. NotFound."""
