@@ -282,6 +282,22 @@ class Lifecycle:
             return False
         return True
 
+    async def await_start(self, live: Live) -> None:
+        """See a start to its end that an earlier daemon asked for."""
+        async with live.lock:
+            if live.monitor is None or live.record.state.running:
+                return
+            live.begun = asyncio.get_running_loop().create_future()
+            try:
+                async with asyncio.timeout(START_DEADLINE):
+                    await live.begun
+            except TimeoutError:
+                await self._destroy(live)
+            except SampanError as error:
+                self._failed(live, error)
+            finally:
+                live.begun = None
+
     def _resolve(self, live: Live, error: SampanError | None) -> None:
         if live.begun is None or live.begun.done():
             return

@@ -3,7 +3,7 @@
 Three things tell the truth: the rows (what was promised), the run directories (what was begun),
 the monitors (what lives).
 
-    a row, and a monitor that answers         the container runs: adopt it
+    a row, and a monitor that answers         the container runs, or is about to: adopt it
     a row, and ``exit.json``                  it ended meanwhile: record that, as it ends now;
                                               where the row has it, what follows from it
     a row, and a monitor's file without one   its monitor died: kill what is left, record that
@@ -49,7 +49,7 @@ async def recover(engine: Engine) -> None:
     marks = engine.events.log.marks()
     await asyncio.gather(*(_settle(engine, live, marks) for live in engine.registry))
     for live in engine.registry:
-        if not live.record.state.running:
+        if not live.record.state.running and live.monitor is None:
             engine.release_shm(live.record)
     engine.volumes.settle()
     await _sweep(engine)
@@ -118,6 +118,10 @@ def _connect(live: Live, directory: str) -> socket.socket | None:
 
 async def _adopt(engine: Engine, live: Live, status: dict[str, Any], marks: Marks) -> None:
     state = status["state"]
+    if status.get("starting"):
+        # It runs any moment now, and that cannot be called back.
+        engine.spawn_task(engine.containers.await_start(live))
+        return
     if state == "created":
         # The daemon died between making and starting: nobody was told that it runs.
         if live.monitor is not None:

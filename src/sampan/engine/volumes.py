@@ -333,9 +333,10 @@ class Volumes:
         return True
 
     def settle(self) -> None:
-        """After a start: running containers hold their volumes; what else is mounted goes."""
+        """After a start: containers that run, or are about to, hold their volumes; what else is
+        mounted goes."""
         for live in self._engine.registry:
-            if live.record.state.running:
+            if live.record.state.running or live.monitor is not None:
                 for mount in live.record.mounts:
                     if mount.type == "volume":
                         self._holders.setdefault(mount.name, set()).add(live.id)

@@ -79,6 +79,7 @@ class Monitor:
         self._state = "created"
         self._failure: Mapping[str, object] | None = None
         self._start_reply: Reply | None = None
+        self._is_to_start = bool(made["start"])
         self._init_status: int | None = None
         self._oom_seen = 0
         self._pid: int = made["pid"]
@@ -330,6 +331,7 @@ class Monitor:
     def _status(self, _: messages.Plain, fds: list[int], reply: Reply) -> Mapping[str, object]:
         return {
             "state": self._state,
+            "starting": self._state == "created" and self._is_to_start,
             "pid": self._pid,
             "start_time": self._made["start_time"],
             "execs": self._execs.status(),
@@ -341,6 +343,7 @@ class Monitor:
         if self._maker is None or self._start_reply is not None or self._made["start"]:
             raise Conflict(f"container {self._made['id']}: is being started already")
         self._start_reply = reply
+        self._is_to_start = True
         try:
             self._maker.send(b"s")
         except OSError:
