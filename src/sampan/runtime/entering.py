@@ -76,13 +76,18 @@ def become(
         born = -1 if unified is None else unified
         target.group.enter()
     become_child()
-    if joined:
-        kernel.setns(pidfd, joined)
+    # From within the container's cgroup namespace nobody may be moved out of a cgroup that is not
+    # below it, as this process's own is not: ENOENT with nsdelegate. The new process joins it.
+    later = joined & kernel.CLONE_NEWCGROUP if born >= 0 else 0
+    if joined & ~later:
+        kernel.setns(pidfd, joined & ~later)
     # A traceback's lines would be read from the container's files.
     sys.tracebacklimit = 0
     pid, own = migrate(CLONE_PARENT | kernel.CLONE_FILES, cgroup_fd=born)
 
     def run() -> NoReturn:
+        if later:
+            kernel.setns(pidfd, later)
         arrived(pid, own)
         place_stdio(stdio, 3)
         become_program(entry)
