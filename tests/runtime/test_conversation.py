@@ -18,6 +18,9 @@ from tests.runtime.containers import spec_of
 class _Plain(Conversation):
     __slots__ = ()
 
+    def _state(self) -> bytes:
+        return b"{}"
+
     def _placed(self) -> bytes:
         return b""
 
@@ -29,7 +32,7 @@ def _sleeper() -> tuple[int, int]:
     return pid, pidfd
 
 
-@pytest.mark.parametrize("word", [b"P%d", b"Q"])
+@pytest.mark.parametrize("word", [b"P%d", b"Q", b"M", b"H"])
 def test_nobody_but_a_stage_says_who_the_child_is_cve_2016_9962(word: bytes) -> None:
     """A container with CAP_SYS_PTRACE that speaks for its init must not name another process."""
     victim, victim_fd = _sleeper()

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import os
 import posixpath
+from abc import ABC, abstractmethod
 from typing import IO, TYPE_CHECKING
 
 from sampan.errors import Corrupt, InvalidArgument
@@ -36,26 +37,26 @@ _LINKS_LIMIT = 8
 _PIECE = 1 << 20
 
 
-class Bundle:
+class Bundle(ABC):
     """Members by name: ``document`` for JSON, ``blob`` for layers."""
 
     def __init__(self, blobs: BlobStore, hold: Hold) -> None:
         self._blobs = blobs
         self._hold = hold
 
-    def has(self, name: str) -> bool:
-        raise NotImplementedError
+    @abstractmethod
+    def has(self, name: str) -> bool: ...
 
+    @abstractmethod
     def document(self, name: str) -> bytes:
         """All bytes of a small member. Corrupt if it is missing, or too large to be a document."""
-        raise NotImplementedError
 
+    @abstractmethod
     def blob(self, name: str, expected: str | None = None) -> tuple[str, int]:
         """Digest and size of a member, which is in the blob store from then on.
 
         Corrupt if it is missing or if ``expected`` is another digest.
         """
-        raise NotImplementedError
 
     def _put(self, data: bytes, expected: str | None) -> tuple[str, int]:
         ingest = self._blobs.ingest(expected)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING
 
 from sampan.errors import Conflict, InvalidArgument, KernelError
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
 __all__ = ["Conversation", "InitConversation", "raise_limits", "set_limits"]
 
 
-class Conversation:
+class Conversation(ABC):
     """What exec's child and init's have in common.
 
     ``staged``: the process that was forked is not the one that stays; it will say which is.
@@ -101,22 +102,25 @@ class Conversation:
             elif tag == b"E":
                 raise gate.decode_error(body)
             elif tag:
-                raise Conflict(f"the container's init may not say {tag!r} now")
+                raise _unexpected(tag)
             else:
                 raise died(self.child.pid)
 
-    def _state(self) -> bytes:
-        raise NotImplementedError
+    @abstractmethod
+    def _state(self) -> bytes: ...
+
+    # Only an init has these two done for it. Whoever else says so may be a container that speaks
+    # for the process by way of ptrace(2).
 
     def _map(self) -> None:
-        raise NotImplementedError
+        raise _unexpected(b"M")
 
     def _run_hooks(self) -> None:
-        raise NotImplementedError
+        raise _unexpected(b"H")
 
+    @abstractmethod
     def _placed(self) -> bytes:
         """Put the child where it belongs; returns the body of "go on"."""
-        raise NotImplementedError
 
     def _adopt(self, pid: int) -> None:
         """The stage's child is ours (CLONE_PARENT); the stage has done its work."""
@@ -161,6 +165,10 @@ class Conversation:
             )
         finally:
             os.close(listener)
+
+
+def _unexpected(tag: bytes) -> Conflict:
+    return Conflict(f"the container's process may not say {tag!r} now")
 
 
 class InitConversation(Conversation):

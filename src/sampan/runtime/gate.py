@@ -26,6 +26,7 @@ import errno
 import json
 import os
 import stat
+from abc import ABC, abstractmethod
 from array import array
 from typing import TYPE_CHECKING
 
@@ -129,7 +130,7 @@ class Channel:
         return body
 
 
-class Heir(Channel):
+class Heir(Channel, ABC):
     """What stands in the place of the parent where that has become the init itself: the same
     conversation, held with oneself. ``fd`` leads to who is to know that the program is executed.
     """
@@ -137,13 +138,13 @@ class Heir(Channel):
     __slots__ = ()
     wants_limits_early = True
 
+    @abstractmethod
     def prepare(self, child: Child) -> None:
         """Before the change: what has to be done from outside. May raise."""
-        raise NotImplementedError
 
+    @abstractmethod
     def arrived(self, child: Child, terminal: tuple[int, int, bytes] | None) -> None:
         """After it: ``child`` is this process, by its number outside."""
-        raise NotImplementedError
 
 
 class Fifos:

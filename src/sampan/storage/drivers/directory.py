@@ -25,6 +25,7 @@ import fcntl
 import itertools
 import os
 import threading
+from abc import ABC, abstractmethod
 from errno import EEXIST, EMLINK, ENOTEMPTY
 from typing import TYPE_CHECKING
 
@@ -59,7 +60,7 @@ def _close(staging: Staging) -> None:
         os.close(fd)
 
 
-class DirectoryDriver:
+class DirectoryDriver(ABC):
     """Base of the drivers: layers as directories, atomic by rename."""
 
     name = ""
@@ -230,9 +231,9 @@ class DirectoryDriver:
 
     # For the drivers
 
+    @abstractmethod
     def _seed_layer(self, below: int, fd: int) -> None:
         """Fill a new layer's directory from its parent's before anything is unpacked into it."""
-        raise NotImplementedError
 
     def _open_lower(self, parent: str | None) -> tuple[int, ...]:
         """Descriptors of the layers below, where a new layer's directory does not show them."""
