@@ -8,6 +8,7 @@ answer is kept until any image changes.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 from typing import TYPE_CHECKING, TypeVar
 
@@ -17,7 +18,7 @@ from sampan.image.removing import User
 from sampan.kernel.memory import trim_heap
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+    from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
 
     from sampan.engine.core import Engine
     from sampan.image.pruning import Pruned
@@ -149,8 +150,9 @@ class Images:
 
         task = asyncio.ensure_future(asyncio.to_thread(write))
         try:
-            async for chunk in _drain(reader):
-                yield chunk
+            async with contextlib.aclosing(_drain(reader)) as chunks:
+                async for chunk in chunks:
+                    yield chunk
         except BaseException:
             await asyncio.gather(task, return_exceptions=True)
             raise
@@ -243,7 +245,7 @@ async def _ready(loop: asyncio.AbstractEventLoop, fd: int, other: asyncio.Future
         waiting.cancel()
 
 
-async def _drain(reader: int) -> AsyncIterator[bytes]:
+async def _drain(reader: int) -> AsyncGenerator[bytes, None]:
     """What is written into a pipe, to its end; closes it."""
     loop = asyncio.get_running_loop()
     stream = asyncio.StreamReader(limit=_PIPE_SIZE)
