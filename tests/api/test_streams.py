@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import socket
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -53,10 +54,12 @@ class Stream:
 
 def frames(data: bytes) -> list[tuple[int, bytes]]:
     found = []
-    while data:
-        length = int.from_bytes(data[4:8], "big")
-        found.append((data[0], data[8 : 8 + length]))
-        data = data[8 + length :]
+    position = 0
+    while position < len(data):
+        begin = position + 8
+        end = begin + int.from_bytes(data[position + 4 : begin], "big")
+        found.append((data[position], data[begin:end]))
+        position = end
     return found
 
 
@@ -149,6 +152,27 @@ def test_a_log_and_the_stream_behind_it_fit_together(daemon: Daemon) -> None:
         lines = texts(stream.buffer[:whole], 1).split(b"\n")[:-1]
         assert [int(line) for line in lines] == list(range(len(lines)))
     daemon.delete(f"/containers/{container}", force=1)
+
+
+def test_what_a_container_says_at_its_end_comes_once_wherever_that_meets_the_seam(
+    daemon: Daemon,
+) -> None:
+    """The end comes between any two of an attachment's steps: many at once, and more or less of a
+    log before it."""
+
+    def one(number: int) -> None:
+        before = "".join(f"{line}\n" for line in range(1 + number % 4 * 3000))
+        script = f"seq 0 {before.count(chr(10)) - 1}; read x; echo after"
+        container = daemon.run("sh", "-c", script, OpenStdin=True)
+        daemon.wait_for(lambda: len(daemon.logs(container)) == len(before))
+        path = f"/containers/{container}/attach?logs=1&stream=1&stdin=1&stdout=1"
+        stream = Stream(daemon, path)
+        stream.send()
+        stream.sock.sendall(b"go\n")
+        assert texts(stream.rest(), 1).decode() == before + "after\n"
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(one, range(24)))
 
 
 def test_a_line_that_was_begun_before_the_attachment_is_whole(daemon: Daemon) -> None:

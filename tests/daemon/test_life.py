@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import threading
 import time
 from typing import TYPE_CHECKING
@@ -108,7 +109,6 @@ def test_bad_options_are_refused_by_name(
 
 def test_tcp_serves_when_it_was_asked_for_twice(tmp_path: Path) -> None:
     import http.client
-    import socket
 
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -187,6 +187,45 @@ def test_a_monitor_that_died_while_nobody_watched_is_found(own: Daemon) -> None:
     assert "monitor died" in state["Error"]
     assert not alive(pid)
     assert own.leftovers(container) == []
+
+
+def test_a_daemon_that_starts_while_a_monitor_ends_waits_for_what_that_has_to_say(
+    own: Daemon, tmp_path: Path
+) -> None:
+    """The monitor lives as long as its log's server takes the last lines."""
+    server = socket.socket(socket.AF_UNIX)
+    server.settimeout(20)
+    server.bind(str(tmp_path / "syslog"))
+    server.listen()
+    own.start()
+    settings = {"syslog-address": f"unix://{tmp_path}/syslog", "mode": "non-blocking"}
+    container = own.run(
+        "sh",
+        "-c",
+        "seq 20000; exit 9",
+        HostConfig={"LogConfig": {"Type": "syslog", "Config": settings}},
+    )
+    connection, _ = server.accept()
+    connection.settimeout(20)
+    pid = own.state(container)["Pid"]
+    own.kill()
+    own.wait_for(lambda: not alive(pid))
+
+    def take_all() -> None:
+        while connection.recv(65536):
+            pass
+
+    later = threading.Timer(0.7, take_all)
+    later.start()
+    try:
+        own.start()
+        own.wait_for(lambda: not own.state(container)["Running"])
+        state = own.state(container)
+        assert (state["Status"], state["ExitCode"], state["Error"]) == ("exited", 9, "")
+    finally:
+        later.join()
+        connection.close()
+        server.close()
 
 
 def test_a_zygote_that_died_is_replaced_and_containers_do_not_notice(own: Daemon) -> None:

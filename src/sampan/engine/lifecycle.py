@@ -13,6 +13,8 @@ import select
 import sqlite3
 from typing import TYPE_CHECKING, Any
 
+import msgspec
+
 from sampan.engine import networks
 from sampan.engine import spec as specs
 from sampan.engine.container import advance, now
@@ -38,12 +40,12 @@ if TYPE_CHECKING:
     from sampan.engine.live import Attachment, Live, WaitResult
     from sampan.oci.runtime import Spec
 
-__all__ = ["Lifecycle"]
+__all__ = ["DIED", "Lifecycle", "read_exit"]
 
 START_DEADLINE = 120.0
 """Seconds from spawn to started: hooks of the user may run in between."""
 DIED = "the container's monitor died; its processes were killed"
-
+EXIT_FILE = "exit.json"
 
 _SHOWN = {"network": "network", "ipc": "IPC", "pid": "PID"}
 
@@ -362,8 +364,14 @@ class Lifecycle:
         self._engine.spawn_task(self._after_monitor(live))
 
     async def _after_monitor(self, live: Live) -> None:
+        if live.monitor is not None:
+            return  # Whoever had asked it something has settled that, and another is at work.
+        directory = self._engine.run_dir(live.id)
+        if (event := read_exit(directory)) is not None:
+            self.ended(live, event)  # It died behind its last word.
+            return
         # A monitor's first act is to make its directory.
-        did_begin = os.path.exists(self._engine.run_dir(live.id))
+        did_begin = os.path.exists(directory)
         await self._destroy(live)
         if live.begun is not None:
             self._resolve(live, Unavailable(DIED) if did_begin else NotBegunError(DIED))
@@ -424,6 +432,19 @@ class Lifecycle:
             live.parked.remove(parked)
         live.parked.append(attachment)
         return {}
+
+
+def read_exit(directory: str) -> dict[str, Any] | None:
+    """The exit event as a monitor left it in its run directory."""
+    try:
+        with open(f"{directory}/{EXIT_FILE}", "rb") as file:
+            event = msgspec.json.decode(file.read())
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        log.error("an exit record cannot be read", directory=directory, error=str(error))
+        return None
+    return event if isinstance(event, dict) else None
 
 
 def _hung_up(fd: int) -> bool:

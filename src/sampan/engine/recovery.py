@@ -21,10 +21,8 @@ import asyncio
 import os
 from typing import TYPE_CHECKING, Any
 
-import msgspec
-
 from sampan.engine.container import advance, now
-from sampan.engine.lifecycle import DIED
+from sampan.engine.lifecycle import DIED, read_exit
 from sampan.engine.live import Live
 from sampan.engine.log import log
 from sampan.engine.restarts import after_daemon
@@ -38,8 +36,6 @@ if TYPE_CHECKING:
     from sampan.engine.eventlog import Marks
 
 __all__ = ["recover"]
-
-EXIT_FILE = "exit.json"
 
 
 async def recover(engine: Engine) -> None:
@@ -86,7 +82,7 @@ async def _settle(engine: Engine, live: Live, marks: Marks) -> None:
             return
     if live.id not in engine.registry:
         return  # it ended while it was asked, and was to be removed
-    event = _read_exit(directory)
+    event = read_exit(directory)
     if event is not None and int(event["at"] * 1e9) == live.record.state.finished_at:
         # The row has it; what comes after the row may not have been done.
         if marks.lack(live.id, "die", live.record.state.finished_at):
@@ -151,18 +147,6 @@ def _was_running(engine: Engine, live: Live, marks: Marks) -> None:
     elif not marks.lack(live.id, "start", live.record.state.started_at):
         return
     engine.containers.tell_start(live)
-
-
-def _read_exit(directory: str) -> dict[str, Any] | None:
-    try:
-        with open(f"{directory}/{EXIT_FILE}", "rb") as file:
-            event = msgspec.json.decode(file.read())
-    except (FileNotFoundError, NotADirectoryError):
-        return None
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        log.error("an exit record cannot be read", directory=directory, error=str(error))
-        return None
-    return event if isinstance(event, dict) else None
 
 
 async def _sweep(engine: Engine) -> None:

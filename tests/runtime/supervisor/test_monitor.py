@@ -18,6 +18,7 @@ import pytest
 
 from sampan.errors import NotFound
 from sampan.kernel import cgroups
+from sampan.kernel.mounts import MNT_DETACH, MS_REMOUNT, mount, umount
 from sampan.runtime.supervisor import client, protocol
 from tests.runtime.containers import configuration, make_bundle, process_of
 
@@ -219,6 +220,61 @@ def gone(pid: int) -> bool:
             return True
         time.sleep(0.01)
     return False
+
+
+def test_a_log_that_waits_has_an_end_when_it_flows_again(spawn: Factory, tmp_path: Path) -> None:
+    """What waits in the monitor is in no file yet, and was said before whoever attaches now."""
+    small = tmp_path / "small"
+    small.mkdir()
+    mount("tmpfs", str(small), "tmpfs", 0, "size=64k")
+    try:
+        (small / "ballast").write_bytes(bytes(48 * 1024))
+        log = small / "log"
+        container = spawn(
+            "sh", "-c", "seq 0 1499; read x; echo after",
+            stdin=True, log={"driver": "json-file", "path": str(log)},
+        )  # fmt: skip
+        deadline = time.monotonic() + PATIENCE
+        while log.stat().st_size < 12 * 1024:
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        ours, theirs = socket.socketpair()
+        ours.settimeout(PATIENCE)
+        with theirs:
+            seq = container.ask(
+                "attach", (theirs.fileno(),), stdin=True, stdout=True, hold=True
+            )  # fmt: skip
+        container.call("status")
+        assert seq not in container.replies
+        mount("tmpfs", str(small), "tmpfs", MS_REMOUNT, "size=1m")
+        reply = container.answer(seq)
+        status = log.stat()
+        assert reply["log"] == [status.st_dev, status.st_ino, status.st_size]
+        container.log = log
+        assert container.logged() == "".join(f"{number}\n" for number in range(1500))
+        ours.sendall(b"go\n")
+        assert container.call("release", attachment=reply["attachment"])["released"]
+        assert read_all(ours) == b"after\n"
+        assert container.event("exit")["log_dropped"] == 0
+    finally:
+        spawn.clean()
+        umount(str(small), MNT_DETACH)
+
+
+@pytest.mark.v2
+def test_the_exit_is_on_record_before_the_socket_is_gone(spawn: Factory) -> None:
+    """A daemon that is started just then finds the one or the other."""
+    hook = {"path": "/bin/sh", "args": ["sh", "-c", "sleep 0.5"]}
+    container = spawn("true", spec={"hooks": {"poststop": [hook]}})
+    seen = []
+    while not (container.run_dir / "exit.json").exists():
+        seen.append((container.run_dir / "monitor.sock").exists())
+        time.sleep(0.005)
+    assert len(seen) > 20
+    # The last look may have been before the record and after.
+    assert all(seen[:-1])
+    container.event("exit")
+    assert not (container.run_dir / "monitor.sock").exists()
 
 
 @pytest.mark.v2
@@ -552,7 +608,10 @@ def test_an_exec_is_the_monitors_child_and_holds_nothing_of_ours(
     status = Path(f"/proc/{pid}/status").read_text()
     assert f"PPid:\t{monitor}\n" in status
     init = container.call("status")["pid"]
-    assert children(monitor) == {init, pid}, "no maker is left"
+    deadline = time.monotonic() + PATIENCE
+    while children(monitor) != {init, pid}:
+        assert time.monotonic() < deadline, "a maker is left"
+        time.sleep(0.01)
     scores = {Path(f"/proc/{one}/oom_score_adj").read_text() for one in (init, pid)}
     assert len(scores) == 1, "the monitor's shield is not the container's"
     stream.sendall(b"\n")

@@ -585,13 +585,80 @@ def test_what_is_held_goes_out_behind_what_others_sent(make: Any) -> None:
         time.sleep(0.01)
     kept.sendall(b"logged\n")
     assert ours.recv(100) == b"logged\n"
-    service.call(client.release_output)
+    service.call(lambda: service.stdio.release(client))
     text = b""
     while len(text) < len(b"begun later\n"):
         text += ours.recv(100)
     assert text == b"begun later\n"
     service.finish()
     kept.close()
+    assert receive_all(ours) == b""
+
+
+def test_a_held_connection_ends_with_its_input_but_not_before_it_is_released(make: Any) -> None:
+    service: Service = make(stdin=True)
+    ours, theirs = socket.socketpair()
+    ours.settimeout(PATIENCE)
+    kept = theirs.dup()
+
+    def attach() -> Client:
+        client = service.stdio.attach(
+            stream_socket(theirs.detach()),
+            stdin=True,
+            streams=frozenset((1,)),
+            multiplex=False,
+            detach_keys=(),
+            is_patient=False,
+        )
+        service.stdio.hold(client)
+        return client
+
+    client = service.call(attach)
+    ours.shutdown(socket.SHUT_WR)
+    deadline = time.monotonic() + PATIENCE
+    while service.call(lambda: client.wants_input):
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    kept.sendall(b"from the log\n")
+    kept.close()
+    assert ours.recv(100) == b"from the log\n"
+    service.call(lambda: service.stdio.release(client))
+    assert receive_all(ours) == b""
+    service.finish()
+
+
+def test_who_is_held_is_not_dropped_for_taking_nothing(
+    make: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(streams, "STALL", 0.1)
+    service: Service = make()
+    ours, theirs = socket.socketpair()
+    ours.settimeout(PATIENCE)
+
+    def attach() -> Client:
+        client = service.stdio.attach(
+            stream_socket(theirs.detach()),
+            stdin=False,
+            streams=frozenset((1,)),
+            multiplex=False,
+            detach_keys=(),
+            is_patient=False,
+        )
+        service.stdio.hold(client)
+        return client
+
+    client = service.call(attach)
+    size = CLIENT_LIMIT + 512 * 1024
+    writer = threading.Thread(target=lambda: service.write(b"x" * size), daemon=True)
+    writer.start()
+    writer.join(0.5)
+    assert writer.is_alive(), "the process waits for whoever reads the log"
+    service.call(lambda: service.stdio.release(client))
+    received = 0
+    while received < size:
+        received += len(ours.recv(65536))
+    writer.join(PATIENCE)
+    service.finish()
     assert receive_all(ours) == b""
 
 

@@ -2,7 +2,8 @@
 
 With ``logs`` what the container has said comes first. The log is read as far as it goes; then the
 monitor takes the stream, keeps what is said from this moment on back, and tells where the log ends;
-and when that is reached it is let go. So every line comes once, and in its order.
+and when that is reached it is let go. So every line comes once, and in its order. The container may
+end between any two of these steps: then the log has the rest.
 """
 
 from __future__ import annotations
@@ -10,7 +11,8 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
-from typing import TYPE_CHECKING
+from contextlib import ExitStack
+from typing import TYPE_CHECKING, Any
 
 from sampan.api.docker import frames
 from sampan.api.docker.context import Context, empty
@@ -27,8 +29,13 @@ if TYPE_CHECKING:
     from sampan.api.http.connection import Answer
     from sampan.engine.live import Live
     from sampan.engine.log_formats import Entry
+    from sampan.engine.monitors import Monitor
 
 __all__ = ["ROUTES", "read_size"]
+
+STALL = 10.0
+"""Seconds in which a client must take something while a container may have to wait for it."""
+_SLICE = 64 * 1024
 
 
 async def attach(context: Context) -> Answer:
@@ -50,6 +57,8 @@ async def _attach(context: Context, live: Live, hijack: Hijack, *, multiplex: bo
     if status == "restarting":
         raise Conflict(f"container {name} is restarting, wait until the container is running")
     config = live.record.config
+    # Who attaches to what runs is not to wait for another start.
+    did_run = live.monitor is not None
     given = read_keys(context.text("detachKeys"))
     stdout, stderr, stdin = (context.flag(name) for name in ("stdout", "stderr", "stdin"))
     attachment = Attachment(
@@ -62,12 +71,12 @@ async def _attach(context: Context, live: Live, hijack: Hijack, *, multiplex: bo
     )
     try:
         if context.flag("logs") and (stdout or stderr):
-            await _with_log(context, live, attachment)
-        elif context.flag("stream"):
+            await _with_log(context, live, attachment, did_run=did_run)
+        elif context.flag("stream") and not (did_run and live.monitor is None):
             await context.engine.containers.attach(live, attachment)
             return await hijack.response()
-    except ConnectionError:
-        pass  # The client is gone.
+    except (ConnectionError, TimeoutError):
+        pass  # The client is gone, or takes nothing.
     finally:
         # Unless it was passed on, or is kept for the start.
         if not any(one is attachment for one in live.parked):
@@ -75,14 +84,14 @@ async def _attach(context: Context, live: Live, hijack: Hijack, *, multiplex: bo
     return await hijack.response()
 
 
-async def _with_log(context: Context, live: Live, attachment: Attachment) -> None:
+async def _with_log(context: Context, live: Live, attachment: Attachment, *, did_run: bool) -> None:
     """Send the log, and hand the stream over behind it."""
-    engine = context.engine
-    place = engine.log_place(live.record)
+    containers = context.engine.containers
+    place = context.engine.log_place(live.record)
     query = LogQuery(stdout=attachment.stdout, stderr=attachment.stderr)
     if place is None:
-        if context.flag("stream"):
-            await engine.containers.attach(live, attachment)
+        if context.flag("stream") and not (did_run and live.monitor is None):
+            await containers.attach(live, attachment)
         return
     multiplex = attachment.multiplex
     with (
@@ -94,26 +103,71 @@ async def _with_log(context: Context, live: Live, attachment: Attachment) -> Non
         if not context.flag("stream"):
             return
         monitor = live.monitor
-        held = await engine.containers.attach(live, attachment, hold=True)
-        if "attachment" not in held or monitor is None:
-            return  # It does not run: the stream waits for the start.
-        end = held["log"]
-        await _send(client, reader.until(tuple(end) if end else None), multiplex)
+        if monitor is None:
+            # All it ever said; and nothing comes between the log's end and the next line here.
+            await _send(client, reader.until(None), multiplex)
+            if not did_run and (monitor := live.monitor) is None:
+                await containers.attach(live, attachment)  # which keeps it for the start
+        if monitor is None:
+            return
         try:
-            answer = await monitor.call("release", attachment=held["attachment"])
-        except Unavailable:
-            answer = {}
-        if not answer.get("released"):
+            held = await containers.attach(live, attachment, hold=True)
+        except (Conflict, Unavailable):
+            is_let_go = False
+        else:
+            if "attachment" not in held:
+                return  # By a monitor of an earlier version.
+            is_let_go = await _catch_up(client, reader, held, monitor, multiplex)
+        if not is_let_go:
             # It has ended meanwhile: all it said is in the log.
             await _send(client, reader.until(None), multiplex)
 
 
+async def _catch_up(
+    client: socket.socket,
+    reader: LogReader,
+    held: dict[str, Any],
+    monitor: Monitor,
+    multiplex: bool,
+) -> bool:
+    """Send what the log has had when the monitor took the stream, and have that let go. False when
+    nothing was: the container has ended."""
+    number, end = held["attachment"], held["log"]
+    with ExitStack() as stack:
+        stack.callback(_give_up, client, monitor, number)
+        await _send(client, reader.until(tuple(end) if end else None), multiplex, STALL)
+        stack.pop_all()
+    try:
+        answer = await monitor.call("release", attachment=number)
+    except (Conflict, Unavailable):
+        return False
+    return bool(answer.get("released"))
+
+
+def _give_up(client: socket.socket, monitor: Monitor, attachment: int) -> None:
+    """End a connection that the monitor holds too: it is not to wait for us."""
+    try:
+        client.shutdown(socket.SHUT_RDWR)
+    except OSError:
+        pass  # The client has.
+    if monitor.open:
+        monitor.request("release", attachment=attachment)
+
+
 async def _send(
-    client: socket.socket, batches: AsyncIterator[list[Entry]], multiplex: bool
+    client: socket.socket,
+    batches: AsyncIterator[list[Entry]],
+    multiplex: bool,
+    patience: float | None = None,
 ) -> None:
+    """Raises OSError when the client is gone, or takes nothing for ``patience`` seconds."""
     loop = asyncio.get_running_loop()
     async for batch in batches:
-        await loop.sock_sendall(client, rendered(batch, multiplex, False, False))
+        data = memoryview(rendered(batch, multiplex, False, False))
+        for begin in range(0, len(data), _SLICE):
+            async with asyncio.timeout(patience):
+                await loop.sock_sendall(client, data[begin : begin + _SLICE])
+        await asyncio.sleep(0)  # others' turn, also when this client takes all at once
 
 
 async def resize(context: Context) -> Answer:

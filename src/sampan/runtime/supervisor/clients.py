@@ -204,6 +204,8 @@ class Client:
 
     def abandon(self) -> None:
         """Leave the connection to its other holders, and what was kept back unsent."""
+        if self._socket.fileno() < 0:
+            return
         self.wants_input = self._output_held = False
         self._loop.forget(self._fd)
         self._socket.close()
@@ -218,10 +220,11 @@ class Client:
             self._watch()
 
     def close_when_sent(self) -> None:
-        """No more output will come: end the connection when what is pending was taken."""
+        """No more output will come: end the connection when what is pending was taken, and where
+        it is kept back, after that."""
         self._closing = True
         self.wants_input = False
-        if self._pending and not self.peer_gone:
+        if (self._pending or self._output_held) and not self.peer_gone:
             self._watch()
         else:
             self.close()
@@ -230,7 +233,7 @@ class Client:
         """End the connection now, both ways, also for other holders of the same socket."""
         if self._socket.fileno() < 0:
             return
-        self.wants_input = False
+        self.wants_input = self._output_held = False
         self._loop.forget(self._fd)
         # Input left unread would turn the close of a TCP socket into a reset, and a reset destroys
         # output that is still on its way.

@@ -99,8 +99,9 @@ class Monitor:
         )
         self._held: dict[int, Client] = {}
         self._attachments = 0
+        self._early: list[tuple[messages.Attach, socket.socket, Reply]] = []
         if self._log is not None:
-            self._log.attend(self._loop, self._stdio.reconsider, self._on_log_loss)
+            self._log.attend(self._loop, self._on_log_room, self._on_log_loss)
         if "terminal" in fds:
             self._stdio.use_terminal(fds["terminal"], made["stdin"])
         elif "stdout" in fds:
@@ -191,6 +192,7 @@ class Monitor:
         if self._group is not None:
             self._group.kill()
         self._release()
+        self._server.close_listener()
         remove(MONITOR_FILE, self._directory)
         if self._made["directory_is_new"]:
             remove_directory(self._made["run_dir"])
@@ -225,6 +227,8 @@ class Monitor:
         except KernelError as error:
             warnings.append(error.message)
         remove(MONITOR_FILE, self._directory)
+        # Not before the record is there: who finds no socket looks for that.
+        self._server.close_listener()
         self._server.broadcast({"event": "exit", **record})
 
     def _run_poststop(self) -> list[str]:
@@ -247,11 +251,13 @@ class Monitor:
                 self._group.destroy()
             except SampanError as error:
                 warnings.append(error.message)
-        self._server.close_listener()
         self._loop.forget(self._wakeup)
         self._stdio.finish(all_dead=True)
         if self._log is not None:
             self._log.close()
+        for _, sock, _ in self._early:
+            sock.close()  # Whoever asked finds all of it in the log.
+        self._early.clear()
         os.close(self._pidfd)
         return warnings
 
@@ -277,6 +283,17 @@ class Monitor:
 
     def _on_exec_exit(self, exec_id: str, code: int) -> None:
         self._server.broadcast({"event": "exec-exit", "exec_id": exec_id, "code": code})
+
+    def _on_log_room(self) -> None:
+        if self._log is not None and not self._log.is_behind:
+            early, self._early = self._early, []
+            for request, sock, reply in early:
+                try:
+                    reply({"ok": True, **self._serve(request, sock)})
+                except SampanError as error:
+                    sock.close()
+                    reply({"error": messages.error_fields(error)})
+        self._stdio.reconsider()
 
     def _on_log_loss(self, reason: str) -> None:
         self._server.broadcast({"event": "log-loss", "reason": reason})
@@ -398,13 +415,20 @@ class Monitor:
 
     def _attach(
         self, request: messages.Attach, fds: list[int], reply: Reply
-    ) -> Mapping[str, object]:
+    ) -> Mapping[str, object] | None:
         if len(fds) != 1:
             raise InvalidArgument(f"attach: expected one stream, not {len(fds)}")
         self._require()
+        sock = stream_socket(fds.pop())
+        if request.hold and self._log is not None and self._log.is_behind:
+            self._early.append((request, sock, reply))
+            return None
+        return self._serve(request, sock)
+
+    def _serve(self, request: messages.Attach, sock: socket.socket) -> Mapping[str, object]:
         streams = frozenset((STDOUT,) * request.stdout + (STDERR,) * request.stderr)
         client = self._stdio.attach(
-            stream_socket(fds.pop()),
+            sock,
             stdin=request.stdin,
             streams=streams,
             multiplex=request.multiplex,
@@ -415,24 +439,25 @@ class Monitor:
             return {}
         self._attachments += 1
         self._held[self._attachments] = client
-        self._stdio.hold(client)
-        end = self._log.end() if self._log is not None else None
-        return {"attachment": self._attachments, "log": end}
+        return {"attachment": self._attachments, "log": self._stdio.hold(client)}
 
     def _release_output(
         self, request: messages.Release, fds: list[int], reply: Reply
     ) -> Mapping[str, object]:
         client = self._held.pop(request.attachment, None)
-        if client is not None and client.is_held:
-            client.release_output()
-            return {"released": True}
-        return {"released": False}
+        if client is None or not client.is_held:
+            return {"released": False}
+        self._stdio.release(client)
+        return {"released": True}
 
     def _on_daemon_gone(self) -> None:
         """Who would have released what is held may be gone: nobody is to wait for that."""
         for client in self._held.values():
             client.close()
         self._held.clear()
+        for _, sock, _ in self._early:
+            _hang_up(sock)
+        self._early.clear()
 
     def _on_detach(self, exec_id: str | None = None) -> None:
         self._server.broadcast({"event": "detach", "exec_id": exec_id})
@@ -474,6 +499,15 @@ def _watch_children() -> int:
     signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
     signal.signal(signal.SIGCHLD, _no_handler)
     return reader
+
+
+def _hang_up(sock: socket.socket) -> None:
+    """End a connection, also for other holders of the same socket."""
+    with sock:
+        try:
+            sock.shutdown(socket.SHUT_RDWR)
+        except OSError:
+            pass  # The peer is gone.
 
 
 def _no_handler(number: int, frame: object) -> None:

@@ -88,6 +88,7 @@ class Stdio:
     """See the module's text."""
 
     __slots__ = (
+        "_behind_log",
         "_clients",
         "_discard",
         "_ended",
@@ -131,6 +132,7 @@ class Stdio:
         self._input_ends = False
         self._clients: list[Client] = []
         self._held: list[Client] = []
+        self._behind_log: list[Client] = []
 
     def use_pipes(self, ours: Sequence[int]) -> None:
         """Serve our ends as ``child_pipes`` gave them, and own them from now on."""
@@ -187,14 +189,27 @@ class Stdio:
         self._clients.append(client)
         return client
 
-    def hold(self, client: Client) -> None:
+    def hold(self, client: Client) -> tuple[int, int, int] | None:
         """Keep a client's output back until it is released. It begins with what the log does not
-        have yet, the beginning of a line."""
+        have yet, the beginning of a line. Returns where the log ends, as ``Log.pin`` does."""
         client.hold_output()
+        self._behind_log.append(client)
         for stream in sorted(client.streams):
             begun = self._log.unfinished(_NAMES[stream]) if self._log is not None else b""
             if begun:
                 client.send(stream, begun)
+        return self._log.pin() if self._log is not None else None
+
+    def release(self, client: Client) -> None:
+        """Send what was kept back, and what comes, as it comes."""
+        self._let_go(client)
+        client.release_output()
+
+    def _let_go(self, client: Client) -> None:
+        if client in self._behind_log:
+            self._behind_log.remove(client)
+            if self._log is not None:
+                self._log.unpin()
 
     @property
     def has_clients(self) -> bool:
@@ -295,7 +310,8 @@ class Stdio:
         slow = [client for client in self._clients if client.pending_size > limit]
         if not self._ended:
             self._pause(bool(slow) or (self._log is not None and self._log.is_full))
-        strangers = [client for client in slow if not client.is_patient]
+        # What is held its holder answers for.
+        strangers = [client for client in slow if not (client.is_patient or client.is_held)]
         if strangers and self._stall is None:
             before = [(client, client.sent) for client in strangers]
             self._stall = self._loop.call_later(STALL, lambda: self._drop_stalled(before))
@@ -311,6 +327,7 @@ class Stdio:
         self._clients.remove(client)
         if client in self._held:
             self._held.remove(client)
+        self._let_go(client)
         self.reconsider()
 
     def _on_client_input(self, client: Client) -> None:

@@ -221,6 +221,32 @@ def test_non_blocking_keeps_a_buffer_full_and_drops_the_newest(server: Server) -
     loop.close()
 
 
+@pytest.mark.parametrize("driver", ["json-file", "local"])
+def test_a_file_whose_end_was_told_is_not_rotated_until_that_was_read(
+    tmp_path: Path, driver: str
+) -> None:
+    path = tmp_path / "dir" / "log"
+    path.parent.mkdir()
+    options = LogOptions(driver=driver, path=str(path), max_size=10_000, max_file=3)
+    log = resume_logs(options, open_logs(options), 1)
+    log.write("stdout", LINE * 2)
+    status = path.stat()
+    assert log.pin() == (status.st_dev, status.st_ino, status.st_size)
+    assert log.pin() is not None
+    log.unpin()
+    for _ in range(20):
+        log.write("stdout", LINE)
+    assert path.stat().st_ino == status.st_ino
+    assert fill(log) > 900
+    assert 1 << 20 < path.stat().st_size < (1 << 20) + 40_000
+    log.unpin()
+    log.write("stdout", LINE)
+    assert not log.is_full
+    assert path.stat().st_ino != status.st_ino
+    assert log.dropped == 0
+    log.close()
+
+
 def test_the_end_waits_a_while_only(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(log_module, "LAST_PATIENCE", 0.2)
     log = opened(server)

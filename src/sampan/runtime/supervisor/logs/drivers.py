@@ -58,33 +58,36 @@ def resume_logs(options: LogOptions, fds: Mapping[str, int], pid: int) -> Logs:
     """The log of the container whose init is ``pid``, from what ``open_logs`` returned."""
     logs: list[Log] = []
     if "log" in fds:
-        driver = _resume(options, fds["log"], pid)
-        logs.append(Log(driver, blocking=options.blocking, limit=options.buffer_size))
+        driver, file = _resume(options, fds["log"], pid)
+        logs.append(Log(driver, blocking=options.blocking, limit=options.buffer_size, file=file))
     if options.cache is not None:
         # What a cache cannot take is missing from it, and holds nobody up.
-        driver = _local(options, options.cache, fds[_CACHE])
-        logs.append(Log(driver, blocking=False))
+        driver, file = _local(options, options.cache, fds[_CACHE])
+        logs.append(Log(driver, blocking=False, file=file))
     return Logs(logs)
 
 
-def _resume(options: LogOptions, fd: int, pid: int) -> Driver:
+def _resume(options: LogOptions, fd: int, pid: int) -> tuple[Driver, RotatedFile | None]:
+    """A driver, and its file where that can be read."""
     if options.driver == "syslog":
         from sampan.runtime.supervisor.logs.syslog import resume_syslog
 
-        return resume_syslog(options, fd, pid)
+        return resume_syslog(options, fd, pid), None
     if options.driver == "journald":
         from sampan.runtime.supervisor.logs.journald import resume_journald
 
-        return resume_journald(options, fd)
+        return resume_journald(options, fd), None
     if options.driver == "local":
         return _local(options, options, fd)
-    return jsonfile.JsonFile(_file("json-file", options, fd), options.tag_attrs)
+    file = _file("json-file", options, fd)
+    return jsonfile.JsonFile(file, options.tag_attrs), file
 
 
-def _local(options: LogOptions, file: LogFile, fd: int) -> Driver:
+def _local(options: LogOptions, place: LogFile, fd: int) -> tuple[Driver, RotatedFile]:
     from sampan.runtime.supervisor.logs.local import LocalFile
 
-    return LocalFile(_file("local", file, fd), options.tag_attrs)
+    file = _file("local", place, fd)
+    return LocalFile(file, options.tag_attrs), file
 
 
 def _file(driver: str, file: LogFile, fd: int) -> RotatedFile:
@@ -148,9 +151,19 @@ class Logs:
         """What was read from ``stream`` and is no line yet."""
         return self._logs[-1].unfinished(stream) if self._logs else b""
 
-    def end(self) -> tuple[int, int, int] | None:
-        """Where what can be read ends: device, inode and size of the file; None: nothing can."""
-        return self._logs[-1].end() if self._logs else None
+    @property
+    def is_behind(self) -> bool:
+        """Whether what can be read lacks entries that were written to it."""
+        return bool(self._logs) and self._logs[-1].is_behind
+
+    def pin(self) -> tuple[int, int, int] | None:
+        """Where what can be read ends: see ``Log.pin``."""
+        return self._logs[-1].pin() if self._logs else None
+
+    def unpin(self) -> None:
+        """See ``Log.unpin``."""
+        if self._logs:
+            self._logs[-1].unpin()
 
     def close(self) -> None:
         """Let what waits leave, and close."""

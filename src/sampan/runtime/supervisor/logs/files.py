@@ -37,7 +37,7 @@ _POLITE = 10
 
 class RotatedFile:
     """See the module's text. Sizes are in bytes, ``max_size`` None for no limit; ``problem`` is why
-    something was not taken the last time."""
+    something was not taken the last time. While it ``is_pinned`` the file is not rotated."""
 
     __slots__ = (
         "_compress",
@@ -45,6 +45,7 @@ class RotatedFile:
         "_fd",
         "_max_file",
         "_path",
+        "is_pinned",
         "max_size",
         "problem",
         "size",
@@ -76,6 +77,7 @@ class RotatedFile:
         self._compressor = -1
         self.max_size = max_size
         self.problem = ""
+        self.is_pinned = False
         if fd >= 0:
             self._fd, self.size = fd, os.fstat(fd).st_size
             return
@@ -91,9 +93,19 @@ class RotatedFile:
         return self._fd
 
     @property
-    def is_full(self) -> bool:
-        """Whether the next entry belongs into another file."""
-        return self.max_size is not None and self.size >= self.max_size
+    def room(self) -> int | None:
+        """How many bytes may still be written before the next entry belongs into another file; None
+        for no limit, as while it ``is_pinned``."""
+        if self.max_size is None or self.is_pinned:
+            return None
+        return max(0, self.max_size - self.size)
+
+    @property
+    def excess(self) -> int:
+        """How far a file that ``is_pinned`` has grown beyond its size."""
+        if self.max_size is None or not self.is_pinned:
+            return 0
+        return max(0, self.size - self.max_size)
 
     def append(self, entries: bytes, cut: Callable[[bytes, int], int]) -> int:
         """Write whole entries; returns how many bytes of them were taken.

@@ -107,12 +107,11 @@ class JsonFile:
         file = self._file
         while entries:
             part = entries
-            if file.max_size is not None:
-                if file.is_full:
-                    file.rotate()
-                room = file.max_size - file.size
-                if 0 < room < len(entries):
-                    part = entries[: entries.index(b"\n", room - 1) + 1]
+            if file.room == 0:
+                file.rotate()
+            room = file.room
+            if room and room < len(entries):
+                part = entries[: entries.index(b"\n", room - 1) + 1]
             taken = file.append(part, cut)
             entries = entries[taken:]
             if taken != len(part):

@@ -4,7 +4,7 @@
 
 Numbers are big-endian. Kinds: 1 and 2, output as it was written, whole lines or a piece of one; 0,
 the attributes of all that follows as a JSON object, the first block of every file.
-``sampan.engine.logblocks`` reads this.
+``sampan.engine.log_formats`` reads this.
 """
 
 from __future__ import annotations
@@ -54,13 +54,13 @@ class LocalFile:
         """Append blocks, rotating between them; returns those that were not taken."""
         file = self._file
         while blocks:
-            if file.is_full:
+            if file.room == 0:
                 file.rotate()
             if not file.size and self._first and not file.append(self._first, cut):
                 break
             end = len(blocks)
-            if file.max_size is not None and not file.is_full:
-                end = _reach(blocks, file.max_size - file.size)
+            if room := file.room:
+                end = _reach(blocks, room)
             taken = file.append(blocks[:end], cut)
             blocks = blocks[taken:]
             if taken != end:

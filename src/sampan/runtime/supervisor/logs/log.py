@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import os
 import select
-import stat
 import time
 from collections import deque
 from typing import TYPE_CHECKING, Any
@@ -27,6 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from typing import Protocol
 
+    from sampan.runtime.supervisor.logs.files import RotatedFile
     from sampan.runtime.supervisor.loop import Loop, Timer
 
     class Driver(Protocol):
@@ -68,6 +68,8 @@ LAST_PATIENCE = 10.0
 RETRY = 0.5
 """Seconds between two attempts, where no descriptor tells of room."""
 BUFFER = 1024 * 1024
+EXCESS = 1024 * 1024
+"""Bytes by which a file that is pinned may outgrow its size."""
 STREAMS = ("stdout", "stderr")
 
 
@@ -77,11 +79,13 @@ class Log:
     __slots__ = (
         "_blocking",
         "_driver",
+        "_file",
         "_limit",
         "_loop",
         "_losing",
         "_on_change",
         "_on_loss",
+        "_pins",
         "_queue",
         "_since",
         "_size",
@@ -91,8 +95,18 @@ class Log:
         "dropped",
     )
 
-    def __init__(self, driver: Driver, *, blocking: bool = True, limit: int = BUFFER) -> None:
+    def __init__(
+        self,
+        driver: Driver,
+        *,
+        blocking: bool = True,
+        limit: int = BUFFER,
+        file: RotatedFile | None = None,
+    ) -> None:
+        """``file``: what the driver writes, where that can be read."""
         self._driver = driver
+        self._file = file
+        self._pins = 0
         self._blocking = blocking
         self._limit = limit
         self._streams = {name: Splitter() for name in STREAMS}
@@ -119,7 +133,14 @@ class Log:
     @property
     def is_full(self) -> bool:
         """Whether the container is to wait."""
-        return self._blocking and bool(self._queue)
+        if self._blocking and self._queue:
+            return True
+        return self._file is not None and self._file.excess > EXCESS
+
+    @property
+    def is_behind(self) -> bool:
+        """Whether entries wait that are not written yet."""
+        return bool(self._queue)
 
     def write(self, stream: str, data: bytes) -> None:
         """Log output as it was read from ``stream`` (``stdout`` or ``stderr``)."""
@@ -137,12 +158,21 @@ class Log:
         """What was read from ``stream`` and is no line yet."""
         return self._streams[stream].unfinished
 
-    def end(self) -> tuple[int, int, int] | None:
-        """Device, inode and size of the file that is written; None where it is none."""
-        status = os.fstat(self._driver.descriptors()["log"])
-        if not stat.S_ISREG(status.st_mode):
+    def pin(self) -> tuple[int, int, int] | None:
+        """Device, inode and size of the file that is written, which goes on to be that one until
+        ``unpin``; None where there is no file. Not while the log ``is_behind``."""
+        if self._file is None:
             return None
+        self._pins += 1
+        self._file.is_pinned = True
+        status = os.fstat(self._file.fileno())
         return status.st_dev, status.st_ino, status.st_size
+
+    def unpin(self) -> None:
+        """Once for each ``pin``."""
+        if self._file is not None:
+            self._pins -= 1
+            self._file.is_pinned = self._pins > 0
 
     def _put(self, batch: Any) -> None:
         if not self._queue:
