@@ -11,8 +11,11 @@ place of what is wrong (``linux.resources.memory.limit: expected an integer, not
 unknown properties (runtime-spec, "Extensibility"), and takes JSON ``null`` for an absent field.
 
 Field types may be: ``str``, ``int``, ``bool``, ``float``, another ``Record``, ``tuple[T, ...]``,
-``dict[str, T]``, ``object`` (any JSON value), and ``T | None`` of these. A field without a
-default is required.
+``dict[str, T]``, ``object`` (any JSON value), and ``T | None`` of these; a field of another type
+cannot be decoded. One without a default is required.
+
+A container's maker decodes two hundred values while somebody waits, so what a type means is worked
+out once (``_make_readers``), and where a wrong value is only when there is one.
 """
 
 from __future__ import annotations
@@ -23,12 +26,14 @@ from typing import TYPE_CHECKING, Any, ClassVar, dataclass_transform, get_args, 
 from sampan.errors import InvalidArgument
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import Self
 
-__all__ = ["Record", "decode"]
+    Reader = Callable[[Any], object]
+
+__all__ = ["Misread", "Record"]
 
 _MISSING = object()
-_NAMES = {str: "a string", int: "an integer", bool: "true or false", float: "a number"}
 
 
 def _camel(name: str) -> str:
@@ -45,6 +50,7 @@ class Record:
     _defaults: ClassVar[dict[str, object]] = {}
     _keys: ClassVar[tuple[tuple[str, str, bool], ...] | None] = None
     _types: ClassVar[dict[str, object] | None] = None
+    _readers: ClassVar[tuple[tuple[str, str, Reader, bool], ...] | None] = None
 
     def __init_subclass__(cls) -> None:
         own = [
@@ -59,6 +65,7 @@ class Record:
         }
         cls._keys = None
         cls._types = None
+        cls._readers = None
 
     def __init__(self, **values: Any) -> None:
         state = self.__dict__
@@ -96,20 +103,37 @@ class Record:
     @classmethod
     def from_json(cls, value: object, where: str = "") -> Self:
         """Decode a JSON object; ``where`` prefixes the place an error names."""
+        try:
+            return cls._read(value)
+        except Misread as error:
+            place = error.place(where) or cls._label()
+            raise InvalidArgument(f"{place}: {error.reason}") from None
+
+    @classmethod
+    def _label(cls) -> str:
+        """What an error calls the whole of a value that is in no other."""
+        return cls.__name__
+
+    @classmethod
+    def _read(cls, value: object) -> Self:
         if not isinstance(value, dict):
-            raise InvalidArgument(
-                f"{where or cls.__name__}: expected an object, not {_show(value)}"
-            )
-        types = cls._field_types()
-        values: dict[str, object] = {}
-        for name, key, defaulted in cls._fields():
-            place = f"{where}.{key}" if where else key
-            item = value.get(key)
-            if item is not None:
-                values[name] = decode(types[name], item, place)
-            elif not defaulted:
-                raise InvalidArgument(f"{place}: required, and missing")
-        return cls(**values)
+            raise Misread(f"expected an object, not {_show(value)}")
+        fields = dict(cls._defaults)
+        given = value.get
+        key = ""
+        try:
+            for name, key, reader, is_required in cls._readers or cls._make_readers():
+                item = given(key)
+                if item is not None:
+                    fields[name] = reader(item)
+                elif is_required:
+                    raise Misread("required, and missing")
+        except Misread as error:
+            error.path.append(f".{key}")
+            raise
+        record = cls.__new__(cls)
+        object.__setattr__(record, "__dict__", fields)
+        return record
 
     def to_json(self) -> dict[str, object]:
         """The JSON object, without fields that are ``None`` or hold an empty default."""
@@ -133,6 +157,16 @@ class Record:
         return cls._keys
 
     @classmethod
+    def _make_readers(cls) -> tuple[tuple[str, str, Reader, bool], ...]:
+        """Name, name in JSON, decoder, and whether it must be there; of each field."""
+        types = cls._field_types()
+        cls._readers = tuple(
+            (name, key, _reader_of(types[name], f"{cls.__name__}.{name}"), not defaulted)
+            for name, key, defaulted in cls._fields()
+        )
+        return cls._readers
+
+    @classmethod
     def _field_types(cls) -> dict[str, object]:
         if cls._types is None:
             types: dict[str, object] = {}
@@ -153,45 +187,130 @@ def _show(value: object) -> str:
     return text if len(text) <= 60 else text[:57] + "..."
 
 
-def _check_text(value: Any, where: str) -> None:
-    """JSON can write half a surrogate pair, which no path, argument or log can."""
+class Misread(Exception):
+    """A value that is not what its type says: why, and where it is, from the inside out."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.path: list[str] = []
+
+    def place(self, where: str) -> str:
+        return (where + "".join(reversed(self.path))).removeprefix(".")
+
+
+def _read_text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise Misread(f"expected a string, not {_show(value)}")
     if not value.isascii():
+        # JSON can write half a surrogate pair, which no path, argument or log can.
         try:
             value.encode("utf-8", "surrogateescape")
         except UnicodeEncodeError:
-            raise InvalidArgument(f"{where}: not a text: half of a surrogate pair") from None
+            raise Misread("not a text: half of a surrogate pair") from None
+    return value
 
 
-def decode(kind: Any, value: object, where: str) -> Any:
-    """Decode one JSON value as the type ``kind``; see the module's text for the types."""
-    if isinstance(kind, type):
-        if issubclass(kind, Record):
-            return kind.from_json(value, where)
-        if kind is object:
-            return value
-        good = isinstance(value, kind) and not (kind is not bool and isinstance(value, bool))
-        if kind is float and isinstance(value, int) and not isinstance(value, bool):
-            good = True
-        if not good and kind in _NAMES:
-            raise InvalidArgument(f"{where}: expected {_NAMES[kind]}, not {_show(value)}")
-        if good:
-            if kind is str:
-                _check_text(value, where)
-            return value
-    origin = get_origin(kind)
-    arguments = get_args(kind)
-    if origin is tuple:
+def _read_integer(value: object) -> object:
+    if isinstance(value, int) and not isinstance(value, bool):
+        return value
+    raise Misread(f"expected an integer, not {_show(value)}")
+
+
+def _read_bool(value: object) -> object:
+    if value is True or value is False:
+        return value
+    raise Misread(f"expected true or false, not {_show(value)}")
+
+
+def _read_number(value: object) -> object:
+    if isinstance(value, float | int) and not isinstance(value, bool):
+        return value
+    raise Misread(f"expected a number, not {_show(value)}")
+
+
+def _read_any(value: object) -> object:
+    return value
+
+
+def _tuple_reader(read: Reader) -> Reader:
+    def read_list(value: object) -> object:
         if not isinstance(value, list):
-            raise InvalidArgument(f"{where}: expected a list, not {_show(value)}")
-        return tuple(decode(arguments[0], item, f"{where}[{i}]") for i, item in enumerate(value))
-    if origin is dict:
+            raise Misread(f"expected a list, not {_show(value)}")
+        index = 0
+        found = []
+        try:
+            for item in value:
+                found.append(read(item))
+                index += 1
+        except Misread as error:
+            error.path.append(f"[{index}]")
+            raise
+        return tuple(found)
+
+    return read_list
+
+
+def _read_texts(value: object) -> object:
+    """A list of strings, the most common of all; one call when all of them are ASCII."""
+    if isinstance(value, list):
+        try:
+            if all(map(str.isascii, value)):
+                return tuple(value)
+        except TypeError:
+            pass  # Not a string: it is named below.
+    return _read_any_texts(value)
+
+
+_read_any_texts = _tuple_reader(_read_text)
+
+
+def _dict_reader(read: Reader) -> Reader:
+    def read_object(value: object) -> object:
         if not isinstance(value, dict):
-            raise InvalidArgument(f"{where}: expected an object, not {_show(value)}")
-        return {key: decode(arguments[1], item, f"{where}.{key}") for key, item in value.items()}
+            raise Misread(f"expected an object, not {_show(value)}")
+        key = ""
+        found = {}
+        try:
+            for key, item in value.items():
+                found[key] = read(item)
+        except Misread as error:
+            error.path.append(f".{key}")
+            raise
+        return found
+
+    return read_object
+
+
+_SIMPLE: dict[object, Reader] = {
+    str: _read_text,
+    int: _read_integer,
+    bool: _read_bool,
+    float: _read_number,
+    object: _read_any,
+}
+
+
+def _reader_of(kind: Any, where: str) -> Reader:
+    """The decoder of one type; see the module's text for those there are."""
+    if isinstance(kind, type) and issubclass(kind, Record):
+        return kind._read
+    if kind in _SIMPLE:
+        return _SIMPLE[kind]
+    origin, arguments = get_origin(kind), get_args(kind)
+    if origin is tuple:
+        inner = _reader_of(arguments[0], where)
+        return _read_texts if inner is _read_text else _tuple_reader(inner)
+    if origin is dict:
+        return _dict_reader(_reader_of(arguments[1], where))
     chosen = [item for item in arguments if item is not type(None)]
-    if len(chosen) != 1:
+    if len(chosen) == 1:
+        return _reader_of(chosen[0], where)
+
+    def refuse(value: object) -> object:
         raise TypeError(f"{where}: no decoder for {kind!r}")
-    return decode(chosen[0], value, where)
+
+    return refuse
 
 
 def _encode(value: object) -> object:

@@ -22,7 +22,7 @@ import os
 import struct
 from typing import TYPE_CHECKING, Any
 
-from sampan.kernel.bare import FORK_SIZE, Door, awake, unshare_files
+from sampan.kernel.bare import FORK_SIZE, Door, awake
 from sampan.kernel.syscalls import NUMBERS
 from sampan.runtime.supervisor import handover, maker, protocol
 from sampan.runtime.supervisor.handover import (
@@ -133,10 +133,12 @@ class Sleeper:
         """Keep a monitor and its maker forked, until there is something else to do: ENDED, REFUSED,
         or CRASHED when every pair does; in a monitor or a maker, what else came of it.
 
-        The monitors are bare forks, and their makers are awake.
+        Monitors are bare forks and stay that: to be one as Python knows them means new locks and a
+        new list of threads, for a process that has one thread and none of whose locks was held. A
+        hundred pages would be copied for it while somebody waits. Makers have the time.
         """
         outcome = self._life()
-        if outcome >= _NO_MAKER:
+        if _NO_MAKER <= outcome < _WORK:
             awake()
         return outcome
 
@@ -149,7 +151,6 @@ class Sleeper:
             _tell_lost()
         if outcome != _WORK:
             return
-        unshare_files()
         control = -1 if ints[_IS_DESERTED] else CONTROL
         promised = bytes(self._words[: ints[_PROMISED]])[1:]
         if ints[_HAS_PIDFD]:

@@ -11,7 +11,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from sampan.errors import InvalidArgument, SampanError
-from sampan.oci.record import Record
+from sampan.oci.record import Misread, Record
 from sampan.oci.runtime import Mount, Resources  # noqa: TC001  records read them
 
 if TYPE_CHECKING:
@@ -46,12 +46,16 @@ class Message(Record):
         super().__init_subclass__()
 
     @classmethod
-    def from_json(cls, value: object, where: str = "") -> Self:
+    def _label(cls) -> str:
+        return cls.__name__.lower()
+
+    @classmethod
+    def _read(cls, value: object) -> Self:
         if isinstance(value, dict):
             for name in value:
                 if name not in cls._names and name not in _ENVELOPE:
-                    raise InvalidArgument(f"{where or cls.__name__.lower()}: no field {name!r}")
-        return super().from_json(value, where)
+                    raise Misread(f"no field {name!r}")
+        return super()._read(value)
 
 
 class LogFile(Message):

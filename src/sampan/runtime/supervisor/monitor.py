@@ -60,7 +60,9 @@ if TYPE_CHECKING:
     from sampan.runtime.supervisor.server import Connection
 
     Reply = Callable[[Mapping[str, object]], None]
-    Operation = tuple[type[Message], Callable[[Any, list[int], Reply], Mapping[str, object] | None]]
+    Operation = tuple[
+        type[Message], Callable[["Monitor", Any, list[int], Reply], Mapping[str, object] | None]
+    ]
 
 __all__ = ["Monitor"]
 
@@ -126,19 +128,6 @@ class Monitor:
         self._oom_fd = fds.get("oom", -1)
         if self._oom_fd >= 0:
             self._loop.watch(self._oom_fd, READ, self._on_oom)
-        self._operations: dict[str, Operation] = {
-            "status": (messages.Plain, self._status),
-            "start": (messages.Plain, self._start),
-            "kill": (messages.Kill, self._kill),
-            "pause": (messages.Plain, self._pause),
-            "resume": (messages.Plain, self._resume),
-            "resize": (messages.Resize, self._resize),
-            "attach": (messages.Attach, self._attach),
-            "release": (messages.Release, self._release_output),
-            "exec": (messages.Exec, self._exec),
-            "usage": (messages.Plain, self._usage),
-            "update": (messages.Update, self._update),
-        }
 
     def run(self) -> None:
         """Stay with the container to its end."""
@@ -317,11 +306,11 @@ class Monitor:
             if not isinstance(seq, int):
                 raise InvalidArgument("request: seq: expected an integer")
             name = message.get("op")
-            operation = self._operations.get(name) if isinstance(name, str) else None
+            operation = _OPERATIONS.get(name) if isinstance(name, str) else None
             if operation is None:
                 raise InvalidArgument(f"request: no operation {name!r}")
             kind, act = operation
-            fields = act(kind.from_json(message), fds, reply)
+            fields = act(self, kind.from_json(message), fds, reply)
         except (SampanError, OSError) as error:
             reply({"error": messages.error_fields(maker.in_tree(error))})
         else:
@@ -491,6 +480,21 @@ class Monitor:
     ) -> Mapping[str, object]:
         self._require()
         return {"warnings": self._cgroup("update").update(request.resources)}
+
+
+_OPERATIONS: dict[str, Operation] = {
+    "status": (messages.Plain, Monitor._status),
+    "start": (messages.Plain, Monitor._start),
+    "kill": (messages.Kill, Monitor._kill),
+    "pause": (messages.Plain, Monitor._pause),
+    "resume": (messages.Plain, Monitor._resume),
+    "resize": (messages.Resize, Monitor._resize),
+    "attach": (messages.Attach, Monitor._attach),
+    "release": (messages.Release, Monitor._release_output),
+    "exec": (messages.Exec, Monitor._exec),
+    "usage": (messages.Plain, Monitor._usage),
+    "update": (messages.Update, Monitor._update),
+}
 
 
 def _watch_children() -> int:

@@ -37,5 +37,5 @@ def warm_up() -> None:
 
 def _resolve(kind: type[Record]) -> None:
     for child in kind.__subclasses__():
-        child._field_types()
+        child._make_readers()
         _resolve(child)
