@@ -168,3 +168,28 @@ def test_an_archive_has_what_was_named(daemon: Daemon) -> None:
             assert file is not None
             (entry,) = json.loads(file.read())
         assert entry["RepoTags"] == ["s:1", "s:2"]
+
+
+def test_loading_tells_how_far_a_large_layer_is(daemon: Daemon) -> None:
+    big = layer({"big": b"x" * 6_000_000})
+    for quiet in (0, 1):
+        data = docker_save([BASE, big], ["big:1"])
+        answer = daemon.request("POST", "/images/load", data, query={"quiet": quiet})
+        messages = [json.loads(line) for line in answer.body.splitlines()]
+        assert messages[-1] == {"stream": "Loaded image: big:1\n"}
+        told = [message for message in messages if message.get("status") == "Loading layer"]
+        assert bool(told) is not bool(quiet)
+        for message in told:
+            detail = message["progressDetail"]
+            assert 0 < detail["current"] <= detail["total"] == len(big)
+            assert len(message["id"]) == 12
+
+
+def test_what_comes_faster_than_it_is_taken_apart_waits(daemon: Daemon) -> None:
+    """The archive is larger than what the daemon keeps of it."""
+    from tests.api.test_pull import peak
+
+    load(daemon, [BASE], "warm:1")
+    before = peak(daemon.pid)
+    load(daemon, [layer({f"f{n}": b"%d" % n * 1_000_000 for n in range(40)})], "wide:1")
+    assert peak(daemon.pid) - before < 40 << 10

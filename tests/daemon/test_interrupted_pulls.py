@@ -61,7 +61,7 @@ def test_a_killed_daemon_s_next_life_goes_on_with_the_bytes(own: Daemon, liar: L
     slow.truthful()
     own.start()
     assert os.listdir(own.data_root / "overlay2/staging") == []
-    assert partials(own) == [len(big) // 2]
+    assert len(big) // 2 in partials(own)  # the small one may have been about to be placed
     assert [i["RepoTags"] for i in own.get("/images/json").json()] == [["host:latest"]]
     status, messages = pull(own, f"{liar.address}/a", "1")
     assert (status, messages[-1].get("error")) == (200, None)

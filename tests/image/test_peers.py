@@ -202,6 +202,31 @@ def test_docker_loads_what_is_saved_here(docker: Docker, saved: Path, tmp_path: 
     )
 
 
+@pytest.mark.parametrize("kind", ["gzip", "zstd", "bzip2"])
+def test_docker_loads_layers_however_they_are_kept_here(
+    docker: Docker, store: ImageStore, tmp_path: Path, kind: str
+) -> None:
+    import bz2
+    import gzip
+
+    from backports import zstd
+
+    packed = {
+        "gzip": gzip.compress(BASE),
+        "zstd": zstd.compress(BASE),
+        "bzip2": bz2.compress(BASE),
+    }
+    image = store.import_archive(io.BytesIO(packed[kind]), f"kept:{kind}")
+    with (tmp_path / "ours.tar").open("wb") as out:
+        store.save([f"kept:{kind}"], out)
+    assert f"Loaded image: kept:{kind}" in docker("load", "-i", str(tmp_path / "ours.tar"))
+    assert docker("image", "inspect", "-f", "{{.Id}}", f"kept:{kind}").strip() == image
+    docker("rmi", f"kept:{kind}")
+    with (tmp_path / "ours.tar").open("rb") as stream:
+        store.remove(f"kept:{kind}", used_by=lambda _: [])
+        assert store.load(stream)[0].id == image
+
+
 def skopeo(*arguments: str) -> None:
     subprocess.run(["skopeo", "--insecure-policy", *arguments], check=True, capture_output=True)
 

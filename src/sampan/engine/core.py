@@ -35,6 +35,7 @@ from sampan.engine.zygote import ZygoteKeeper
 from sampan.errors import Conflict, KernelError
 from sampan.image.store import ImageStore
 from sampan.kernel import cgroups, mounts
+from sampan.storage.unpacking.client import Unpackers
 from sampan.volume.store import VolumeStore
 
 if TYPE_CHECKING:
@@ -67,7 +68,8 @@ class Engine:
             settings.mount_point,
         ):
             os.makedirs(directory, mode=0o711, exist_ok=True)
-        self.image_store = ImageStore(settings.data_root, settings.storage_driver)
+        self.unpackers = Unpackers()
+        self.image_store = ImageStore(settings.data_root, settings.storage_driver, self.unpackers)
         self.database = self.image_store.database
         self.driver = self.image_store.driver
         self.volume_store = VolumeStore(settings.data_root, self.database)
@@ -110,6 +112,7 @@ class Engine:
         self.hierarchy.group(self.settings.cgroup_parent).prune()
         self.volume_store.close()
         self.image_store.close()
+        self.unpackers.close()
         self.events.close()
 
     def spawn_task(self, work: Coroutine[object, object, None]) -> asyncio.Task[None]:

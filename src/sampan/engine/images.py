@@ -1,18 +1,18 @@
 """Images for the daemon's doors: the image store's work, on threads.
 
-Archives flow through pipes, so that a thread reads or writes a plain descriptor while the event
-loop moves bytes at the client's pace. Resolving a name is on the path of every create, so its
+Archives are taken apart and made on threads of their own, while the event loop moves bytes at the
+client's pace (``handover``). Resolving a name is on the path of every create, so its
 answer is kept until any image changes.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import os
 from typing import TYPE_CHECKING, TypeVar
 
 from sampan.engine.container import rfc3339
+from sampan.engine.handover import Inlet, Outlet
+from sampan.engine.threads import in_thread
 from sampan.errors import Conflict, NotFound
 from sampan.image.removing import User
 from sampan.kernel.memory import trim_heap
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
 
     from sampan.engine.core import Engine
+    from sampan.image.bundle import Advance
     from sampan.image.pruning import Pruned
     from sampan.image.store import ImageStore
     from sampan.image.types import Image, Loaded, Removal
@@ -29,8 +30,6 @@ if TYPE_CHECKING:
 __all__ = ["Images"]
 
 T = TypeVar("T")
-_CHUNK = 256 * 1024
-_PIPE_SIZE = 1024 * 1024
 
 
 class Images:
@@ -90,13 +89,18 @@ class Images:
         return await asyncio.to_thread(self._store.shared_sizes)
 
     async def load(
-        self, chunks: AsyncIterator[bytes], platform: Platform | None = None
+        self,
+        chunks: AsyncIterator[bytes],
+        platform: Platform | None = None,
+        advance: Advance | None = None,
     ) -> list[Loaded]:
-        """Take in a docker save archive or an OCI layout.
+        """Take in a docker save archive or an OCI layout; ``advance`` hears how far layers are.
 
         Raises Corrupt, InvalidArgument, NotFound (no image for the platform).
         """
-        loaded = await self._change_from(chunks, lambda fd: self._store.load(fd, platform))
+        loaded = await self._change_from(
+            chunks, lambda inlet: self._store.load(inlet, platform, advance)
+        )
         for image in loaded:
             self._publish("load", image.id, ", ".join(image.references))
         return loaded
@@ -112,51 +116,60 @@ class Images:
     ) -> str:
         """Make an image of a root file system's tar; its ID. Raises Corrupt, InvalidArgument."""
 
-        def work(fd: int) -> str:
-            return self._store.import_archive(fd, reference, changes, message, platform)
+        def work(inlet: Inlet) -> str:
+            return self._store.import_archive(inlet, reference, changes, message, platform)
 
         image_id = await self._change_from(chunks, work)
         self._publish("import", image_id, reference or "")
         return image_id
 
-    async def _change_from(self, chunks: AsyncIterator[bytes], work: Callable[[int], T]) -> T:
-        """Run ``work`` on the reading end of a pipe that ``chunks`` go into."""
-        reader, writer = os.pipe2(os.O_CLOEXEC)
+    async def _change_from(self, chunks: AsyncIterator[bytes], work: Callable[[Inlet], T]) -> T:
+        """Run ``work``, which reads what ``chunks`` bring."""
+        inlet = Inlet()
 
         def read() -> T:
             try:
-                return work(reader)
+                return work(inlet)
             finally:
-                os.close(reader)
+                inlet.close()
 
-        task = asyncio.ensure_future(self._change(read))
+        task = asyncio.ensure_future(in_thread(read, "archive"))
         try:
-            await _feed(writer, chunks, task)
+            await inlet.fill(chunks)
         except BaseException:
             # The archive is cut short for whoever reads it: it ends with an error, and is undone.
             await asyncio.gather(task, return_exceptions=True)
             raise
-        return await task
+        finally:
+            self._known.clear()
+        try:
+            return await task
+        finally:
+            self._known.clear()
+            trim_heap()
 
     async def save(
         self, names: Sequence[str], platform: Platform | None = None
-    ) -> AsyncIterator[bytes]:
+    ) -> AsyncGenerator[bytes, None]:
         """The archive's bytes. An error before the first of them is raised before it."""
-        reader, writer = os.pipe2(os.O_CLOEXEC)
+        outlet = Outlet()
 
         def write() -> None:
-            with os.fdopen(writer, "wb", buffering=_CHUNK) as out:
-                self._store.save(names, out, platform)
+            try:
+                self._store.save(names, outlet, platform)
+            finally:
+                outlet.end()
 
-        task = asyncio.ensure_future(asyncio.to_thread(write))
+        task = asyncio.ensure_future(in_thread(write, "save"))
         try:
-            async with contextlib.aclosing(_drain(reader)) as chunks:
-                async for chunk in chunks:
-                    yield chunk
+            async for chunk in outlet.chunks():
+                yield chunk
         except BaseException:
+            outlet.close()
             await asyncio.gather(task, return_exceptions=True)
             raise
         await task
+        trim_heap()
         for name in names:
             self._publish("save", name, name)
 
@@ -213,47 +226,3 @@ class Images:
     @staticmethod
     def created(image: Image) -> str:
         return image.document.created or rfc3339(int(image.created * 1e9))
-
-
-async def _feed(writer: int, chunks: AsyncIterator[bytes], reading: asyncio.Future[T]) -> None:
-    """Write chunks into a pipe until they end or nobody reads it any more; closes it."""
-    os.set_blocking(writer, False)
-    loop = asyncio.get_running_loop()
-    try:
-        async for chunk in chunks:
-            view = memoryview(chunk)
-            while view and not reading.done():
-                try:
-                    view = view[os.write(writer, view) :]
-                except BlockingIOError:
-                    await _ready(loop, writer, reading)
-                except BrokenPipeError:
-                    return
-    finally:
-        os.close(writer)
-
-
-async def _ready(loop: asyncio.AbstractEventLoop, fd: int, other: asyncio.Future[T]) -> None:
-    """Wait until ``fd`` takes bytes, or ``other`` is done."""
-    wake = asyncio.Event()
-    loop.add_writer(fd, wake.set)
-    waiting = loop.create_task(wake.wait())
-    try:
-        await asyncio.wait((waiting, other), return_when=asyncio.FIRST_COMPLETED)
-    finally:
-        loop.remove_writer(fd)
-        waiting.cancel()
-
-
-async def _drain(reader: int) -> AsyncGenerator[bytes, None]:
-    """What is written into a pipe, to its end; closes it."""
-    loop = asyncio.get_running_loop()
-    stream = asyncio.StreamReader(limit=_PIPE_SIZE)
-    transport, _ = await loop.connect_read_pipe(
-        lambda: asyncio.StreamReaderProtocol(stream), os.fdopen(reader, "rb", buffering=0)
-    )
-    try:
-        while chunk := await stream.read(_CHUNK):
-            yield chunk
-    finally:
-        transport.close()

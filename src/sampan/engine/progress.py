@@ -18,13 +18,16 @@ PERIOD = 0.1
 
 
 class Progress(msgspec.Struct, frozen=True, kw_only=True):
-    """One message: a status, of the part ``id`` if it is about one; ``total`` 0: not known."""
+    """One message: a status, of the part ``id`` if it is about one (``total`` 0: not known), or a
+    line of text (``stream``).
+    """
 
     status: str = ""
     id: str = ""
     current: int | None = None
     total: int = 0
     part: bool = False
+    stream: str = ""
     aux: dict[str, Any] | None = None
 
 
@@ -35,6 +38,7 @@ class Reporter:
         self._waiting: list[Progress] = []
         self._figures: dict[str, Progress] = {}
         self._news = asyncio.Event()
+        self._loop = asyncio.get_running_loop()
         self._timer: asyncio.TimerHandle | None = None
 
     def say(self, status: str, id: str = "", *, part: bool = True) -> None:
@@ -49,6 +53,14 @@ class Reporter:
         if self._timer is None:
             self._timer = asyncio.get_running_loop().call_later(PERIOD, self._due)
 
+    def line(self, text: str) -> None:
+        """A line for people to read."""
+        self._put(Progress(stream=f"{text}\n"))
+
+    def advance_from_thread(self, status: str, id: str, current: int, total: int) -> None:
+        """``advance``, for work that is done on another thread than the event loop's."""
+        self._loop.call_soon_threadsafe(self.advance, status, id, current, total)
+
     def hand_over(self, aux: dict[str, Any]) -> None:
         """Something for programs."""
         self._put(Progress(aux=aux))
@@ -59,6 +71,10 @@ class Reporter:
 
     def _due(self) -> None:
         self._timer = None
+        self.flush()
+
+    def flush(self) -> None:
+        """Figures that wait for their time are to be taken now."""
         if self._figures:
             self._waiting += self._figures.values()
             self._figures.clear()

@@ -1,16 +1,17 @@
 """Pull: from a name to an image, as docs/registry.md says step by step.
 
-Layers that are missing are fetched all at once (the carrier lets so many in as the settings allow);
-each is unpacked when those below it are, from the file that is still coming in. Whatever fails or
-cancels one of them ends the pull: the downloads stop, unpacking stops, what was downloaded stays
-for the next pull.
+Layers that are missing are fetched all at once (the carrier lets so many in as the settings allow)
+and unpacked side by side, each from the file that is still coming in; they take their places from
+the lowest up. A driver that copies what is below into a layer unpacks one after another. Whatever
+fails or cancels one of them ends the pull: the downloads stop, unpacking stops, what was downloaded
+stays for the next pull.
 """
 
 from __future__ import annotations
 
 import asyncio
 import functools
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from sampan.engine.threads import in_thread
 from sampan.engine.transfers import short
@@ -23,15 +24,19 @@ from sampan.registry.carrier import messages
 from sampan.storage.growing import Growing
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from sampan.engine.core import Engine
     from sampan.engine.progress import Reporter
     from sampan.image.arriving import Arrival, Layer
     from sampan.oci.platform import Platform
     from sampan.oci.reference import Reference
     from sampan.registry.types import Credentials
-    from sampan.storage.layers import Hold
+    from sampan.storage.layers import Hold, Unattached
 
 __all__ = ["pull", "pull_all"]
+
+T = TypeVar("T")
 
 
 async def pull(
@@ -121,6 +126,7 @@ class _Layers:
         self._report = report
         self._hold = hold
         self._growing: dict[str, Growing] = {}
+        self._began: dict[str, asyncio.Event] = {}
         self._fetched: set[str] = set()
 
     async def receive(self) -> None:
@@ -132,7 +138,16 @@ class _Layers:
                 for layer in {layer.digest: layer for layer in reversed(missing)}.values():
                     if layer.digest in self._growing:
                         group.create_task(self._fetch(layer))
-                group.create_task(self._unpack(missing))
+                coming = dict(self._growing)
+                if self._store.layers.loose:
+                    below: asyncio.Event | None = None
+                    for layer in missing:
+                        done = asyncio.Event()
+                        growing = coming.pop(layer.digest, None)
+                        group.create_task(self._unpack(layer, growing, below, done))
+                        below = done
+                else:
+                    group.create_task(self._unpack_in_turn(missing, coming))
         except BaseExceptionGroup as errors:
             raise errors.exceptions[0] from errors
         finally:
@@ -148,6 +163,7 @@ class _Layers:
         self._report.say("Pulling fs layer", short(layer.digest))
         if layer.digest not in self._growing and layers.known_blob(layer.diff_id) is None:
             self._growing[layer.digest] = Growing(self._store.blobs, layer.digest)
+            self._began[layer.digest] = asyncio.Event()
         return False
 
     async def _fetch(self, layer: Layer) -> None:
@@ -160,6 +176,7 @@ class _Layers:
             match event:
                 case messages.Began():
                     growing.begin(event.path, event.offset)
+                    self._began[layer.digest].set()
                     report.advance("Downloading", name, event.offset, layer.size)
                 case messages.Grown():
                     growing.grow(event.offset)
@@ -177,30 +194,70 @@ class _Layers:
             await self._engine.transfers.ask(request, messages.Fetched, heard)
             report.say("Verifying Checksum", name)
             growing.finish()
+            self._began[layer.digest].set()
         except BaseException:
             growing.fail(SampanError(f"layer {name} did not arrive"))
             raise
         self._fetched.add(layer.digest)
         report.say("Download complete", name)
 
-    async def _unpack(self, missing: list[Layer]) -> None:
-        """From the lowest up, each as its bytes come."""
-        coming = dict(self._growing)
+    async def _unpack(
+        self,
+        layer: Layer,
+        growing: Growing | None,
+        below: asyncio.Event | None,
+        done: asyncio.Event,
+    ) -> None:
+        """One layer, while others are; it waits for the one below to take its place."""
+        store, arrival = self._store, self._arrival
+        if growing is not None:
+            await self._began[layer.digest].wait()
+        elif below is not None and not store.blobs.has(layer.digest):
+            await below.wait()  # the second of two layers that are one blob
+        async with self._engine.transfers.unpacking(layer.chain_id):
+            if not store.layers.has(layer.chain_id):
+                made: list[Unattached] = []
+
+                def begin() -> None:
+                    made.append(arrival.begin(store, layer, growing))
+
+                def attach() -> None:
+                    arrival.attach(store, layer, made.pop(), self._hold)
+
+                try:
+                    async with self._engine.transfers.turns:
+                        await self._in_thread(begin, layer, growing)
+                    if below is not None:
+                        await below.wait()
+                    await in_thread(attach, "attach")
+                finally:
+                    # Cancelled, perhaps at the very moment it was finished.
+                    for unpacked in made:
+                        store.layers.abandon(unpacked)
+        done.set()
+        self._report.say("Pull complete", short(layer.digest))
+
+    async def _unpack_in_turn(self, missing: list[Layer], coming: dict[str, Growing]) -> None:
         for layer in missing:
             growing = coming.pop(layer.digest, None)
-            counting = asyncio.create_task(self._count(layer, growing))
             receive = functools.partial(
                 self._arrival.receive, self._store, layer, self._hold, growing
             )
-            stop = None
             if growing is not None:
-                # The download stops too: the thread's next read is its last.
-                stop = functools.partial(growing.fail, SampanError("cancelled"))
-            try:
-                await in_thread(receive, "unpack", stop)
-            finally:
-                counting.cancel()
+                await self._began[layer.digest].wait()
+            await self._in_thread(receive, layer, growing)
             self._report.say("Pull complete", short(layer.digest))
+
+    async def _in_thread(self, work: Callable[[], T], layer: Layer, growing: Growing | None) -> T:
+        """Unpacking, with its figures told; cancelled, the next read of what comes is its last."""
+        stop = None
+        if growing is not None:
+            stop = functools.partial(growing.fail, SampanError("cancelled"))
+        counting = asyncio.create_task(self._count(layer, growing))
+        try:
+            return await in_thread(work, "unpack", stop)
+        finally:
+            counting.cancel()
 
     async def _count(self, layer: Layer, growing: Growing | None) -> None:
         """Tell how far unpacking is, once the download is not the news any more."""

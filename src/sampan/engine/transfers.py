@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
+from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, TypeVar
+from weakref import WeakValueDictionary
 
 from sampan.registry.client.proxies import Proxies
 from sampan.registry.policy import Policy
 from sampan.registry.types import Credentials
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import AsyncIterator, Callable
 
     from sampan.engine.core import Engine
     from sampan.oci.reference import Reference
@@ -20,6 +23,7 @@ if TYPE_CHECKING:
 __all__ = ["Transfers", "short"]
 
 E = TypeVar("E")
+_MORE_TURNS = 4
 
 
 def short(digest: str) -> str:
@@ -33,6 +37,10 @@ class Transfers:
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
         self._carriers: Carriers | None = None
+        self._unpacking: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
+        # Those that wait for their bytes cost nothing but a turn.
+        self.turns = asyncio.Semaphore(_MORE_TURNS + (os.cpu_count() or 1))
+        """For each layer that is being unpacked, whichever it is."""
 
     def where(self, name: Reference, credentials: Credentials | None) -> Where:
         """A repository, for somebody."""
@@ -65,6 +73,12 @@ class Transfers:
 
             self._carriers = Carriers(self._engine.image_store.blobs.root)
         return await self._carriers.ask(request, kind, heard)
+
+    @asynccontextmanager
+    async def unpacking(self, chain_id: str) -> AsyncIterator[None]:
+        """Nobody else unpacks this layer meanwhile."""
+        async with self._unpacking.setdefault(chain_id, asyncio.Lock()):
+            yield
 
     async def close(self) -> None:
         if self._carriers is not None:

@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from sampan.image.types import Image
     from sampan.oci.reference import Reference
     from sampan.registry.types import Document
-    from sampan.storage.archive.compression import Readable
-    from sampan.storage.layers import Hold
+    from sampan.storage.growing import Growing
+    from sampan.storage.layers import Hold, Unattached
 
 __all__ = ["Arrival", "Layer", "expect"]
 
@@ -55,12 +55,24 @@ class Arrival(msgspec.Struct, frozen=True):
         """The image, if it is here already."""
         return store.records.get(self.id)
 
-    def receive(self, store: ImageStore, layer: Layer, hold: Hold, stream: Readable | None) -> None:
-        """Unpack a layer, from ``stream`` or from the blob that is here. Blocks."""
-        blob = layer.digest
-        if stream is None:
-            blob = store.layers.known_blob(layer.diff_id) or blob
-        store.layers.unpack(layer.diff_id, layer.parent, blob, hold, stream)
+    def receive(self, store: ImageStore, layer: Layer, hold: Hold, growing: Growing | None) -> None:
+        """Unpack a layer on its parent, from what comes or from the blob that is here. Blocks."""
+        blob = layer.digest if growing is not None else self._blob(store, layer)
+        store.layers.unpack(layer.diff_id, layer.parent, blob, hold, growing)
+
+    def begin(self, store: ImageStore, layer: Layer, growing: Growing | None) -> Unattached:
+        """Unpack a layer before its parent may be there; ``attach`` or ``abandon`` it. Blocks."""
+        source = growing if growing is not None else self._blob(store, layer)
+        return store.layers.begin(source, layer.diff_id)
+
+    def attach(self, store: ImageStore, layer: Layer, unpacked: Unattached, hold: Hold) -> None:
+        """Put it in its place."""
+        blob = layer.digest if store.blobs.has(layer.digest) else self._blob(store, layer)
+        store.layers.attach(unpacked, layer.parent, blob, hold)
+
+    @staticmethod
+    def _blob(store: ImageStore, layer: Layer) -> str:
+        return store.layers.known_blob(layer.diff_id) or layer.digest
 
     def admit(
         self, store: ImageStore, names: tuple[Reference, ...], repository: str, hold: Hold

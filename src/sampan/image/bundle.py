@@ -11,6 +11,7 @@ a second name for a member of the same archive; nothing of the archive is unpack
 
 from __future__ import annotations
 
+import functools
 import os
 import posixpath
 from abc import ABC, abstractmethod
@@ -23,10 +24,14 @@ from sampan.storage.archive.compression import Unpacker
 from sampan.storage.archive.reader import Limits, Reader
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable, Iterator
 
+    from sampan.image.spooling import Spool
+    from sampan.storage.archive.compression import Readable
     from sampan.storage.blobs import BlobStore
     from sampan.storage.layers import Hold
+
+    Advance = Callable[[str, int, int], None]
 
 __all__ = ["Bundle", "DirectoryBundle", "TarBundle"]
 
@@ -68,12 +73,21 @@ class Bundle(ABC):
 class TarBundle(Bundle):
     """A tar stream, compressed or not; read to its end when made."""
 
-    def __init__(self, stream: int | IO[bytes], blobs: BlobStore, hold: Hold) -> None:
+    def __init__(
+        self,
+        stream: int | Readable,
+        blobs: BlobStore,
+        hold: Hold,
+        spool: Spool,
+        advance: Advance | None = None,
+    ) -> None:
         super().__init__(blobs, hold)
+        self._spool = spool
+        self._advance = advance
         self._documents: dict[str, bytes] = {}
         self._stored: dict[str, tuple[str, int]] = {}
         self._links: dict[str, str] = {}
-        with Unpacker(stream) as unpacker:
+        with Unpacker(stream, hashed=False) as unpacker:
             self._read(Reader(unpacker, limits=Limits(members=_MEMBERS_LIMIT)))
 
     def has(self, name: str) -> bool:
@@ -124,11 +138,11 @@ class TarBundle(Bundle):
                     raise InvalidArgument(f"archive: {name} is neither a plain file nor a link")
                 self._links.pop(name, None)
                 if member.size > DOCUMENT_LIMIT:
-                    self._stored[name] = self._store(name, reader.content())
+                    self._stored[name] = self._store(name, reader.content(), member.size)
                     continue
                 data = b"".join(reader.content())
                 if not _is_document(name, data):
-                    self._stored[name] = self._store(name, (data,))
+                    self._stored[name] = self._store(name, (data,), member.size)
                     continue
                 kept += len(data)
                 if kept > _DOCUMENTS_LIMIT:
@@ -142,13 +156,18 @@ class TarBundle(Bundle):
         if not reader.count:
             raise Corrupt("archive: it has no members")
 
-    def _store(self, name: str, content: Iterable[bytes | memoryview]) -> tuple[str, int]:
-        ingest = self._blobs.ingest(_address(name))
+    def _store(
+        self, name: str, content: Iterable[bytes | memoryview], size: int
+    ) -> tuple[str, int]:
+        address = _address(name)
+        ingest = self._blobs.ingest(address)
+        if self._advance is not None and size > DOCUMENT_LIMIT:
+            # Old archives name a layer's directory by an ID that means nothing any more.
+            shown = (address or name.partition("/")[0]).rpartition(":")[2][:12]
+            content = _told(content, functools.partial(self._advance, shown), size)
         with ingest:
-            for piece in content:
-                ingest.write(piece)
             try:
-                return self._hold.commit(ingest)
+                return self._spool.store(ingest, content, size)
             except Corrupt as error:
                 raise Corrupt(f"archive: {name}: {error}") from error
 
@@ -231,3 +250,13 @@ def _is_document(name: str, head: bytes) -> bool:
         return head[:1] == b"{"
     base = posixpath.basename(name)
     return name.endswith(".json") or base in ("json", "VERSION", "repositories", "oci-layout")
+
+
+def _told(
+    content: Iterable[bytes | memoryview], advance: Callable[[int, int], None], size: int
+) -> Iterator[bytes | memoryview]:
+    at = 0
+    for piece in content:
+        at += len(piece)
+        advance(at, size)
+        yield piece

@@ -1,13 +1,15 @@
 """Images to an archive that is both docker save's and an OCI layout, as Docker 25 and later write.
 
-Layers go in uncompressed, named by their diff ID: that is what dockerd of any version wants to
-read, and one name fits both tables of contents (``manifest.json`` and ``index.json``). Each layer
-is hashed again on its way out, so a damaged store cannot produce a damaged archive unnoticed.
+Layers go in as the blobs they are here, plain or in gzip, which every reader takes; other kinds are
+unpacked first, as older ones do not. One name (the digest of what is written) fits both tables of
+contents, ``manifest.json`` and ``index.json``. Each layer is hashed again on its way out, so a
+damaged store cannot produce a damaged archive unnoticed.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+import os
+from typing import IO, TYPE_CHECKING, Protocol
 
 import msgspec
 
@@ -15,11 +17,11 @@ from sampan.errors import Corrupt
 from sampan.oci import digest as digests
 from sampan.oci import image as oci
 from sampan.oci import reference as references
-from sampan.storage.archive import headers
+from sampan.storage.archive import compression, headers
 from sampan.storage.archive.compression import Unpacker
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from sampan.image.records import ImageRecords
     from sampan.image.types import Image
@@ -30,6 +32,7 @@ __all__ = ["Writable", "save"]
 
 _CONTAINERD_NAME = "io.containerd.image.name"
 _END = bytes(2 * headers.BLOCK)
+_PIECE = 1 << 20
 
 
 class Writable(Protocol):
@@ -105,7 +108,7 @@ def save(
             {
                 "Config": _place(image.id),
                 "RepoTags": list(names) or None,
-                "Layers": [_place(diff_id) for diff_id in image.diff_ids],
+                "Layers": [_place(layer.digest) for layer in described],
             }
         )
     index = oci.Index(schema_version=2, media_type=oci.INDEX, manifests=tuple(descriptors))
@@ -132,17 +135,33 @@ def _named(descriptor: oci.Descriptor, names: Sequence[str]) -> list[oci.Descrip
 def _layer(
     archive: _Archive, out: Writable, diff_id: str, layers: LayerStore, blobs: BlobStore
 ) -> oci.Descriptor:
-    blob, _, size = layers.blob_of(diff_id)
-    name = _place(diff_id)
-    if archive.new(name):
-        archive.begin(name, size)
-        fd = blobs.open(blob)
-        with open(fd, "rb", buffering=0) as file, Unpacker(file) as pieces:
-            for piece in pieces:
+    blob, packed, plain = layers.blob_of(diff_id)
+    fd = blobs.open(blob)
+    with open(fd, "rb", buffering=0) as file:
+        kind = compression.detect(os.pread(fd, 6, 0))
+        asis = kind in (compression.NONE, compression.GZIP)
+        digest, size = (blob, packed) if asis else (diff_id, plain)
+        media = oci.LAYER_GZIP if kind == compression.GZIP else oci.LAYER
+        if archive.new(_place(digest)):
+            archive.begin(_place(digest), size)
+            running = digests.new_hash()
+            written = 0
+            for piece in _raw(file) if asis else _unpacked(file):
+                running.update(piece)
+                written += len(piece)
                 out.write(piece)
-            if (pieces.digest, pieces.size) != (diff_id, size):
-                raise Corrupt(
-                    f"layer {diff_id}: blob {blob} unpacks to {pieces.digest}, {pieces.size} bytes"
-                )
-        archive.end(size)
-    return oci.Descriptor(media_type=oci.LAYER, digest=diff_id, size=size)
+            found = f"sha256:{running.hexdigest()}"
+            if (found, written) != (digest, size):
+                raise Corrupt(f"layer {diff_id}: blob {blob} gives {found}, {written} bytes")
+            archive.end(size)
+    return oci.Descriptor(media_type=media, digest=digest, size=size)
+
+
+def _raw(file: IO[bytes]) -> Iterator[bytes]:
+    while data := file.read(_PIECE):
+        yield data
+
+
+def _unpacked(file: IO[bytes]) -> Iterator[bytes]:
+    with Unpacker(file, hashed=False) as pieces:
+        yield from pieces

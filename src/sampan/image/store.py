@@ -10,14 +10,15 @@ Names and messages are Docker's, as its clients go by them: ``run`` pulls when i
 
 from __future__ import annotations
 
+import functools
 import os
 import re
 import time
-from typing import IO, TYPE_CHECKING
+from typing import TYPE_CHECKING
 
 import msgspec
 
-from sampan.errors import Conflict, InvalidArgument, NotFound, NotSupported
+from sampan.errors import Conflict, Corrupt, InvalidArgument, NotFound, NotSupported
 from sampan.image import filters as image_filters
 from sampan.image import saving
 from sampan.image.bundle import Bundle, DirectoryBundle, TarBundle
@@ -26,7 +27,9 @@ from sampan.image.instructions import apply_changes
 from sampan.image.loading import Found, find_images
 from sampan.image.records import ImageRecords
 from sampan.image.removing import remove
+from sampan.image.spooling import Spool
 from sampan.image.types import Image, Loaded, Removal, check_platform, timestamp
+from sampan.oci import digest as digests
 from sampan.oci import image as oci
 from sampan.oci import platform as platforms
 from sampan.oci import reference as references
@@ -36,11 +39,14 @@ from sampan.storage.drivers import open_driver
 from sampan.storage.layers import Hold, LayerStore, lock_data_root
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
+    from sampan.image.bundle import Advance
     from sampan.image.removing import User
     from sampan.oci.platform import Platform
     from sampan.oci.reference import Reference
+    from sampan.storage.archive.compression import Readable
+    from sampan.storage.unpacking.client import Unpackers
 
 __all__ = ["ImageStore"]
 
@@ -50,8 +56,13 @@ _is_prefix = re.compile(r"(?:sha256:)?([0-9a-f]{1,64})").fullmatch
 class ImageStore:
     """Images of one data root. Every method may be called from any thread."""
 
-    def __init__(self, data_root: str, driver_name: str = "overlay2") -> None:
-        """Conflict if another process has the data root; Corrupt if its database cannot be read."""
+    def __init__(
+        self, data_root: str, driver_name: str = "overlay2", unpackers: Unpackers | None = None
+    ) -> None:
+        """Conflict if another process has the data root; Corrupt if its database cannot be read.
+
+        ``unpackers`` unpack layers in processes of their own; without them it is done here.
+        """
         self.data_root = os.path.abspath(data_root)
         os.makedirs(self.data_root, 0o711, exist_ok=True)
         self._lock_fd = lock_data_root(self.data_root)
@@ -59,7 +70,7 @@ class ImageStore:
             self.driver = open_driver(driver_name, self.data_root)
             self.database = Database(f"{self.data_root}/sampan.db")
             self.blobs = BlobStore(f"{self.data_root}/content")
-            self.layers = LayerStore(self.database, self.driver, self.blobs)
+            self.layers = LayerStore(self.database, self.driver, self.blobs, unpackers)
         except BaseException:
             os.close(self._lock_fd)
             raise
@@ -80,13 +91,22 @@ class ImageStore:
 
     # Coming in
 
-    def load(self, stream: int | IO[bytes], platform: Platform | None = None) -> list[Loaded]:
+    def load(
+        self,
+        stream: int | Readable,
+        platform: Platform | None = None,
+        advance: Advance | None = None,
+    ) -> list[Loaded]:
         """Take in an archive: docker save's, or an OCI layout as tar; compressed or not.
 
-        With a ``platform`` only its images. Corrupt, InvalidArgument or NotFound names the member
-        that is wrong; nothing of it stays.
+        With a ``platform`` only its images. ``advance`` hears how far each large layer has come.
+        Corrupt, InvalidArgument or NotFound names the member that is wrong; nothing of it stays.
         """
-        return self._take_in(lambda hold: TarBundle(stream, self.blobs, hold), None, platform)
+        return self._take_in(
+            lambda hold, spool: TarBundle(stream, self.blobs, hold, spool, advance),
+            None,
+            platform,
+        )
 
     def load_layout(self, directory: str, name: str | None = None) -> list[Loaded]:
         """Take in an OCI image layout (skopeo's ``oci:``, umoci).
@@ -102,12 +122,12 @@ class ImageStore:
                 raise
             base = ""
         return self._take_in(
-            lambda hold: DirectoryBundle(directory, self.blobs, hold), base or None
+            lambda hold, _: DirectoryBundle(directory, self.blobs, hold), base or None
         )
 
     def import_archive(
         self,
-        stream: int | IO[bytes],
+        stream: int | Readable,
         reference: str | None = None,
         changes: Iterable[str] = (),
         message: str = "",
@@ -122,8 +142,7 @@ class ImageStore:
         wanted = platforms.parse(platform) if platform else platforms.machine()
         try:
             with self.layers.hold() as hold:
-                blob = self._ingest(stream, hold)
-                diff_id = self.layers.import_base(blob, hold)
+                blob, diff_id = self._take_base(stream, hold)
                 now = timestamp(time.time())
                 document = oci.Image(
                     architecture=wanted.architecture,
@@ -143,36 +162,57 @@ class ImageStore:
 
     def _take_in(
         self,
-        opening: Callable[[Hold], Bundle],
+        opening: Callable[[Hold, Spool], Bundle],
         base_name: str | None,
         platform: Platform | None = None,
     ) -> list[Loaded]:
         try:
             with self.layers.hold() as hold:
-                found = find_images(opening(hold), base_name, platform)
-                for image in found:
-                    for name in image.references:
-                        self._refuse_reserved(name)
-                ready = [
-                    (image, self.layers.ensure(image.document.rootfs.diff_ids, image.blobs, hold))
-                    for image in found
-                ]
+                spool = Spool(self.blobs, self.layers, hold)
+                try:
+                    found = find_images(opening(hold, spool), base_name, platform)
+                    for image in found:
+                        for name in image.references:
+                            self._refuse_reserved(name)
+                    ready = [(image, self._unpack(image, spool, hold)) for image in found]
+                finally:
+                    spool.close()
                 return [self._add(image, chain, hold) for image, chain in ready]
         finally:
             # Blobs of layers we had in another form, or all of it after an error.
             self.layers.collect()
 
-    def _ingest(self, stream: int | IO[bytes], hold: Hold) -> str:
-        with self.blobs.ingest() as ingest:
-            if isinstance(stream, int):
-                while data := os.read(stream, 1 << 20):
-                    ingest.write(data)
+    def _unpack(self, image: Found, spool: Spool, hold: Hold) -> tuple[str, ...]:
+        """Have an image's layers in their places; its chain. Corrupt where they are others."""
+        chain: list[str] = []
+        for diff_id, blob in zip(image.document.rootfs.diff_ids, image.blobs, strict=True):
+            parent = chain[-1] if chain else None
+            chain_id = digests.chain_id(parent, diff_id)
+            hold.pin(chain_id)
+            layer = spool.take(blob)
+            if layer is None:
+                self.layers.ensure_one(chain_id, diff_id, parent, blob)
+            elif layer.applied.diff_id != diff_id:
+                self.layers.abandon(layer)
+                raise Corrupt(
+                    f"expected a layer with diff ID {diff_id}, found {layer.applied.diff_id}"
+                )
             else:
-                while data := stream.read(1 << 20):
-                    ingest.write(data)
-            if not ingest.offset:
-                raise InvalidArgument("import: the archive is empty")
-            return hold.commit(ingest)[0]
+                self.layers.attach(layer, parent, blob, hold)
+            chain.append(chain_id)
+        return tuple(chain)
+
+    def _take_base(self, stream: int | Readable, hold: Hold) -> tuple[str, str]:
+        """A root file system, unpacked while it comes in; its blob and diff ID.
+
+        Unlike in a builder's layer, no name in it may be absolute: such an archive was not made
+        from inside the root file system, and its author meant other places.
+        """
+        spool = Spool(self.blobs, self.layers, hold)
+        with self.blobs.ingest() as ingest:
+            blob, layer = spool.store_base(ingest, _pieces(stream))
+        self.layers.attach(layer, None, blob, hold)
+        return blob, layer.applied.diff_id
 
     def _add(self, found: Found, chain: Sequence[str], hold: Hold) -> Loaded:
         with self.blobs.ingest() as ingest:
@@ -348,3 +388,14 @@ class ImageStore:
         images.append(self._host.image())
         selected = image_filters.select(images, filters or {}, self.resolve)
         return [self._complete(image) for image in selected]
+
+
+def _pieces(stream: int | Readable) -> Iterator[bytes]:
+    """What a stream has. InvalidArgument if that is nothing."""
+    read = functools.partial(os.read, stream) if isinstance(stream, int) else stream.read
+    empty = True
+    while data := read(1 << 20):
+        empty = False
+        yield data
+    if empty:
+        raise InvalidArgument("import: the archive is empty")

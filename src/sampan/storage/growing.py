@@ -74,17 +74,24 @@ class Growing:
 
     def read(self, count: int) -> bytes:
         """Up to ``count`` bytes, nothing at the end; waits for what has not come yet."""
-        with self._news:
-            while not self._finished and self._error is None and self._available <= self.position:
-                self._news.wait()
-            if self._error is not None:
-                raise self._error
-            if not self._finished:
-                count = min(count, self._available - self.position)
-            fd = self._fd
+        available, finished, fd = self.wait(self.position)
+        if not finished:
+            count = min(count, available - self.position)
         data = os.pread(fd, count, self.position)
         self.position += len(data)
         return data
+
+    def wait(self, position: int) -> tuple[int, bool, int]:
+        """Until there is more than ``position``: how much, whether it is all, and the file.
+
+        Raises what ``fail`` was told.
+        """
+        with self._news:
+            while not self._finished and self._error is None and self._available <= position:
+                self._news.wait()
+            if self._error is not None:
+                raise self._error
+            return self._available, self._finished, self._fd
 
     def close(self) -> None:
         """When nobody reads any more."""

@@ -25,13 +25,16 @@ import os
 import threading
 from collections import Counter
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from sampan.errors import Conflict, Corrupt, NotFound, SampanError
 from sampan.kernel.syscalls import syscall
 from sampan.oci import digest as digests
 from sampan.storage.archive.apply import apply_layer
 from sampan.storage.archive.compression import Unpacker
+from sampan.storage.archive.settling import settle
+from sampan.storage.failures import explain
+from sampan.storage.growing import Growing
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -39,12 +42,12 @@ if TYPE_CHECKING:
     from typing import Self
 
     from sampan.storage.archive.apply import Applied
-    from sampan.storage.archive.compression import Readable
     from sampan.storage.blobs import BlobStore, Ingest
     from sampan.storage.database import Database
     from sampan.storage.drivers.base import SnapshotDriver, Staging
+    from sampan.storage.unpacking.client import Unpackers
 
-__all__ = ["Hold", "LayerStore", "boot_id", "lock_data_root"]
+__all__ = ["Hold", "LayerStore", "Unattached", "boot_id", "lock_data_root"]
 
 log = logging.getLogger(__name__)
 
@@ -103,14 +106,29 @@ class Hold:
             return digest, size
 
 
+class Unattached(NamedTuple):
+    """A layer that is unpacked and has no place yet."""
+
+    staging: Staging
+    applied: Applied
+
+
 class LayerStore:
     """Layers of one driver, over one database and one blob store."""
 
-    def __init__(self, database: Database, driver: SnapshotDriver, blobs: BlobStore) -> None:
+    def __init__(
+        self,
+        database: Database,
+        driver: SnapshotDriver,
+        blobs: BlobStore,
+        unpackers: Unpackers | None = None,
+    ) -> None:
+        """``unpackers`` unpack in processes of their own; without them it is done here."""
         self.mutex = threading.RLock()
         self._database = database
         self._driver = driver
         self._blobs = blobs
+        self._unpackers = unpackers
         self._boot_id = boot_id()
         self._pins: Counter[str] = Counter()
         self._unpacking: dict[str, tuple[threading.Lock, int]] = {}
@@ -151,14 +169,18 @@ class LayerStore:
         parent: str | None = None
         for chain_id, diff_id, blob in zip(chain, diff_ids, blobs, strict=True):
             hold.pin(chain_id)
-            if self._driver.has_layer(chain_id):
-                self._verify(diff_id, blob)
-            else:
-                with self._exclusively(chain_id):
-                    if not self._driver.has_layer(chain_id):
-                        self._unpack(chain_id, diff_id, parent, blob)
+            self.ensure_one(chain_id, diff_id, parent, blob)
             parent = chain_id
         return chain
+
+    def ensure_one(self, chain_id: str, diff_id: str, parent: str | None, blob: str) -> None:
+        """The same for one layer on a parent that is there; ``chain_id`` is pinned."""
+        if self._driver.has_layer(chain_id):
+            self._verify(diff_id, blob)
+            return
+        with self._exclusively(chain_id):
+            if not self._driver.has_layer(chain_id):
+                self._unpack(chain_id, diff_id, parent, blob)
 
     def unpack(
         self,
@@ -166,19 +188,82 @@ class LayerStore:
         parent: str | None,
         blob: str,
         hold: Hold,
-        stream: Readable | None = None,
+        growing: Growing | None = None,
     ) -> str:
         """One layer on a parent that is unpacked; its chain ID.
 
-        ``stream`` gives the blob's bytes where it is not in the store yet. It is read to its end,
-        and by then the blob has to be there.
+        ``growing`` is the blob where it is not in the store yet. It is read to its end, and by
+        then the blob has to be there.
         """
         chain_id = digests.chain_id(parent, diff_id)
         hold.pin(chain_id)
         with self._exclusively(chain_id):
             if not self._driver.has_layer(chain_id):
-                self._unpack(chain_id, diff_id, parent, blob, stream)
+                self._unpack(chain_id, diff_id, parent, blob, growing)
         return chain_id
+
+    @property
+    def loose(self) -> bool:
+        """Whether layers can be unpacked in any order: ``begin``, and later ``attach``."""
+        return self._driver.loose
+
+    def begin(
+        self,
+        source: str | Growing,
+        diff_id: str | None = None,
+        *,
+        base: bool = False,
+    ) -> Unattached:
+        """Unpack a layer whose place is not known yet, from a blob that is here or coming in.
+
+        ``attach`` or ``abandon`` it afterwards. ``base``: a user's root file system, which stands
+        on nothing and whose names are relative; other layers only where ``loose`` holds.
+        """
+        # The layer's name is known when its bytes have been read: a name of our own until then.
+        try:
+            staging = self._driver.prepare_layer(digests.of(os.urandom(32)), None)
+        except OSError as error:
+            raise explain(error, "mkdir", "a layer", "while making room for a layer") from error
+        try:
+            applied = self._apply(staging, source, diff_id, relative_names=base, loose=not base)
+        except BaseException:
+            self._driver.discard_layer(staging)
+            raise
+        return Unattached(staging, applied)
+
+    def attach(self, layer: Unattached, parent: str | None, blob: str, hold: Hold) -> str:
+        """Make it a layer on an unpacked parent; its chain ID. ``blob`` is in the store."""
+        diff_id = layer.applied.diff_id
+        chain_id = digests.chain_id(parent, diff_id)
+        hold.pin(chain_id)
+        with self._exclusively(chain_id):
+            if self._driver.has_layer(chain_id):
+                self.abandon(layer)
+                return chain_id
+            staging = layer.staging
+            try:
+                if self._driver.loose:
+                    staging = self._driver.attach_layer(staging, chain_id, parent)
+                    if not layer.applied.loose.root_listed:
+                        self._driver.seed_root(staging)
+                    settle(staging.fd, layer.applied.loose, staging.lower)
+                else:
+                    staging = staging._replace(chain_id=chain_id)
+            except OSError as error:
+                self._driver.discard_layer(staging)
+                raise explain(error, "settle", chain_id, f"while placing {chain_id}") from error
+            except BaseException:
+                self._driver.discard_layer(staging)
+                raise
+            try:
+                self._commit(staging, diff_id, blob, layer.applied)
+            except OSError as error:
+                raise explain(error, "rename", chain_id, f"while placing {chain_id}") from error
+        return chain_id
+
+    def abandon(self, layer: Unattached) -> None:
+        """Remove what ``begin`` made."""
+        self._driver.discard_layer(layer.staging)
 
     def known_blob(self, diff_id: str) -> str | None:
         """The blob in the store that holds a layer's bytes, packed or not."""
@@ -219,28 +304,6 @@ class LayerStore:
                 self.restore(chain_id)
             except SampanError as error:
                 log.warning("container %s cannot be started: %s", name, error)
-
-    def import_base(self, blob: str, hold: Hold) -> str:
-        """Unpack a user's root file system, the one layer of a new image; its diff ID.
-
-        Unlike in a builder's layer, no name in it may be absolute: such an archive was not made
-        from inside the root file system, and its author meant other places.
-        """
-        # The layer's name is known when its bytes have been read: a name of our own until then.
-        staging = self._driver.prepare_layer(digests.of(os.urandom(32)), None)
-        try:
-            result = self._apply(staging, blob, relative_names=True)
-        except BaseException:
-            self._driver.discard_layer(staging)
-            raise
-        hold.pin(result.diff_id)
-        with self._exclusively(result.diff_id):
-            if self._driver.has_layer(result.diff_id):
-                self._driver.discard_layer(staging)
-            else:
-                staged = staging._replace(chain_id=result.diff_id)
-                self._commit(staged, result.diff_id, blob, result)
-        return result.diff_id
 
     def blob_of(self, diff_id: str) -> tuple[str, int, int]:
         """Digest and size of a layer's blob, and its size as an uncompressed tar."""
@@ -285,11 +348,11 @@ class LayerStore:
         diff_id: str,
         parent: str | None,
         blob: str,
-        stream: Readable | None = None,
+        growing: Growing | None = None,
     ) -> None:
         staging = self._driver.prepare_layer(chain_id, parent)
         try:
-            result = self._apply(staging, blob, diff_id, stream=stream)
+            result = self._apply(staging, growing or blob, diff_id)
         except BaseException:
             self._driver.discard_layer(staging)
             raise
@@ -313,16 +376,17 @@ class LayerStore:
     def _apply(
         self,
         staging: Staging,
-        blob: str,
+        source: str | Growing,
         diff_id: str | None = None,
         *,
         relative_names: bool = False,
-        stream: Readable | None = None,
+        loose: bool = False,
     ) -> Applied:
-        fd = self._blobs.open(blob) if stream is None else -1
+        fd = self._blobs.open(source) if isinstance(source, str) else -1
         try:
-            applied = apply_layer(
-                fd if stream is None else stream,
+            apply = apply_layer if self._unpackers is None else self._unpackers.apply
+            applied = apply(
+                source if isinstance(source, Growing) else fd,
                 staging.fd,
                 style=self._driver.whiteouts,
                 diff_id=diff_id,
@@ -330,6 +394,7 @@ class LayerStore:
                 # With a diff ID the bytes are known to be all there, end marker or not.
                 require_end=diff_id is None,
                 relative_names=relative_names,
+                loose=loose,
             )
         finally:
             if fd >= 0:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+from contextlib import aclosing
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
@@ -224,12 +226,19 @@ async def _uploaded(work: Awaitable[T]) -> T:
 
 async def load(context: Context) -> Answer:
     platform = platform_of(context)
-    loaded = await _uploaded(context.engine.images.load(_body(context), platform))
-    lines = []
-    for image in loaded:
-        names = [f"Loaded image: {name}\n" for name in image.references]
-        lines += names or [f"Loaded image ID: {image.id}\n"]
-    return _stream([{"stream": text} for text in lines])
+    images, quiet = context.engine.images, context.flag("quiet")
+
+    async def work(report: Reporter) -> None:
+        advance = None if quiet else functools.partial(report.advance_from_thread, "Loading layer")
+        loaded = await _uploaded(images.load(_body(context), platform, advance))
+        report.flush()
+        for image in loaded:
+            for name in image.references:
+                report.line(f"Loaded image: {name}")
+            if not image.references:
+                report.line(f"Loaded image ID: {image.id}")
+
+    return await progress.follow(context, work)
 
 
 def _stream(messages: list[dict[str, Any]]) -> Response:
@@ -326,10 +335,11 @@ async def _save(context: Context, names: list[str]) -> Answer:
     platform = platform_of(context)
     stream = None
     # An error after the first piece cuts the connection: the status is sent.
-    async for chunk in context.engine.images.save(names, platform):
-        if stream is None:
-            stream = context.stream("application/x-tar")
-        await stream.write(chunk)
+    async with aclosing(context.engine.images.save(names, platform)) as archive:
+        async for chunk in archive:
+            if stream is None:
+                stream = context.stream("application/x-tar")
+            await stream.write(chunk)
     return stream or Response(200, b"", "application/x-tar")
 
 

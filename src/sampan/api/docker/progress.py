@@ -49,6 +49,7 @@ async def follow(context: Context, work: Callable[[Reporter], Awaitable[None]]) 
     if task.cancelled():
         raise ConnectionResetError("the client is gone")
     error = task.exception()
+    reporter.flush()
     stream = await _tell(context, stream, reporter)
     if error is not None:
         if stream is None or not isinstance(error, SampanError | OSError | sqlite3.Error):
@@ -67,6 +68,8 @@ async def _tell(context: Context, stream: Stream | None, reporter: Reporter) -> 
 
 
 def _drawn(message: Progress) -> dict[str, Any]:
+    if message.stream:
+        return {"stream": message.stream}
     shown: dict[str, Any] = {}
     if message.status:
         shown["status"] = message.status

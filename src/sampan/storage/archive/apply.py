@@ -28,6 +28,7 @@ from sampan.errors import Corrupt, SampanError
 from sampan.storage.archive.compression import Unpacker
 from sampan.storage.archive.headers import printable
 from sampan.storage.archive.reader import Limits, Reader
+from sampan.storage.archive.settling import Loose
 from sampan.storage.archive.target import Target
 from sampan.storage.failures import explain
 
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Applied", "Limits", "WhiteoutStyle", "apply_layer"]
 
+_SETTLED = Loose()
 WhiteoutStyle = Literal["overlay", "direct"]
 """What a whiteout becomes: overlayfs's own (a device 0:0, an attribute on an opaque directory), or
 the removal of what is there (for a directory that holds the whole tree so far)."""
@@ -47,7 +49,8 @@ the removal of what is there (for a directory that holds the whole tree so far).
 class Applied:
     """What was unpacked: the layer's diff ID (sha256 of the uncompressed archive), how it was
     packed, the bytes read and the bytes of the archive, the members and their files' bytes, and
-    what could not be had on this file system and was left out, one sentence each."""
+    what could not be had on this file system and was left out, one sentence each; and what is left
+    to settle of a layer unpacked by itself."""
 
     diff_id: str
     compression: str
@@ -56,6 +59,7 @@ class Applied:
     members: int
     size: int
     warnings: tuple[str, ...]
+    loose: Loose = _SETTLED
 
 
 def apply_layer(
@@ -68,6 +72,7 @@ def apply_layer(
     limits: Limits | None = None,
     require_end: bool = True,
     relative_names: bool = False,
+    loose: bool = False,
     cancelled: Callable[[], bool] | None = None,
 ) -> Applied:
     """Unpack a layer, compressed or not, into the directory ``target``.
@@ -77,8 +82,9 @@ def apply_layer(
     so far for "direct". ``lower``: descriptors of the lower layers' directories, the nearest first,
     each with overlayfs whiteouts: from them "overlay" takes owner, mode and times of directories
     the layer goes through without listing them (else root, 0755 and now). ``diff_id``: what the
-    layer must hash to. ``relative_names``: absolute names are refused. ``cancelled`` is asked
-    before each member.
+    layer must hash to. ``relative_names``: absolute names are refused. ``loose``: the lower layers
+    are not there yet, and what depends on them is left to ``settle``. ``cancelled`` is asked before
+    each member.
 
     Errors: ``Corrupt`` (compression, tar, digest), ``InvalidArgument`` (a member that may not be,
     by its name), ``NotSupported``, ``KernelError``, a plain ``SampanError`` for a full disk.
@@ -86,7 +92,7 @@ def apply_layer(
     limits = Limits() if limits is None else limits
     with (
         Unpacker(stream, ratio=limits.ratio) as pieces,
-        Target(target, style, lower, relative=relative_names) as tree,
+        Target(target, style, lower, relative=relative_names, loose=loose) as tree,
     ):
         reader = Reader(pieces, limits=limits, require_end=require_end)
         name = b""
@@ -110,4 +116,5 @@ def apply_layer(
             reader.count,
             reader.size,
             tuple(tree.warnings),
+            tree.loose_ends,
         )

@@ -43,6 +43,7 @@ __all__ = [
     "Readable",
     "Unpacker",
     "detect",
+    "preload",
 ]
 
 NONE = "none"
@@ -181,6 +182,16 @@ def _standard(kind: str) -> tuple[_Held, type[Exception] | tuple[type[Exception]
     return zstd.ZstdDecompressor(options=limit), zstd.ZstdError
 
 
+def preload() -> None:
+    """Import what streams may need, for a process that forks others to read them."""
+    import bz2
+    import lzma
+
+    _standard(ZSTD)
+    del bz2, lzma
+    new_hash()
+
+
 def _decode(kind: str, read: Callable[[int], bytes], head: bytes) -> Iterator[bytes]:
     """The pieces of a compressed stream, all its members one after another."""
     data = head
@@ -227,16 +238,19 @@ class Unpacker:
     After the last piece ``digest`` is the sha256 of the unpacked bytes (an OCI diff ID), ``size``
     their number and ``packed`` the number of bytes read. ``ratio`` caps ``size / packed`` once
     256 MiB came out: what a few kilobytes can claim to be is otherwise bounded by the disk alone.
+    Without ``hashed`` there is no digest, and no time spent on it.
     """
 
-    def __init__(self, stream: int | Readable, *, ratio: float | None = None) -> None:
+    def __init__(
+        self, stream: int | Readable, *, ratio: float | None = None, hashed: bool = True
+    ) -> None:
         if isinstance(stream, int):
             descriptor = stream
             self._read: Callable[[int], bytes] = lambda n: os.read(descriptor, n)
         else:
             self._read = stream.read
         self._ratio = ratio
-        self._hash = new_hash()
+        self._hash = new_hash() if hashed else None
         self.kind = NONE
         self.size = 0
         self.packed = 0
@@ -251,6 +265,7 @@ class Unpacker:
     @property
     def digest(self) -> str:
         """``sha256:…`` of all that came out; only meaningful after the last piece."""
+        assert self._hash is not None
         return "sha256:" + self._hash.hexdigest()
 
     def __enter__(self) -> Unpacker:
@@ -307,7 +322,8 @@ class Unpacker:
     def _work(self) -> None:
         try:
             for piece in self._pieces():
-                self._hash.update(piece)
+                if self._hash is not None:
+                    self._hash.update(piece)
                 self.size += len(piece)
                 if (
                     self._ratio is not None

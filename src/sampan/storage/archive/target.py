@@ -20,11 +20,11 @@ from sampan.storage.archive.dressing import Dresser, member_times
 from sampan.storage.archive.headers import Member, printable
 from sampan.storage.archive.names import AUFS_PREFIX, OPAQUE, WHITEOUT_PREFIX, place
 from sampan.storage.archive.removal import clear_directory, remove_tree
+from sampan.storage.archive.settling import Loose, hide_names, like
 from sampan.storage.archive.tree import (
     OPEN_DIRECTORY,
     OVERLAY_OPAQUE,
     Merged,
-    attributes,
     is_whiteout,
 )
 
@@ -62,12 +62,16 @@ class Target(Dresser):
         lower: Sequence[int] = (),
         *,
         relative: bool = False,
+        loose: bool = False,
     ) -> None:
         super().__init__(style == "overlay")
         self._relative = relative
         self._root = os.open(".", OPEN_DIRECTORY, dir_fd=root)
         self._lower = Merged(lower)
         self._has_lower = bool(lower)
+        self._loose = loose
+        self._implied: dict[bytes, int] = {}
+        self._root_listed = False
         self._open: OrderedDict[bytes, int] = OrderedDict()
         # Directories' (access, modification) times in ns, to be set when nothing changes any more.
         self._times: dict[bytes, tuple[int, int]] = {}
@@ -127,9 +131,9 @@ class Target(Dresser):
 
     def finish(self) -> None:
         """Set the directories' times, the last made first."""
-        if self._hide_root:
+        if self._hide_root and not self._loose:
             self.call = "mknodat"
-            self._hide_lower_root()
+            hide_names(self._root, self._lower)
         self.call = "utimensat"
         for path, times in reversed(self._times.items()):
             if self._retired:
@@ -145,6 +149,11 @@ class Target(Dresser):
                 os.utime(base or b".", ns=times, dir_fd=directory, follow_symlinks=False)
             except FileNotFoundError:
                 continue
+
+    @property
+    def loose_ends(self) -> Loose:
+        """What is left for ``settle`` of a layer that is unpacked without those below it."""
+        return Loose(tuple(self._implied.items()), self._root_listed, self._hide_root)
 
     def _place(self, name: bytes, of: bytes | None = None) -> tuple[bytes | None, bytes, bytes]:
         return place(name, of, relative=self._relative)
@@ -266,21 +275,19 @@ class Target(Dresser):
             raise
         descriptor = os.open(base, OPEN_DIRECTORY, dir_fd=directory)
         self._remember(path, descriptor)
-        like = self._lower.nearest(path)
-        if like is None:
+        if self._loose:
+            os.fchmod(descriptor, 0o755)
+            self._implied[path] = os.fstat(descriptor).st_ino
+            return descriptor
+        model = self._lower.nearest(path)
+        if model is None:
             os.fchmod(descriptor, 0o755)
             return descriptor
         try:
-            status = os.fstat(like)
             self.call = "fchown"
-            os.fchown(descriptor, status.st_uid, status.st_gid)
-            os.fchmod(descriptor, stat.S_IMODE(status.st_mode))
-            self.call = "fsetxattr"
-            for attribute, value in attributes(like).items():
-                os.setxattr(descriptor, attribute, value)
-            self._times[path] = status.st_atime_ns, status.st_mtime_ns
+            self._times[path] = like(descriptor, model)
         finally:
-            os.close(like)
+            os.close(model)
         return descriptor
 
     # What is in the way
@@ -359,6 +366,9 @@ class Target(Dresser):
         if known is not None:  # listed again, or after it was made for something in it
             self._retired.append(known)
         self._remember(path, descriptor)
+        if existed and self._implied:
+            inode = os.fstat(descriptor).st_ino
+            self._implied = {at: made for at, made in self._implied.items() if made != inode}
         self._dress(descriptor, member, existed=existed)
         self._times[path] = member_times(member)
 
@@ -367,6 +377,7 @@ class Target(Dresser):
             raise InvalidArgument(
                 f"{printable(member.name)}: the root of a layer can only be a directory"
             )
+        self._root_listed = True
         self._dress(self._root, member, existed=True)
         self._times[b""] = member_times(member)
         if not self._overlay:
@@ -491,7 +502,7 @@ class Target(Dresser):
             self._prune(path)
             return
         if not path:
-            if not self._has_lower:
+            if not self._has_lower and not self._loose:
                 raise NotSupported(
                     f"{printable(member.name)}: a layer that hides the whole root below it"
                 )
@@ -515,16 +526,6 @@ class Target(Dresser):
             clear_directory(descriptor, lambda below: prefix + below in made)
         finally:
             os.close(descriptor)
-
-    def _hide_lower_root(self) -> None:
-        """Overlayfs takes no opaque root: white out each name the layers below have there."""
-        for name in self._lower.names(b""):
-            try:
-                os.mknod(name, stat.S_IFCHR, 0, dir_fd=self._root)
-            except FileExistsError:
-                status = os.stat(name, dir_fd=self._root, follow_symlinks=False)
-                if stat.S_ISDIR(status.st_mode):
-                    self._set_opaque(self._root, name)
 
 
 def _write(descriptor: int, data: memoryview) -> None:

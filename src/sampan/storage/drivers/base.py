@@ -50,9 +50,20 @@ class SnapshotDriver(Protocol):
 
     name: str
     whiteouts: WhiteoutStyle
+    loose: bool
+    """Whether a layer can be unpacked before those below it, and attached to them later."""
 
     def prepare_layer(self, chain_id: str, parent: str | None) -> Staging:
         """A private directory that already shows what the parent lays below, if that is needed."""
+
+    def attach_layer(self, staging: Staging, chain_id: str, parent: str | None) -> Staging:
+        """A layer prepared without a parent, on its parent now; see ``archive.settling``.
+
+        Its descriptors are the new one's. Only for drivers that are ``loose``.
+        """
+
+    def seed_root(self, staging: Staging) -> None:
+        """Give an attached layer's root the attributes of the one below, if it lists none."""
 
     def commit_layer(self, staging: Staging) -> None:
         """Make it a layer, atomically. Closes the descriptors. AlreadyExists if there is one."""

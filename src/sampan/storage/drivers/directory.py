@@ -29,7 +29,7 @@ from abc import ABC, abstractmethod
 from errno import EEXIST, EMLINK, ENOTEMPTY
 from typing import TYPE_CHECKING
 
-from sampan.errors import AlreadyExists, InvalidArgument, KernelError, NotFound
+from sampan.errors import AlreadyExists, InvalidArgument, KernelError, NotFound, NotSupported
 from sampan.oci import digest as digests
 from sampan.storage.drivers.base import Staging, Usage
 from sampan.storage.drivers.removal import Trash
@@ -64,6 +64,7 @@ class DirectoryDriver(ABC):
     """Base of the drivers: layers as directories, atomic by rename."""
 
     name = ""
+    loose = False
 
     def __init__(self, data_root: str) -> None:
         if any(character in data_root for character in ":,\\\n"):
@@ -131,6 +132,28 @@ class DirectoryDriver(ABC):
         finally:
             os.close(outer)
         return Staging(chain_id, parent, name, fd, self._open_lower(parent))
+
+    def attach_layer(self, staging: Staging, chain_id: str, parent: str | None) -> Staging:
+        if not self.loose:
+            raise NotSupported(f"driver {self.name}: a layer is made of what is below it")
+        if parent is None:
+            return staging._replace(chain_id=chain_id)
+        self._require_layer(parent)
+        os.symlink(
+            f"../{digests.hexadecimal(parent)}",
+            f"{staging.name}/parent",
+            dir_fd=self._staging_fd,
+        )
+        return staging._replace(chain_id=chain_id, parent=parent, lower=self._open_lower(parent))
+
+    def seed_root(self, staging: Staging) -> None:
+        """The attributes of a root that its layer does not list."""
+        if staging.parent is not None:
+            below = self._open_layer(staging.parent)
+            try:
+                self._seed_layer(below, staging.fd)
+            finally:
+                os.close(below)
 
     def commit_layer(self, staging: Staging) -> None:
         _close(staging)

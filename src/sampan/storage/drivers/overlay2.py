@@ -30,6 +30,7 @@ _SHORTEST = 4
 class Overlay2(OverlaidDriver):
     name = "overlay2"
     whiteouts: WhiteoutStyle = "overlay"
+    loose = True
 
     def __init__(self, data_root: str) -> None:
         super().__init__(data_root)

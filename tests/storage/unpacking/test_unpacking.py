@@ -1,0 +1,253 @@
+"""Layers unpacked by a process of their own: the same result, and every way it can end."""
+
+from __future__ import annotations
+
+import contextlib
+import gzip
+import io
+import os
+import random
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from sampan.errors import Corrupt, InvalidArgument, SampanError, Unavailable
+from sampan.storage.archive.apply import apply_layer
+from sampan.storage.blobs import BlobStore
+from sampan.storage.growing import Growing
+from sampan.storage.unpacking import client
+from sampan.storage.unpacking.client import Unpackers
+from tests.storage.archive.test_settling import BASE, CASES, Layers, below, snapshot
+from tests.storage.drivers.layers import layer
+
+__all__ = ["below"]
+pytestmark = pytest.mark.root
+
+NOISE = random.Random(5).randbytes(20_000_000)
+BIG = layer({"a/": None, **{f"a/{n}": NOISE[n * 1000 : n * 1000 + 99_999] for n in range(190)}})
+
+
+@pytest.fixture(scope="module")
+def unpackers() -> Iterator[Unpackers]:
+    one = Unpackers()
+    yield one
+    one.close()
+
+
+@pytest.fixture
+def target(tmp_path: Path) -> Iterator[int]:
+    place = tmp_path / "target"
+    place.mkdir()
+    fd = os.open(place, os.O_RDONLY | os.O_DIRECTORY)
+    yield fd
+    os.close(fd)
+
+
+@contextlib.contextmanager
+def file_of(data: bytes) -> Iterator[int]:
+    fd = os.memfd_create("layer")
+    os.write(fd, data)
+    yield fd
+    os.close(fd)
+
+
+def children() -> list[int]:
+    path = f"/proc/self/task/{os.getpid()}/children"
+    return [int(pid) for pid in Path(path).read_text().split()]
+
+
+def server() -> int:
+    for pid in children():
+        if Path(f"/proc/{pid}/comm").read_text().strip() == "sampan-unpack":
+            return pid
+    raise AssertionError("no unpacker runs")
+
+
+def unpacking_children() -> list[int]:
+    pid = server()
+    return [int(p) for p in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+@pytest.mark.parametrize("case", sorted(CASES))
+def test_it_is_what_it_would_be_here(unpackers: Unpackers, below: Layers, case: str) -> None:
+    here, first = below.make()
+    there, second = below.make()
+    try:
+        mine = apply_layer(
+            io.BytesIO(CASES[case]), first, style="overlay", lower=below.fds, require_end=True
+        )
+        with file_of(CASES[case]) as source:
+            other = unpackers.apply(source, second, style="overlay", lower=below.fds)
+        assert other == mine
+        assert snapshot(str(there)) == snapshot(str(here))
+    finally:
+        os.close(first)
+        os.close(second)
+
+
+def test_errors_are_the_same_errors(unpackers: Unpackers, target: int) -> None:
+    for data, diff_id, kind, words in (
+        (BASE[:700], None, Corrupt, "truncated"),
+        (BASE, "sha256:" + "0" * 64, Corrupt, "expected a layer with diff ID"),
+        (layer({"../x": b"1"}), None, InvalidArgument, r"\.\."),
+        (gzip.compress(BASE)[:-9] + b"x" * 9, None, Corrupt, "gzip"),
+    ):
+        with file_of(data) as source, pytest.raises(kind, match=words):
+            unpackers.apply(source, target, style="overlay", diff_id=diff_id)
+
+
+def test_many_at_once_are_done_by_as_many(unpackers: Unpackers, tmp_path: Path) -> None:
+    results: list[str] = []
+
+    def one(number: int) -> None:
+        place = tmp_path / str(number)
+        place.mkdir()
+        fd = os.open(place, os.O_RDONLY | os.O_DIRECTORY)
+        with file_of(BIG) as source:
+            results.append(unpackers.apply(source, fd, style="overlay").diff_id)
+        os.close(fd)
+
+    threads = [threading.Thread(target=one, args=(number,)) for number in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert len(results) == 6
+    assert len(set(results)) == 1
+    assert len(list((tmp_path / "3/a").iterdir())) == 190
+
+
+class Slow:
+    """A blob that comes in piece by piece."""
+
+    def __init__(self, store: BlobStore, data: bytes) -> None:
+        self.ingest = store.ingest()
+        self.growing = Growing(store, "")
+        self.growing.begin(self.ingest.path, 0)
+        self._data = data
+
+    def feed(self, count: int) -> None:
+        at = self.ingest.offset
+        self.ingest.write(self._data[at : at + count])
+        self.growing.grow(self.ingest.offset)
+
+    def close(self) -> None:
+        self.growing.close()
+        self.ingest.abort()
+
+
+@pytest.fixture
+def slow(tmp_path: Path) -> Iterator[Slow]:
+    one = Slow(BlobStore(str(tmp_path / "content")), gzip.compress(BIG, 1))
+    yield one
+    one.close()
+
+
+def begun(unpackers: Unpackers, slow: Slow, target: int) -> tuple[threading.Thread, list[object]]:
+    results: list[object] = []
+
+    def work() -> None:
+        try:
+            results.append(unpackers.apply(slow.growing, target, style="overlay").diff_id)
+        except SampanError as error:
+            results.append(error)
+
+    slow.feed(3_000_000)
+    thread = threading.Thread(target=work)
+    thread.start()
+    wait_for(lambda: slow.growing.position >= 2_900_000)
+    return thread, results
+
+
+def wait_for(test: Callable[[], bool], seconds: float = 20) -> None:
+    deadline = time.monotonic() + seconds
+    while not test():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def test_what_comes_slowly_is_followed(unpackers: Unpackers, slow: Slow, target: int) -> None:
+    thread, results = begun(unpackers, slow, target)
+    assert os.listdir(target)
+    slow.feed(1)
+    slow.feed(1 << 30)
+    slow.growing.finish()
+    thread.join(30)
+    from hashlib import sha256
+
+    assert results == [f"sha256:{sha256(BIG).hexdigest()}"]
+
+
+def test_what_never_comes_ends_with_its_error(
+    unpackers: Unpackers, slow: Slow, target: int
+) -> None:
+    thread, results = begun(unpackers, slow, target)
+    slow.growing.fail(SampanError("it will not come"))
+    thread.join(20)
+    assert [str(error) for error in results] == ["it will not come"]
+    wait_for(lambda: unpacking_children() == [])
+
+
+def test_a_child_that_is_killed_is_said(unpackers: Unpackers, slow: Slow, target: int) -> None:
+    thread, results = begun(unpackers, slow, target)
+    (child,) = unpacking_children()
+    os.kill(child, signal.SIGKILL)
+    slow.feed(1 << 30)
+    slow.growing.finish()
+    thread.join(20)
+    (error,) = results
+    assert isinstance(error, Unavailable)
+    with file_of(BASE) as source:
+        assert unpackers.apply(source, target, style="overlay").members == 7
+
+
+def test_a_server_that_is_killed_is_replaced_and_takes_its_children_along(
+    unpackers: Unpackers, slow: Slow, target: int
+) -> None:
+    thread, results = begun(unpackers, slow, target)
+    old, (child,) = server(), unpacking_children()
+    os.kill(old, signal.SIGKILL)
+    slow.feed(1 << 30)
+    thread.join(20)
+    assert isinstance(results[0], Unavailable)
+    wait_for(lambda: not os.path.exists(f"/proc/{child}"))
+    with file_of(BASE) as source:
+        assert unpackers.apply(source, target, style="overlay").members == 7
+    assert server() != old
+
+
+def test_a_child_has_few_capabilities_and_little_memory(
+    unpackers: Unpackers, slow: Slow, target: int
+) -> None:
+    thread, _ = begun(unpackers, slow, target)
+    (child,) = unpacking_children()
+    status = dict(
+        line.split(":\t", 1)
+        for line in Path(f"/proc/{child}/status").read_text().splitlines()
+        if ":\t" in line
+    )
+    limits = Path(f"/proc/{child}/limits").read_text()
+    slow.growing.fail(SampanError("enough seen"))
+    thread.join(20)
+    assert int(status["CapEff"], 16).bit_count() == 8
+    assert status["NoNewPrivs"] == "1"
+    assert f"Max data size             {768 << 20}" in limits
+
+
+def test_a_server_nobody_needs_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(client, "IDLE_SECONDS", 0.1)
+    before = set(children())
+    own = Unpackers()
+    place = tmp_path / "x"
+    place.mkdir()
+    fd = os.open(place, os.O_RDONLY | os.O_DIRECTORY)
+    for _ in range(2):
+        with file_of(BASE) as source:
+            own.apply(source, fd, style="overlay")
+        wait_for(lambda: set(children()) == before)
+    os.close(fd)
+    own.close()
