@@ -26,6 +26,7 @@ from tests.image.archives import (
     tar,
     write_layout,
 )
+from tests.storage.drivers.layers import layer
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -149,8 +150,8 @@ def test_a_full_name_in_an_oci_layout_wins(store: ImageStore, tmp_path: Path) ->
 def test_of_an_index_the_machine_s_platform_is_taken(store: ImageStore, tmp_path: Path) -> None:
     members: dict[str, bytes] = {}
     manifests = []
-    for architecture, layer in (("s390x", ONE), (platforms.machine().architecture, BASE)):
-        one = oci_layout([layer])
+    for architecture, base in (("s390x", ONE), (platforms.machine().architecture, BASE)):
+        one = oci_layout([base])
         entry = json.loads(one.pop("index.json"))["manifests"][0]
         manifests.append({**entry, "platform": {"os": "linux", "architecture": architecture}})
         members.update(one)
@@ -242,14 +243,28 @@ LAYER_PLACE = f"blobs/sha256/{sha256(BASE)}"
             "application/x-other",
         ),
         (tar(dict(oci_layout([BASE], [ONE]))), Corrupt, "diff ID"),
+        (tar({"../\udcff.json": b"{}"}), InvalidArgument, r"\.\./\\xff.json leads out"),
+        (tar({"\udcff": "../.."}), InvalidArgument, r"\\xff: link: .* leads out"),
+        (tar({f"{'n' * 900_000}{n}": "x" * 90_000 for n in range(80)}), InvalidArgument, "64 MiB"),
     ],
 )
 def test_a_bad_archive_is_named_and_leaves_nothing(
     store: ImageStore, data: bytes, kind: type[SampanError], sentence: str
 ) -> None:
-    with pytest.raises(kind, match=f"(?s){sentence}"):
+    with pytest.raises(kind, match=f"(?s){sentence}") as raised:
         store.load(io.BytesIO(data))
+    assert str(raised.value).encode()  # it goes to a client as JSON, whatever bytes a name has
     assert is_empty(store)
+
+
+def test_a_layer_whose_name_is_no_text_is_told_of_as_text(store: ImageStore) -> None:
+    big = layer({"a": bytes(5 << 20)})
+    heard = set()
+    store.load(
+        io.BytesIO(docker_save([BASE], ["x:1"], change={"\udcff/layer.tar": big})),
+        advance=lambda name, at, size: heard.add(name),
+    )
+    assert heard == {r"\xff"}
 
 
 def test_a_bad_archive_leaves_what_was_there(store: ImageStore) -> None:

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 __all__ = ["Bundle", "DirectoryBundle", "TarBundle"]
 
 DOCUMENT_LIMIT = 4 << 20
-_DOCUMENTS_LIMIT = 64 << 20
+_KEPT_LIMIT = 64 << 20
 _MEMBERS_LIMIT = 100_000
 _LINKS_LIMIT = 8
 _PIECE = 1 << 20
@@ -126,16 +126,21 @@ class TarBundle(Bundle):
         name = "its first member"
         try:
             for member in reader:
+                kept += len(member.name) + len(member.link)
+                if kept > _KEPT_LIMIT:
+                    raise InvalidArgument("archive: its names and JSON documents exceed 64 MiB")
                 name = _clean(os.fsdecode(member.name), "archive")
                 if member.kind in (headers.SYMBOLIC_LINK, headers.HARD_LINK):
                     base = posixpath.dirname(name) if member.kind == headers.SYMBOLIC_LINK else ""
                     target = posixpath.join(base, os.fsdecode(member.link))
-                    self._links[name] = _clean(target, f"archive: {name}: link")
+                    self._links[name] = _clean(target, f"archive: {_shown(name)}: link")
                     continue
                 if member.kind == headers.DIRECTORY:
                     continue
                 if member.kind not in (headers.REGULAR, headers.CONTIGUOUS) or member.sparse:
-                    raise InvalidArgument(f"archive: {name} is neither a plain file nor a link")
+                    raise InvalidArgument(
+                        f"archive: {_shown(name)} is neither a plain file nor a link"
+                    )
                 self._links.pop(name, None)
                 if member.size > DOCUMENT_LIMIT:
                     self._stored[name] = self._store(name, reader.content(), member.size)
@@ -145,14 +150,12 @@ class TarBundle(Bundle):
                     self._stored[name] = self._store(name, (data,), member.size)
                     continue
                 kept += len(data)
-                if kept > _DOCUMENTS_LIMIT:
-                    raise InvalidArgument("archive: its JSON documents exceed 64 MiB")
                 self._check_address(name, data)
                 self._documents[name] = data
         except Corrupt as error:
             if str(error).startswith("archive: "):
                 raise
-            raise Corrupt(f"archive: {name}, or what follows it: {error}") from error
+            raise Corrupt(f"archive: {_shown(name)}, or what follows it: {error}") from error
         if not reader.count:
             raise Corrupt("archive: it has no members")
 
@@ -163,13 +166,13 @@ class TarBundle(Bundle):
         ingest = self._blobs.ingest(address)
         if self._advance is not None and size > DOCUMENT_LIMIT:
             # Old archives name a layer's directory by an ID that means nothing any more.
-            shown = (address or name.partition("/")[0]).rpartition(":")[2][:12]
+            shown = _shown((address or name.partition("/")[0]).rpartition(":")[2][:12])
             content = _told(content, functools.partial(self._advance, shown), size)
         with ingest:
             try:
                 return self._spool.store(ingest, content, size)
             except Corrupt as error:
-                raise Corrupt(f"archive: {name}: {error}") from error
+                raise Corrupt(f"archive: {_shown(name)}: {error}") from error
 
     def _check_address(self, name: str, data: bytes) -> None:
         expected = _address(name)
@@ -231,8 +234,13 @@ class DirectoryBundle(Bundle):
 def _clean(name: str, where: str) -> str:
     cleaned = posixpath.normpath(name)
     if cleaned.startswith(("/", "../")) or cleaned == "..":
-        raise InvalidArgument(f"{where}: {name} leads out of the archive")
+        raise InvalidArgument(f"{where}: {_shown(name)} leads out of the archive")
     return cleaned
+
+
+def _shown(name: str) -> str:
+    """A name for a message, which is JSON: an archive's is any bytes."""
+    return headers.printable(os.fsencode(name))
 
 
 def _address(name: str) -> str | None:

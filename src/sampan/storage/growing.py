@@ -9,11 +9,14 @@ from __future__ import annotations
 
 import os
 import threading
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from sampan.errors import KernelError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
     from sampan.errors import SampanError
     from sampan.storage.blobs import BlobStore
 
@@ -34,6 +37,7 @@ class Growing:
         self._available = 0
         self._finished = False
         self._error: SampanError | None = None
+        self._interrupt: Callable[[], None] | None = None
         self._news = threading.Condition()
         self.position = 0
 
@@ -66,11 +70,31 @@ class Growing:
             self._news.notify()
 
     def fail(self, error: SampanError) -> None:
-        """It will not come: who reads gets the error."""
+        """It will not come, or nobody wants it any more: who reads it ends with the error."""
         with self._news:
-            if not self._finished and self._error is None:
+            if self._error is None:
                 self._error = error
+            if self._interrupt is not None:
+                self._interrupt()
             self._news.notify()
+
+    @contextmanager
+    def interrupted(self, interrupt: Callable[[], None]) -> Iterator[None]:
+        """For one who does not wait here: ``fail`` calls this, on whatever thread."""
+        with self._news:
+            if self._error is not None:
+                raise self._error
+            self._interrupt = interrupt
+        try:
+            yield
+        finally:
+            with self._news:
+                self._interrupt = None
+
+    @property
+    def error(self) -> SampanError | None:
+        """What ``fail`` was told."""
+        return self._error
 
     def read(self, count: int) -> bytes:
         """Up to ``count`` bytes, nothing at the end; waits for what has not come yet."""

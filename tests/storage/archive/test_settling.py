@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import itertools
 import os
+import resource
 import stat
 import tarfile
 from collections.abc import Iterator
@@ -153,6 +154,36 @@ def test_three_layers_settle_from_the_lowest_up(below: Layers) -> None:
         assert (status.st_uid, stat.S_IMODE(status.st_mode)) == (5, 0o700)
         assert os.lstat(path / "a/b").st_uid == 8
         assert os.getxattr(path / "a/b", "user.k") == b"v"
+
+
+def test_many_directories_nobody_lists_take_no_descriptor_each(below: Layers) -> None:
+    path, fd = below.make()
+    many = tarred(*((f"a/{n}/x", {}) for n in range(600)))
+    applied = apply_layer(io.BytesIO(many), fd, style="overlay", loose=True)
+    model = tarred(
+        ("a/", {**DIRECTORY, "uid": 5}),
+        *((f"a/{n}/", {**DIRECTORY, "uid": 6, "mtime": 1_500_000_000}) for n in range(600)),
+    )
+    apply_layer(io.BytesIO(model), below.fds[0], style="overlay")
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (256, hard))
+    try:
+        settle(fd, applied.loose, below.fds)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    statuses = [os.lstat(path / f"a/{n}") for n in range(600)]
+    assert {(s.st_uid, s.st_mtime) for s in statuses} == {(6, 1_500_000_000)}
+    os.close(fd)
+
+
+def test_hiding_what_is_below_is_no_change_of_the_root(below: Layers) -> None:
+    path, fd = below.make()
+    data = tarred(("./", {**DIRECTORY, "mtime": 1_400_000_000}), (".wh..wh..opq", {}))
+    applied = apply_layer(io.BytesIO(data), fd, style="overlay", loose=True)
+    settle(fd, applied.loose, below.fds)
+    assert os.lstat(path).st_mtime == 1_400_000_000
+    assert sorted(os.listdir(path)) == ["a", "lib", "usr"]
+    os.close(fd)
 
 
 def test_an_opaque_root_needs_something_to_hide(below: Layers) -> None:

@@ -7,19 +7,24 @@ import gzip
 import io
 import os
 import random
+import resource
 import signal
+import socket
+import tarfile
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 
 import pytest
+from backports import zstd
 
-from sampan.errors import Corrupt, InvalidArgument, SampanError, Unavailable
+from sampan.errors import Corrupt, InvalidArgument, KernelError, SampanError, Unavailable
+from sampan.kernel import mounts
 from sampan.storage.archive.apply import apply_layer
 from sampan.storage.blobs import BlobStore
 from sampan.storage.growing import Growing
-from sampan.storage.unpacking import client
+from sampan.storage.unpacking import client, messages
 from sampan.storage.unpacking.client import Unpackers
 from tests.storage.archive.test_settling import BASE, CASES, Layers, below, snapshot
 from tests.storage.drivers.layers import layer
@@ -60,15 +65,15 @@ def children() -> list[int]:
     return [int(pid) for pid in Path(path).read_text().split()]
 
 
-def server() -> int:
+def server(others: Collection[int] = ()) -> int:
     for pid in children():
-        if Path(f"/proc/{pid}/comm").read_text().strip() == "sampan-unpack":
+        if pid not in others and Path(f"/proc/{pid}/comm").read_text().strip() == "sampan-unpack":
             return pid
     raise AssertionError("no unpacker runs")
 
 
-def unpacking_children() -> list[int]:
-    pid = server()
+def unpacking_children(others: Collection[int] = ()) -> list[int]:
+    pid = server(others)
     return [int(p) for p in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
 
@@ -220,21 +225,159 @@ def test_a_server_that_is_killed_is_replaced_and_takes_its_children_along(
     assert server() != old
 
 
-def test_a_child_has_few_capabilities_and_little_memory(
-    unpackers: Unpackers, slow: Slow, target: int
+def zeros(size: int) -> bytes:
+    """A layer of a file of zeros, in a few kilobytes."""
+    info = tarfile.TarInfo("zeros")
+    info.size = size
+    piece = 64 << 20
+    return b"".join((zstd.compress(info.tobuf()), *[zstd.compress(bytes(piece))] * (size // piece)))
+
+
+def test_one_nobody_wants_any_more_ends_at_once(unpackers: Unpackers, tmp_path: Path) -> None:
+    """However far a few bytes, all of them here, would have led."""
+    slow = Slow(BlobStore(str(tmp_path / "content")), zeros(8 << 30))
+    place = tmp_path / "target"
+    place.mkdir()
+    target = os.open(place, os.O_RDONLY | os.O_DIRECTORY)
+    results: list[object] = []
+
+    def work() -> None:
+        try:
+            results.append(unpackers.apply(slow.growing, target, style="overlay"))
+        except SampanError as error:
+            results.append(str(error))
+
+    slow.feed(1 << 30)
+    slow.growing.finish()
+    thread = threading.Thread(target=work)
+    thread.start()
+    wait_for((place / "zeros").exists)
+    slow.growing.fail(SampanError("not wanted"))
+    thread.join(3)
+    assert results == ["not wanted"]
+    wait_for(lambda: unpacking_children() == [])
+    assert (place / "zeros").stat().st_size < 8 << 30
+    slow.close()
+    os.close(target)
+
+
+def test_a_layer_may_leave_more_to_settle_than_a_message_holds(
+    unpackers: Unpackers, target: int
 ) -> None:
-    thread, _ = begun(unpackers, slow, target)
-    (child,) = unpacking_children()
+    names = [f"{n:0100}" for n in range(4000)]
+    with file_of(layer({f"{name}/x": b"" for name in names})) as source:
+        applied = unpackers.apply(source, target, style="overlay", loose=True)
+    assert [path for path, _ in applied.loose.implied] == [name.encode() for name in names]
+
+
+def test_what_a_child_says_is_no_more_than_an_answer() -> None:
+    for said, words in (
+        ([b".\xc1"], "nonsense"),
+        ([b"." + messages.encode(messages.Go())], "nonsense"),
+        ([b"+" + bytes(60_000)] * 1200, "64 MiB"),
+    ):
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+
+        def say(pieces: list[bytes] = said, to: socket.socket = theirs) -> None:
+            with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+                for piece in pieces:
+                    to.send(piece)
+
+        thread = threading.Thread(target=say)
+        with theirs:
+            with ours:
+                thread.start()
+                with pytest.raises(SampanError, match=words):
+                    messages.receive(ours)
+            thread.join()
+
+
+def test_a_full_disk_is_said_as_one(unpackers: Unpackers) -> None:
+    context = mounts.fsopen("tmpfs")
+    mounts.fsconfig_string(context, "size", "1m")
+    mounts.fsconfig_create(context)
+    target = mounts.fsmount(context)  # nowhere in the tree, and gone with its descriptor
+    try:
+        with file_of(BIG) as source, pytest.raises(SampanError, match=r"no space left.*a/"):
+            unpackers.apply(source, target, style="overlay")
+    finally:
+        os.close(target)
+        os.close(context)
+
+
+def test_memory_is_bounded(unpackers: Unpackers, target: int) -> None:
+    """Here: by names, of directories whose times are to be set at the end."""
+    header = tarfile.TarInfo()
+    header.type, header.uid = tarfile.DIRTYPE, 1
+
+    def members() -> Iterator[bytes]:
+        for number in range(12):
+            header.name = f"{number}" + "/n" * 400_000
+            yield header.tobuf(tarfile.PAX_FORMAT)
+
+    with file_of(b"".join(members()) + bytes(1024)) as source, pytest.raises(SampanError):
+        unpackers.apply(source, target, style="overlay")
+
+
+def test_without_descriptors_it_is_said_and_works_again(unpackers: Unpackers, target: int) -> None:
+    with file_of(BASE) as source:
+        unpackers.apply(source, target, style="overlay")
+        old, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        pid = server()
+        highest = max(map(int, os.listdir("/proc/self/fd")))
+        for room in range(4):
+            held = [os.dup(source) for _ in range(20)]
+            resource.setrlimit(resource.RLIMIT_NOFILE, (max(held) + 1 + room, hard))
+            try:
+                with pytest.raises(KernelError, match="EMFILE"):
+                    unpackers.apply(source, target, style="overlay")
+            finally:
+                resource.setrlimit(resource.RLIMIT_NOFILE, (old, hard))
+                for fd in held:
+                    os.close(fd)
+        assert max(map(int, os.listdir("/proc/self/fd"))) <= highest
+        unpackers.apply(source, target, style="overlay")
+        assert server() == pid
+
+
+def test_a_child_has_few_capabilities_and_little_memory(
+    monkeypatch: pytest.MonkeyPatch, slow: Slow, target: int
+) -> None:
+    monkeypatch.setenv("HTTPS_PROXY", "http://me:SECRET@proxy")
+    others = children()
+    own = Unpackers()
+    with file_of(BASE) as source:
+        own.apply(source, target, style="overlay")  # a server started here is this thread's child
+    thread, _ = begun(own, slow, target)
+    (child,) = unpacking_children(others)
     status = dict(
         line.split(":\t", 1)
         for line in Path(f"/proc/{child}/status").read_text().splitlines()
         if ":\t" in line
     )
     limits = Path(f"/proc/{child}/limits").read_text()
+    environment = Path(f"/proc/{child}/environ").read_bytes()
+    held = {
+        os.readlink(f"/proc/{child}/fd/{fd}")
+        for fd in os.listdir(f"/proc/{child}/fd")
+        if int(fd) > 2
+    }
     slow.growing.fail(SampanError("enough seen"))
     thread.join(20)
-    assert int(status["CapEff"], 16).bit_count() == 8
-    assert status["NoNewPrivs"] == "1"
+    own.close()
+    with pytest.raises(Unavailable, match="the daemon ends"):
+        own.apply(target, target, style="overlay")
+    for which in ("CapEff", "CapPrm", "CapBnd"):
+        assert int(status[which], 16).bit_count() == 7
+    assert (status["NoNewPrivs"], status["Seccomp"]) == ("1", "2")
+    assert b"SECRET" not in environment
+    place = os.readlink(f"/proc/self/fd/{target}")
+    assert slow.ingest.path in held
+    files = {name for name in held if name.startswith("/")} - {slow.ingest.path}
+    assert {name for name in files if not name.startswith(place)} == set()
+    # Its socket, its pipe; nothing of its siblings or of the server's.
+    assert sorted(name.partition(":")[0] for name in held - files)[1:] == ["pipe", "socket"]
+    assert int(status["Threads"]) == 3  # what unpacks ahead, what watches for our end
     assert f"Max data size             {768 << 20}" in limits
 
 

@@ -40,25 +40,25 @@ def settle(root: int, loose: Loose, lower: Sequence[int]) -> None:
     if loose.hides_root:
         if not lower:
             raise NotSupported("a layer that hides the whole root below it, and none is below it")
+        times = os.fstat(root)
         hide_names(root, below)
-    times: list[tuple[int, tuple[int, int]]] = []
-    try:
-        for path, inode in loose.implied:
-            model = below.nearest(path)
-            if model is None:
+        os.utime(root, ns=(times.st_atime_ns, times.st_mtime_ns))
+    # One at a time, and its times with it, as nothing is made in any of them any more: there may be
+    # more directories than the process may have descriptors.
+    for path, inode in loose.implied:
+        model = below.nearest(path)
+        if model is None:
+            continue
+        try:
+            directory = _open(root, path, inode)
+            if directory is None:
                 continue
             try:
-                directory = _open(root, path, inode)
-                if directory is not None:
-                    times.append((directory, like(directory, model)))
+                os.utime(directory, ns=like(directory, model))
             finally:
-                os.close(model)
-        # Changing a directory's attributes is no change of what is in it; still, times come last.
-        for directory, pair in reversed(times):
-            os.utime(directory, ns=pair)
-    finally:
-        for directory, _ in times:
-            os.close(directory)
+                os.close(directory)
+        finally:
+            os.close(model)
 
 
 def _open(root: int, path: bytes, inode: int) -> int | None:

@@ -7,21 +7,23 @@ there was none for half a minute.
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 import signal
 import socket
 import sys
 import threading
+from errno import ECONNRESET, EPIPE
 from typing import TYPE_CHECKING
 
-from sampan.errors import KernelError, Unavailable, by_name
+from sampan.errors import KernelError, SampanError, Unavailable, by_name
 from sampan.kernel.processes import pidfd_open
 from sampan.storage.growing import Growing
 from sampan.storage.unpacking import messages
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from sampan.storage.archive.apply import Applied, WhiteoutStyle
 
@@ -30,18 +32,44 @@ __all__ = ["Unpackers"]
 IDLE_SECONDS = 30.0
 _SOCKET_FD = 3
 _SAFE_FD = 16
+_INTERPRETERS = ("PYTHON", "LC_", "LD_")
+
+
+def _environment(ours: Mapping[str, str]) -> dict[str, str]:
+    """What an interpreter goes by, and no more: a daemon's proxies have passwords."""
+    kept = {name: value for name, value in ours.items() if name.startswith(_INTERPRETERS)}
+    kept |= {name: ours[name] for name in ("PATH", "LANG") if name in ours}
+    return {**kept, "MALLOC_ARENA_MAX": "2"}
+
+
+@contextlib.contextmanager
+def _told(call: str) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise KernelError(call, error.errno or 0, "for an unpacker") from error
 
 
 class _Server:
     def __init__(self) -> None:
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        given = fcntl.fcntl(theirs.fileno(), fcntl.F_DUPFD_CLOEXEC, _SAFE_FD)
-        theirs.close()
+        with _told("socketpair"):
+            ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        try:
+            with theirs, _told("fcntl"):
+                given = fcntl.fcntl(theirs.fileno(), fcntl.F_DUPFD_CLOEXEC, _SAFE_FD)
+            self._pidfd = self._start(given)
+        except BaseException:
+            ours.close()
+            raise
+        self._socket = ours
+
+    @staticmethod
+    def _start(given: int) -> int:
         try:
             pid = os.posix_spawn(
                 sys.executable,
                 [sys.executable, "-P", "-B", "-m", "sampan.storage.unpacking", str(_SOCKET_FD)],
-                {**os.environ, "MALLOC_ARENA_MAX": "2"},
+                _environment(os.environ),
                 file_actions=(
                     (os.POSIX_SPAWN_OPEN, 0, "/dev/null", os.O_RDONLY, 0),
                     (os.POSIX_SPAWN_OPEN, 1, "/dev/null", os.O_WRONLY, 0),
@@ -51,27 +79,37 @@ class _Server:
                 setsigdef=signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP},
             )
         except OSError as error:
-            ours.close()
             raise KernelError("posix_spawn", error.errno or 0, sys.executable) from error
         finally:
             os.close(given)
-        self._socket = ours
-        self._pidfd = pidfd_open(pid)
-
-    def begin(self) -> tuple[socket.socket, int]:
-        """A child: the socket to tell it what, and a pipe that ends with it. Raises OSError."""
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        alive, held = os.pipe2(os.O_CLOEXEC)
         try:
-            socket.send_fds(self._socket, [b"job"], [theirs.fileno(), held])
-        except OSError:
-            ours.close()
-            os.close(alive)
+            return pidfd_open(pid)
+        except KernelError:
+            os.kill(pid, signal.SIGKILL)  # nobody has waited for it: it is still that process
+            os.waitpid(pid, 0)
             raise
-        finally:
-            theirs.close()
-            os.close(held)
-        return ours, alive
+
+    def begin(self) -> tuple[socket.socket, int] | None:
+        """A child: the socket to tell it what, and a pipe that ends with it. None: the server is
+        dead. Raises KernelError."""
+        with contextlib.ExitStack() as kept, contextlib.ExitStack() as given:
+            with _told("socketpair"):
+                ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+            kept.enter_context(ours)
+            given.enter_context(theirs)
+            with _told("pipe2"):
+                alive, held = os.pipe2(os.O_CLOEXEC)
+            kept.callback(os.close, alive)
+            given.callback(os.close, held)
+            try:
+                with _told("sendmsg"):
+                    socket.send_fds(self._socket, [b"job"], [theirs.fileno(), held])
+            except KernelError as error:
+                if error.errno in (EPIPE, ECONNRESET):
+                    return None
+                raise
+            kept.pop_all()
+            return ours, alive
 
     def close(self) -> None:
         self._socket.close()
@@ -84,6 +122,7 @@ class Unpackers:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
+        self._closed = False
         self._server: _Server | None = None
         self._busy = 0
         self._idle: threading.Timer | None = None
@@ -102,23 +141,28 @@ class Unpackers:
     ) -> Applied:
         """As ``apply_layer``; ``source`` is a file that is there, or one that still grows.
 
-        Raises what ``apply_layer`` raises, Unavailable when the child died.
+        Raises what ``apply_layer`` raises, Unavailable when the child died, and at once what the
+        growing one's ``fail`` is told.
         """
-        growing = source if isinstance(source, Growing) else None
-        if growing is not None:
+        growing: Growing | None = None
+        if isinstance(source, Growing):
+            growing = source
             available, final, fd = growing.wait(0)
         else:
-            assert isinstance(source, int)
             available, final, fd = os.fstat(source).st_size, True, source
         job = messages.Job(style, diff_id, require_end, relative_names, loose, available, final)
         sock, alive = self._begin()
         try:
-            with sock:
+            with sock, _interruptible(sock, growing):
                 _send(sock, job, [fd, target, *lower[: messages.FDS - 2]])
                 for start in range(messages.FDS - 2, len(lower), messages.FDS):
                     _send(sock, messages.Lower(), lower[start : start + messages.FDS])
                 _send(sock, messages.Go())
                 return _result(sock, growing)
+        except Unavailable:
+            if growing is not None and growing.error is not None:
+                raise growing.error from None
+            raise
         finally:
             os.read(alive, 1)  # nothing is ever written: it returns when the child has ended
             os.close(alive)
@@ -126,18 +170,21 @@ class Unpackers:
 
     def _begin(self) -> tuple[socket.socket, int]:
         with self._lock:
+            if self._closed:
+                raise Unavailable("nothing is unpacked any more: the daemon ends")
+            begun = None if self._server is None else self._server.begin()
+            if begun is None:
+                if self._server is not None:
+                    # It died (of a full machine, most likely); the next one may do better.
+                    self._server.close()
+                    self._server = None
+                self._server = _Server()
+                begun = self._server.begin()
+            if begun is None:
+                raise _died()
             if self._idle is not None:
                 self._idle.cancel()
                 self._idle = None
-            if self._server is None:
-                self._server = _Server()
-            try:
-                begun = self._server.begin()
-            except OSError:
-                # It died (of a full machine, most likely); the next one may do better.
-                self._server.close()
-                self._server = _Server()
-                begun = self._server.begin()
             self._busy += 1
             return begun
 
@@ -160,6 +207,7 @@ class Unpackers:
     def close(self) -> None:
         """End the server; calls under way end with it."""
         with self._lock:
+            self._closed = True
             if self._idle is not None:
                 self._idle.cancel()
                 self._idle = None
@@ -183,26 +231,31 @@ def _died() -> Unavailable:
     return Unavailable("the process that unpacked a layer ended before it; see the daemon's log")
 
 
+@contextlib.contextmanager
+def _interruptible(sock: socket.socket, growing: Growing | None) -> Iterator[None]:
+    if growing is None:
+        yield
+        return
+    # Shut down, not closed: who waits for an answer sees its end, and the child does.
+    with growing.interrupted(lambda: sock.shutdown(socket.SHUT_RDWR)):
+        yield
+
+
 def _result(sock: socket.socket, growing: Growing | None) -> Applied:
     while True:
-        try:
-            data = sock.recv(messages.LIMIT)
-        except ConnectionResetError:
-            # It ended without having read our last word; its own last word is still to be read.
-            continue
-        if not data:
-            raise _died()
-        answer = messages.decode_answer(data)
-        match answer:
-            case messages.Done():
+        match messages.receive(sock):
+            case None:
+                raise _died()
+            case messages.Done() as answer:
                 return answer.applied
-            case messages.Failed():
+            case messages.Failed() as answer:
                 raise by_name(answer.kind, answer.message)
-            case messages.Position():
+            case messages.Position() as answer:
                 if growing is not None:
                     growing.position = answer.position
-            case messages.Need():
-                assert growing is not None
+            case messages.Need() as answer:
+                if growing is None:
+                    raise SampanError("the process that unpacked a layer wants more than all of it")
                 growing.position = answer.position
                 available, final, _ = growing.wait(answer.position)
                 _send(sock, messages.Available(available, final))
