@@ -11,7 +11,8 @@ import pytest
 
 from sampan.errors import InvalidArgument, KernelError
 from sampan.kernel import namespaces, netlink
-from sampan.kernel.netlink import Address, attribute
+from sampan.kernel.netlink import Address
+from sampan.kernel.nlmsg import NLM_F_CREATE, NLM_F_EXCL, attribute
 from tests.kernel.forked import run_forked
 
 pytestmark = pytest.mark.root
@@ -33,7 +34,7 @@ def make_veth(name: str, peer: str) -> None:
     info += attribute(IFLA_INFO_DATA, attribute(VETH_INFO_PEER, other))
     body = header + attribute(netlink.IFLA_IFNAME, name.encode() + b"\0")
     body += attribute(IFLA_LINKINFO, info)
-    netlink.request(netlink.RTM_NEWLINK, body, netlink.NLM_F_CREATE | netlink.NLM_F_EXCL)
+    netlink.request(netlink.RTM_NEWLINK, body, NLM_F_CREATE | NLM_F_EXCL)
 
 
 def names() -> set[str]:
@@ -101,7 +102,7 @@ def test_a_name_that_is_taken_there_is_told() -> None:
         make_veth("eth0", "eth1")
         new_network()
         make_veth("eth0", "two")
-        with pytest.raises(KernelError, match="eth0 to another namespace as eth0: EEXIST"):
+        with pytest.raises(KernelError, match=r"eth0 to another namespace as eth0 .*EEXIST"):
             netlink.move_link("eth0", target)
         assert "eth0" in names()
         with pytest.raises(KernelError, match="two to another namespace as eth1: EEXIST"):
@@ -136,7 +137,7 @@ def test_addresses_of_both_families_are_added_and_listed() -> None:
         assert found["fd00::1"].family == socket.AF_INET6
         assert found["169.254.1.1"].scope == netlink.RT_SCOPE_LINK
         assert netlink.addresses("two") == []
-        with pytest.raises(KernelError, match=r"RTM_NEWADDR 10.1.2.3/24 on one: EEXIST") as caught:
+        with pytest.raises(KernelError, match=r"RTM_NEWADDR 10.1.2.3/24 on one .*EEXIST") as caught:
             netlink.add_address("one", wanted[0])
         assert caught.value.errno == EEXIST
 

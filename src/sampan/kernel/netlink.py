@@ -2,7 +2,8 @@
 
 After rtnetlink(7), netlink(7). Bringing ``lo`` up, renaming a link, moving it into another
 namespace, reading and adding addresses: a few messages on a raw socket, so that no process on the
-start path imports a netlink library. Each call opens a socket in the namespace it is made in.
+start path imports a netlink library. Each call opens a socket in the namespace it is made in. Many
+messages at once, and what makes links and routes, are ``links``; the framing is ``nlmsg``.
 """
 
 from __future__ import annotations
@@ -12,14 +13,7 @@ import fcntl
 import struct
 
 from sampan.errors import InvalidArgument, KernelError
-
-NLMSG_ERROR = 2
-NLMSG_DONE = 3
-NLM_F_REQUEST = 0x1
-NLM_F_ACK = 0x4
-NLM_F_EXCL = 0x200
-NLM_F_CREATE = 0x400
-NLM_F_DUMP = 0x300
+from sampan.kernel.nlmsg import NLM_F_CREATE, NLM_F_EXCL, Message, Socket, attribute, attributes
 
 RTM_NEWLINK = 16
 RTM_DELLINK = 17
@@ -45,16 +39,11 @@ RT_SCOPE_UNIVERSE = 0
 RT_SCOPE_LINK = 253
 RT_SCOPE_HOST = 254
 
-_NETLINK_ROUTE = 0
 _SIOCSIFFLAGS = 0x8914
 _LOOPBACK_UP = struct.pack("=16sH22x", b"lo", IFF_UP)  # struct ifreq
-_MESSAGE = struct.Struct("=IHHII")
 _LINK = struct.Struct("=BxHiII")
 _ADDRESS = struct.Struct("=BBBBI")
-_ATTRIBUTE = struct.Struct("=HH")
 _NAME_BYTES = 15
-_DUMP_INTERRUPTED = 0x10
-_RECEIVE = 1 << 16
 
 
 class Address:
@@ -125,7 +114,7 @@ def links() -> list[Link]:
 
 def find_link(name: str) -> Link:
     """The link called ``name``; ``ENODEV`` if there is none."""
-    body = _LINK.pack(0, 0, 0, 0, 0) + attribute(IFLA_IFNAME, _name(name))
+    body = _LINK.pack(0, 0, 0, 0, 0) + attribute(IFLA_IFNAME, name_bytes(name))
     return _link(request(RTM_GETLINK, body, target=name)[0])
 
 
@@ -137,7 +126,9 @@ def link_index(name: str) -> int:
 def set_link_up(name: str, up: bool = True) -> None:
     """Bring the link up, or down; ``ENODEV`` if there is none of that name."""
     # By name: with no index and no NLM_F_CREATE the name selects the link, in one round trip.
-    body = _LINK.pack(0, 0, 0, IFF_UP if up else 0, IFF_UP) + attribute(IFLA_IFNAME, _name(name))
+    body = _LINK.pack(0, 0, 0, IFF_UP if up else 0, IFF_UP) + attribute(
+        IFLA_IFNAME, name_bytes(name)
+    )
     request(RTM_NEWLINK, body, target=f"{name} {'up' if up else 'down'}")
 
 
@@ -161,7 +152,7 @@ def set_link_mtu(name: str, mtu: int) -> None:
 
 def rename_link(name: str, new: str) -> None:
     """Rename the link, which older kernels want to be down; ``EEXIST`` if the name is taken."""
-    body = _LINK.pack(0, 0, link_index(name), 0, 0) + attribute(IFLA_IFNAME, _name(new))
+    body = _LINK.pack(0, 0, link_index(name), 0, 0) + attribute(IFLA_IFNAME, name_bytes(new))
     request(RTM_NEWLINK, body, target=f"{name} to {new}")
 
 
@@ -176,7 +167,7 @@ def move_link(name: str, netns_fd: int, new: str | None = None) -> None:
     body = _LINK.pack(0, 0, link_index(name), 0, 0)
     body += attribute(IFLA_NET_NS_FD, struct.pack("=i", netns_fd))
     if new is not None:
-        body += attribute(IFLA_IFNAME, _name(new))
+        body += attribute(IFLA_IFNAME, name_bytes(new))
     request(RTM_NEWLINK, body, target=f"{name} to another namespace as {new or name}")
 
 
@@ -193,7 +184,7 @@ def addresses(name: str) -> list[Address]:
         family, prefix, flags, scope, owner = _ADDRESS.unpack_from(body)
         if owner != index or family not in (_socket.AF_INET, _socket.AF_INET6):
             continue
-        values = _attributes(body, _ADDRESS.size)
+        values = attributes(body, _ADDRESS.size)
         if IFA_FLAGS in values:
             flags = int.from_bytes(values[IFA_FLAGS], "little")
         address = values.get(IFA_ADDRESS, b"")
@@ -229,63 +220,19 @@ def add_address(name: str, address: Address) -> None:
     if broadcast:
         body += attribute(IFA_BROADCAST, broadcast)
     if address.label and address.label.startswith(name) and family == _socket.AF_INET:
-        body += attribute(IFA_LABEL, _name(address.label))
+        body += attribute(IFA_LABEL, name_bytes(address.label))
     shown = f"{address.address}/{address.prefix} on {name}"
     request(RTM_NEWADDR, body, NLM_F_CREATE | NLM_F_EXCL, target=shown)
-
-
-def attribute(kind: int, value: bytes) -> bytes:
-    """A routing attribute, padded to four bytes; nest by giving attributes as the value."""
-    length = _ATTRIBUTE.size + len(value)
-    return _ATTRIBUTE.pack(length, kind) + value + bytes(-length % 4)
 
 
 def request(
     kind: int, body: bytes, flags: int = 0, *, dump: bool = False, target: str = ""
 ) -> list[bytes]:
-    """Send one rtnetlink message; the bodies of the answers, or the kernel's ``KernelError``.
-
-    A dump that changed while it was being read is asked for again, as rtnetlink(7) has it.
-    """
-    while True:
-        answers = _ask(kind, body, flags | (NLM_F_DUMP if dump else NLM_F_ACK), target)
-        if answers is not None:
-            return answers
-
-
-def _ask(kind: int, body: bytes, flags: int, target: str) -> list[bytes] | None:
+    """Send one rtnetlink message; the bodies of the answers, or the kernel's ``KernelError``."""
     call = f"rtnetlink {_CALLS.get(kind, str(kind))}"
-    message = _MESSAGE.pack(_MESSAGE.size + len(body), kind, NLM_F_REQUEST | flags, 1, 0) + body
-    answers: list[bytes] = []
-    interrupted = False
-    try:
-        socket = _socket.socket(
-            _socket.AF_NETLINK, _socket.SOCK_RAW | _socket.SOCK_CLOEXEC, _NETLINK_ROUTE
-        )
-        try:
-            socket.send(message)
-            while True:
-                data = socket.recv(_RECEIVE)
-                offset = 0
-                while offset + _MESSAGE.size <= len(data):
-                    length, got, marks, _, _ = _MESSAGE.unpack_from(data, offset)
-                    content = data[offset + _MESSAGE.size : offset + length]
-                    offset += (length + 3) & ~3
-                    interrupted = interrupted or bool(marks & _DUMP_INTERRUPTED)
-                    if got == NLMSG_ERROR:
-                        failure = -struct.unpack_from("=i", content)[0]
-                        if failure:
-                            raise KernelError(call, failure, target)
-                        return answers
-                    if got == NLMSG_DONE:
-                        return None if interrupted else answers
-                    answers.append(content)
-        finally:
-            socket.close()
-    except KernelError:
-        raise
-    except OSError as error:
-        raise KernelError(call, error.errno or 0, target) from None
+    with Socket() as socket:
+        message = Message(kind, body, flags, call=call, target=target)
+        return [content for _, content in socket.ask(message, dump=dump)]
 
 
 _CALLS = {
@@ -299,23 +246,13 @@ _CALLS = {
 
 def _link(body: bytes) -> Link:
     _, _, index, flags, _ = _LINK.unpack_from(body)
-    values = _attributes(body, _LINK.size)
+    values = attributes(body, _LINK.size)
     name = values[IFLA_IFNAME].rstrip(b"\0").decode()
     return Link(index, name, flags, int.from_bytes(values.get(IFLA_MTU, b""), "little"))
 
 
-def _attributes(body: bytes, offset: int) -> dict[int, bytes]:
-    found = {}
-    while offset + _ATTRIBUTE.size <= len(body):
-        length, kind = _ATTRIBUTE.unpack_from(body, offset)
-        if length < _ATTRIBUTE.size:
-            break
-        found[kind & 0x3FFF] = body[offset + _ATTRIBUTE.size : offset + length]
-        offset += (length + 3) & ~3
-    return found
-
-
-def _name(name: str) -> bytes:
+def name_bytes(name: str) -> bytes:
+    """A link's name as an attribute's value. Raises InvalidArgument."""
     raw = name.encode()
     if not 0 < len(raw) <= _NAME_BYTES or b"\0" in raw:
         raise InvalidArgument(f"link name {name!r}: 1 to {_NAME_BYTES} bytes")
