@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from tests.api.busybox import import_image
 from tests.daemon_fixture import Daemon
 from tests.image.archives import docker_save
 from tests.storage.drivers.layers import layer
@@ -65,7 +66,8 @@ def test_the_docker_client_commits_and_runs_it(daemon: Daemon) -> None:
     shown = inspect(daemon, "mine:2")
     assert committed.stdout.strip() == shown["Id"]
     assert (shown["Author"], shown["Comment"]) == ("Anna", "a word")
-    assert {"A=1", "B=2"} <= set(shown["Config"]["Env"])
+    own = daemon.get(f"/containers/{done}/json").json()["Config"]["Env"] or []
+    assert shown["Config"]["Env"] == [*own, "A=1", "B=2"]
     assert shown["Parent"] == inspect(daemon, "base:1")["Id"]
     assert shown["RootFS"]["Layers"][:1] == inspect(daemon, "base:1")["RootFS"]["Layers"]
     assert len(shown["RootFS"]["Layers"]) == 2
@@ -74,6 +76,18 @@ def test_the_docker_client_commits_and_runs_it(daemon: Daemon) -> None:
     steps = daemon.get("/images/mine:2/history").json()
     assert (steps[0]["Comment"], steps[0]["Tags"]) == ("a word", ["mine:2"])
     assert steps[0]["CreatedBy"].startswith("/bin/sh -c echo hello")
+
+
+def test_steps_are_known_by_the_images_that_are_here(daemon: Daemon) -> None:
+    import_image(daemon, "stepped:1")
+    first = inspect(daemon, "stepped:1")["Id"]
+    made = daemon.create("true", Image="stepped:1")
+    second = daemon.post("/commit", container=made, repo="stepped", tag="2").json()["Id"]
+    steps = daemon.get("/images/stepped:2/history").json()
+    assert [(step["Id"], step["Tags"]) for step in steps] == [
+        (second, ["stepped:2"]),
+        (first, ["stepped:1"]),
+    ]
 
 
 def test_the_containers_own_configuration_is_taken_over(daemon: Daemon) -> None:

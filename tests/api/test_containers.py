@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from tests.api.busybox import import_image
 from tests.daemon_fixture import Daemon
 
 pytestmark = pytest.mark.root
@@ -234,7 +235,10 @@ def test_two_containers_share_what_they_are_told_to(daemon: Daemon) -> None:
             {"HostConfig": {"Ulimits": [{"Name": "nofile", "Soft": 1, "Hard": 2**40}]}},
             "RLIMIT_NOFILE",
         ),
-        ({"User": "nosuchuser"}, 'user "nosuchuser"'),
+        (
+            {"User": "nosuchuser"},
+            "unable to find user nosuchuser: no matching entries in passwd file",
+        ),
     ],
     ids=str,
 )
@@ -263,3 +267,14 @@ def test_sizes_are_told_when_asked_for(daemon: Daemon) -> None:
     entry = next(entry for entry in entries if entry["Id"] == container)
     assert (entry["SizeRw"], entry["SizeRootFs"]) == (10, shown["SizeRootFs"])
     assert "10B (virtual" in daemon.docker("ps", "-as").stdout
+
+
+def test_the_size_of_what_it_stands_on_outlives_the_image(daemon: Daemon) -> None:
+    import_image(daemon, "sized:1", {"data": bytes(100_000)})
+    container = daemon.create("true", Image="sized:1")
+    before = daemon.get(f"/containers/{container}/json", size=1).json()["SizeRootFs"]
+    assert before > 100_000
+    assert daemon.delete("/images/sized:1", force=1).status == 200
+    shown = daemon.get(f"/containers/{container}/json", size=1).json()
+    assert (shown["SizeRw"], shown["SizeRootFs"]) == (0, before)
+    daemon.delete(f"/containers/{container}")

@@ -12,6 +12,7 @@ import msgspec
 import pytest
 
 from sampan.engine.config import ContainerConfig, HostConfig
+from tests.api.busybox import import_image
 from tests.daemon_fixture import Daemon
 
 pytestmark = pytest.mark.root
@@ -279,7 +280,25 @@ def test_groups_are_found_by_name_in_the_container(daemon: Daemon) -> None:
     daemon.wait_for(lambda: daemon.get(f"/exec/{created}/json").json()["ExitCode"] == 0)
     missing = daemon.create("true", HostConfig={"GroupAdd": ["no-such-group"]})
     answer = daemon.post(f"/containers/{missing}/start")
-    assert (answer.status, 'group "no-such-group"' in answer.message) == (400, True)
+    words = "unable to find group no-such-group: no matching entries in group file"
+    assert (answer.status, answer.message) == (400, words)
+
+
+def test_root_has_the_groups_that_the_image_gives_it(daemon: Daemon) -> None:
+    """Whether it is asked for or the default: Alpine's root is in eleven."""
+    passwd, group = (
+        b"root:x:0:0:root:/root:/bin/sh\n",
+        b"root:x:0:\nbin:x:1:root,bin\nw:x:10:root\n",
+    )
+    import_image(daemon, "grouped:1", {"etc/passwd": passwd, "etc/group": group})
+    for user in ("", "root", "0"):
+        container = daemon.run("id", "-G", Image="grouped:1", User=user)
+        daemon.wait(container)
+        assert daemon.logs(container) == "0 1 10\n"
+    for user, groups in (("0:0", "0\n"), ("7", "0\n")):
+        container = daemon.run("id", "-G", Image="grouped:1", User=user)
+        daemon.wait(container)
+        assert daemon.logs(container) == groups
 
 
 def test_a_container_that_is_joined_is_known_by_its_id(daemon: Daemon) -> None:

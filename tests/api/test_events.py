@@ -10,6 +10,7 @@ import pytest
 
 from sampan.api.docker.events import selected
 from sampan.engine.events import Event
+from tests.api.busybox import import_image
 from tests.daemon_fixture import DOCKER, Daemon
 
 
@@ -93,6 +94,47 @@ def test_what_is_done_in_and_to_a_container_is_told_in_dockers_words(daemon: Dae
     only = json.dumps({"container": ["renamed"], "event": ["exec_create", "pause", "die"]})
     past = daemon.get("/events", since=begin, until=time.time(), filters=only)
     assert actions(past.body) == ["die"]
+
+
+@pytest.mark.root
+def test_an_image_is_told_of_by_its_names_with_its_labels(daemon: Daemon) -> None:
+    begin = time.time()
+    import_image(daemon, "told:1", {}, "LABEL a=b")
+    image = daemon.get("/images/told:1/json").json()["Id"]
+    daemon.post("/images/told:1/tag", repo="docker.io/library/told", tag="2")
+    archive = daemon.get("/images/told:2/get").body
+    container = daemon.create("true", Image="told:1")
+    committed = daemon.post("/commit", container=container, repo="told", tag="3").json()["Id"]
+    daemon.delete(f"/containers/{container}")
+    daemon.delete("/images/told:3")
+    daemon.delete("/images/told:2")
+    daemon.delete("/images/told:1")
+    daemon.request("POST", "/images/load", archive)
+    daemon.delete("/images/told:2")
+    filters = json.dumps({"type": ["image"]})
+    past = daemon.get("/events", since=begin, until=time.time(), filters=filters)
+    lines = [json.loads(line) for line in past.body.splitlines()]
+    actors = [line["Actor"] for line in lines]
+    assert [(line["Action"], line["Actor"]["Attributes"]["name"]) for line in lines] == [
+        ("tag", "told:1"), ("import", image), ("tag", "told:2"), ("save", image),
+        ("tag", "told:3"), ("untag", committed), ("delete", committed),
+        ("untag", image), ("untag", image), ("delete", image),
+        ("load", image), ("untag", image), ("delete", image),
+    ]  # fmt: skip
+    assert {actor["ID"] for actor in actors} == {image, committed}
+    with_label = [line["Action"] for line in lines if line["Actor"]["Attributes"].get("a") == "b"]
+    assert with_label == [line["Action"] for line in lines if line["Action"] != "delete"]
+
+
+@pytest.mark.root
+def test_an_attachment_is_told_before_and_after_the_start(daemon: Daemon) -> None:
+    begin = time.time()
+    done = daemon.docker("run", "--network", "none", "--name", "attached", "host", "true")
+    assert done.returncode == 0, done.stderr
+    filters = json.dumps({"container": ["attached"]})
+    past = daemon.get("/events", since=begin, until=time.time(), filters=filters)
+    assert actions(past.body) == ["create", "attach", "start", "die"]
+    daemon.delete("/containers/attached")
 
 
 @pytest.mark.root

@@ -53,6 +53,7 @@ def test_an_imported_root_runs(daemon: Daemon) -> None:
     assert daemon.post(f"/containers/{container}/start").status == 204
     assert daemon.wait(container) == 0
     assert daemon.logs(container) == "made here\n"
+    assert daemon.get("/images/imported:1/json").json()["Comment"] == "Imported from -"
     shown = daemon.get(f"/containers/{container}/json").json()
     assert shown["Image"] == image
     assert shown["Config"]["Env"] == ["A=1"]

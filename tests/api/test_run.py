@@ -98,6 +98,8 @@ def test_a_terminal_is_one(daemon: Daemon) -> None:
         (("--ulimit", "nofile=100:200"), "ulimit -Sn; ulimit -Hn", "100\n200\n"),
         ((), "ulimit -Sn", "1024\n"),
         (("--group-add", "4242"), "id -G", "0 4242\n"),
+        ((), "id -G", "0\n"),
+        ((), "test -f /.dockerenv && ! test -s /.dockerenv && echo in", "in\n"),
         (("--cap-drop", "ALL"), "grep CapEff /proc/self/status", "CapEff:\t0000000000000000\n"),
         (("--shm-size", "1m"), "df -k /dev/shm | awk 'END{print $2}'", "1024\n"),
         (("--add-host", "a.b:10.0.0.1"), "grep a.b /etc/hosts", "10.0.0.1\ta.b\n"),

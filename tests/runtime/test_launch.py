@@ -198,7 +198,7 @@ def test_a_user_by_name_is_resolved_in_the_root(bundle: Path) -> None:
 
 @pytest.mark.usefixtures("nothing_left")
 def test_an_unknown_user_is_refused(bundle: Path) -> None:
-    with pytest.raises(InvalidArgument, match='user "nobody-here"'):
+    with pytest.raises(InvalidArgument, match="unable to find user nobody-here"):
         Run(bundle, spec_of("true", process={"user": {"username": "nobody-here"}}))
 
 

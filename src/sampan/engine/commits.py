@@ -43,10 +43,12 @@ async def commit(
     record = live.record
     full = f"{repository}:{tag}" if tag else repository
     name = engine.image_store.taggable(full) if repository else None
+    own = image_config(record.config)
     asked = image_config(config) if config is not None else oci.ImageConfig()
-    wanted = image_config(
-        merge(container_config(apply_changes(asked, changes)), image_config(record.config))
-    )
+    wanted = image_config(merge(container_config(apply_changes(asked, changes)), own))
+    if config is None:
+        # The container's variables first, in their order, as where they are what is changed.
+        wanted = wanted.replace(env=apply_changes(own, changes).env)
     image = await engine.images.resolve(record.image_id)
     created_by = " ".join(_words(record.config.cmd))
     paused = pause and record.state.status == "running"
@@ -74,7 +76,10 @@ async def commit(
         engine.images.changed()
         if paused and live.record.state.status == "paused":
             await engine.control.unpause(live.id)
-    shown = name.familiar if name is not None else ""
+    shown = ""
+    if name is not None:
+        shown = name.familiar
+        await engine.images.tell("tag", image_id, shown)
     engine.publish(live.record, "commit", comment=comment, imageID=image_id, imageRef=shown)
     return image_id
 

@@ -16,6 +16,7 @@ from sampan.errors import (
     Conflict,
     InvalidArgument,
     KernelError,
+    NotFound,
     NotModified,
     SampanError,
     Unavailable,
@@ -56,7 +57,10 @@ class Control:
 
     async def kill(self, reference: str, signal: str = "") -> None:
         """Send a signal to the container's first process. Raises Conflict, InvalidArgument."""
-        live = self._engine.registry.find(reference)
+        try:
+            live = self._engine.registry.find(reference)
+        except NotFound as error:
+            raise NotFound(f"cannot kill container: {reference}: {error.message}") from error
         number = read_signal(signal or "SIGKILL")
         if not live.record.state.up:
             raise Conflict(

@@ -187,7 +187,9 @@ class Creation:
             os.mkdir(directory, 0o710)
             resolved = engine.settings.defaults.resolved(record.host_config)
             write_files(directory, resolved, spec.hostname(record, engine.machine))
-            engine.driver.create_container(record.id, image.chain, image.system)
+            engine.driver.create_container(
+                record.id, image.chain, image.system, empty=(spec.CONTAINER_MARK,)
+            )
             for mount in record.mounts:
                 if mount.layers:
                     engine.driver.hold_layer(record.id, mount.layers[-1])

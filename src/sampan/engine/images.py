@@ -16,6 +16,7 @@ from sampan.engine.threads import in_thread
 from sampan.errors import Conflict, NotFound
 from sampan.image.removing import User
 from sampan.kernel.memory import trim_heap
+from sampan.oci import reference as references
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
@@ -102,7 +103,7 @@ class Images:
             chunks, lambda inlet: self._store.load(inlet, platform, advance)
         )
         for image in loaded:
-            self._publish("load", image.id, ", ".join(image.references))
+            await self.tell("load", image.id)
         return loaded
 
     async def import_archive(
@@ -120,7 +121,9 @@ class Images:
             return self._store.import_archive(inlet, reference, changes, message, platform)
 
         image_id = await self._change_from(chunks, work)
-        self._publish("import", image_id, reference or "")
+        if reference:
+            await self.tell("tag", image_id, references.parse(reference).familiar)
+        await self.tell("import", image_id)
         return image_id
 
     async def _change_from(self, chunks: AsyncIterator[bytes], work: Callable[[Inlet], T]) -> T:
@@ -171,13 +174,15 @@ class Images:
         await task
         trim_heap()
         for name in names:
-            self._publish("save", name, name)
+            image = await self.find(name)
+            if image is not None:
+                await self.tell("save", image.id)
 
     async def tag(self, source: str, target: str) -> None:
         """Raises NotFound, InvalidArgument, NotSupported."""
         image = await self.resolve(source)
         await self._change(lambda: self._store.tag(source, target))
-        self._publish("tag", image.id, target)
+        await self.tell("tag", image.id, references.parse(target).familiar)
 
     async def prune(self, filters: Mapping[str, Sequence[str]]) -> Pruned:
         """Remove what nobody needs. Raises InvalidArgument, Conflict."""
@@ -190,23 +195,29 @@ class Images:
             pruned = await self._change(lambda: prune(self._store, filters, self._users))
         finally:
             self._pruning = False
-        self._tell(pruned.removals)
+        await self._tell(pruned.removals)
         self._engine.events.publish("image", "prune", "", {"reclaimed": str(pruned.reclaimed)})
         return pruned
 
     async def remove(self, name: str, *, force: bool, prune: bool = True) -> list[Removal]:
         """Raises NotFound, Conflict."""
+        image = await self.find(name)
+        labels = {} if image is None else {image.id: image.document.config.labels}
         removals = await self._change(
             lambda: self._store.remove(name, force=force, prune=prune, used_by=self._users)
         )
-        self._tell(removals)
+        await self._tell(removals, labels)
         return removals
 
-    def _tell(self, removals: Sequence[Removal]) -> None:
+    async def _tell(
+        self, removals: Sequence[Removal], labels: Mapping[str, Mapping[str, str]] | None = None
+    ) -> None:
         for removal in removals:
-            if removal.image:
-                action = "untag" if removal.untagged else "delete"
-                self._publish(action, removal.image, removal.image)
+            if removal.untagged and removal.image:
+                known = (labels or {}).get(removal.image)
+                await self.tell("untag", removal.image, labels=known)
+            elif removal.image:
+                await self.tell("delete", removal.image, labels={})
 
     def _users(self, image_id: str) -> list[User]:
         return [
@@ -220,8 +231,19 @@ class Images:
         """Bytes of files in each layer, the lowest first."""
         return [self._store.layers.size([chain_id]) for chain_id in image.chain]
 
-    def _publish(self, action: str, actor: str, name: str) -> None:
-        self._engine.events.publish("image", action, actor, {"name": name})
+    async def tell(
+        self,
+        action: str,
+        actor: str,
+        name: str = "",
+        *,
+        labels: Mapping[str, str] | None = None,
+    ) -> None:
+        """An event with the image's labels; ``name`` is its ID where an action is about no name."""
+        if labels is None:
+            image = await self.find(actor)
+            labels = {} if image is None else image.document.config.labels
+        self._engine.events.publish("image", action, actor, {**labels, "name": name or actor})
 
     @staticmethod
     def created(image: Image) -> str:

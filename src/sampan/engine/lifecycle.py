@@ -431,6 +431,7 @@ class Lifecycle:
             parked.close()
             live.parked.remove(parked)
         live.parked.append(attachment)
+        self._engine.publish(live.record, "attach")
         return {}
 
 

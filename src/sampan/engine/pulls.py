@@ -85,7 +85,7 @@ async def pull(
     report.say(f"Digest: {resolved.top.digest}")
     newer = "Image is up to date" if before == image_id else "Downloaded newer image"
     report.say(f"Status: {newer} for {name.familiar}")
-    engine.events.publish("image", "pull", name.familiar, {"name": name.familiar_name})
+    await engine.images.tell("pull", name.familiar, name.familiar_name)
 
 
 def _tidy(engine: Engine) -> None:

@@ -75,7 +75,7 @@ async def _push(
     trim_heap()
     report.say(f"{name.tag}: digest: {document.digest} size: {len(document.data)}")
     report.hand_over({"Tag": name.tag, "Digest": document.digest, "Size": len(document.data)})
-    engine.events.publish("image", "push", name.familiar, {"name": name.familiar_name})
+    await engine.images.tell("push", name.familiar, name.familiar_name)
 
 
 async def _send(

@@ -31,4 +31,8 @@ async def container_sizes(engine: Engine, record: ContainerRecord) -> Sizes:
     except FileNotFoundError as error:
         raise NotFound(f"No such container: {record.id}") from error
     image = await engine.images.find(record.image_id)
-    return Sizes(rw, rw + (image.size if image is not None else 0))
+    if image is not None:
+        return Sizes(rw, rw + image.size)
+    # It was removed by force; the container holds its layers.
+    top = engine.driver.containers().get(record.id)
+    return Sizes(rw, rw + (engine.image_store.layers.size_of(top) if top else 0))

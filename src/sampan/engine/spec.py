@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from sampan.engine.container import ContainerRecord
 
 __all__ = [
+    "CONTAINER_MARK",
     "DEFAULT_PATH",
     "MOUNT_POINTS",
     "SHM",
@@ -52,8 +53,14 @@ SHM_SIZE = 64 * 1024 * 1024
 SHM = "shm"
 """In a container's directory: the mount point of a /dev/shm that others may join."""
 
-MOUNT_POINTS = frozenset((b"dev", b"proc", b"sys", *(f"etc/{name}".encode() for name in FILES)))
-"""Paths in every root file system where we mount something, and make what is missing for it."""
+CONTAINER_MARK = ".dockerenv"
+"""The empty file by which programs know that they are in a container."""
+
+MOUNT_POINTS = frozenset(
+    (b"dev", b"proc", b"sys", CONTAINER_MARK.encode(), *(f"etc/{name}".encode() for name in FILES))
+)
+"""Paths in every root file system where we mount something, and make what is missing for it, or
+make an empty file: no change of the container's."""
 
 _PROC = Mount(
     destination="/proc", type="proc", source="proc", options=("nosuid", "noexec", "nodev")
@@ -237,7 +244,7 @@ def build_process(record: ContainerRecord, host_name: str) -> Process:
         terminal=config.tty,
         console_size=ConsoleSize(height=rows, width=columns) if config.tty and rows else None,
         user=User(
-            username=config.user or None,
+            username=config.user or "0",  # with root's groups in the image's files
             additional_gids=tuple(int(group) for group in groups if group.isdecimal()),
             additional_groups=tuple(group for group in groups if not group.isdecimal()),
         ),

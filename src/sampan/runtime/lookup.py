@@ -42,8 +42,8 @@ def find(name: str, environment: Mapping[str, str]) -> str:
             seen = (path, reason)
     if seen is not None:
         raise CommandNotExecutable(f'exec: "{name}": {seen[0]}: {seen[1]}')
-    where = f"PATH ({search})" if search else "PATH, which is not set"
-    raise CommandNotFound(f'exec: "{name}": not found in the container\'s {where}')
+    where = search or "not set"
+    raise CommandNotFound(f'exec: "{name}": executable file not found in $PATH ({where})')
 
 
 def explain(path: str, error: OSError) -> SampanError:

@@ -65,7 +65,7 @@ def resolve(root_fd: int, name: str, opener: Opener | None = None) -> Identity:
             login, uid, gid, home = fields[0], line_uid, line_gid, fields[5] or None
             break
     if uid is None:
-        raise InvalidArgument(f'user "{user}": no such user in the container\'s /etc/passwd')
+        raise InvalidArgument(f"unable to find user {user}: no matching entries in passwd file")
     if group:
         gid = group_of(root_fd, group, opener)
         return Identity(uid, gid, (gid,), home)
@@ -98,7 +98,7 @@ def group_of(root_fd: int, group: str, opener: Opener | None = None) -> int:
         gid = _number(fields[2])
         if gid is not None and fields[0] == group:
             return gid
-    raise InvalidArgument(f'group "{group}": no such group in the container\'s /etc/group')
+    raise InvalidArgument(f"unable to find group {group}: no matching entries in group file")
 
 
 def _number(text: str) -> int | None:

@@ -323,6 +323,18 @@ class LayerStore:
         )
         return 0 if row is None else int(row[0])
 
+    def size_of(self, top: str) -> int:
+        """Bytes of the files in a layer and all that are below it."""
+        row = self._database.row(
+            "WITH RECURSIVE below(chain_id, parent, size) AS ("
+            " SELECT chain_id, parent, size FROM layers WHERE driver = ?1 AND chain_id = ?2"
+            " UNION SELECT l.chain_id, l.parent, l.size FROM layers l"
+            " JOIN below b ON l.driver = ?1 AND l.chain_id = b.parent)"
+            " SELECT COALESCE(SUM(size), 0) FROM below",
+            (self._driver.name, top),
+        )
+        return 0 if row is None else int(row[0])
+
     def shared_sizes(self) -> dict[str, int]:
         """For each image the size of its layers that are another's too."""
         rows = self._database.rows(

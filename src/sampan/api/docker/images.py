@@ -113,12 +113,13 @@ async def inspect(context: Context) -> Answer:
         )
     image = await _resolve(context)
     document = image.document
+    last = document.history[-1] if document.history else None
     shown = {
         "Id": image.id,
         "RepoTags": list(image.references),
         "RepoDigests": list(image.digests),
         "Parent": image.parent,
-        "Comment": document.comment or "",
+        "Comment": document.comment or (last.comment if last is not None else "") or "",
         "Created": context.engine.images.created(image),
         "DockerVersion": document.docker_version or "",
         "Author": document.author or "",
@@ -146,7 +147,7 @@ def _moment(seconds: float) -> str:
 
 
 async def history(context: Context) -> Answer:
-    """Steps, the youngest first; only the youngest carries the image's ID and names."""
+    """Steps, the youngest first; that of an image that is here has its ID and names."""
     image = await _resolve(context)
     sizes: Iterator[int] = iter(context.engine.images.layer_sizes(image))
     steps: list[dict[str, Any]] = [
@@ -161,8 +162,12 @@ async def history(context: Context) -> Answer:
         for step in image.document.history
     ]
     steps.reverse()
-    if steps:
-        steps[0].update(Id=image.id, Tags=list(image.references))
+    here: Image | None = image
+    for step in steps:
+        if here is None:
+            break
+        step.update(Id=here.id, Tags=list(here.references))
+        here = await context.engine.images.find(here.parent) if here.parent else None
     return reply(steps)
 
 

@@ -85,8 +85,14 @@ class SnapshotDriver(Protocol):
     def remove_layer(self, chain_id: str) -> None:
         """Remove a layer nothing uses any more; a missing one is no error."""
 
-    def create_container(self, name: str, chain: Sequence[str], system: Sequence[str] = ()) -> None:
-        """A writable root on top of ``chain``.
+    def create_container(
+        self,
+        name: str,
+        chain: Sequence[str],
+        system: Sequence[str] = (),
+        empty: Sequence[str] = (),
+    ) -> None:
+        """A writable root on top of ``chain``, with an empty file for each name in ``empty``.
 
         ``system`` names directories of this machine that appear in the container at the same path,
         each copy-on-write with a writable layer of its own (the ``host`` image).

@@ -33,7 +33,7 @@ from sampan.oci.runtime import Mount
 from sampan.storage.archive.diff import Change, changes_in_upper, write_upper
 from sampan.storage.archive.tree import files_size
 from sampan.storage.drivers.directory import DirectoryDriver
-from sampan.storage.drivers.pairs import OPTIONS, forget_volatile, make_pair, overlay
+from sampan.storage.drivers.pairs import OPTIONS, forget_volatile, make_empty, make_pair, overlay
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
@@ -94,10 +94,18 @@ class OverlaidDriver(DirectoryDriver):
         finally:
             self._trash.put(self._staging_fd, name)
 
-    def create_container(self, name: str, chain: Sequence[str], system: Sequence[str] = ()) -> None:
+    def create_container(
+        self,
+        name: str,
+        chain: Sequence[str],
+        system: Sequence[str] = (),
+        empty: Sequence[str] = (),
+    ) -> None:
         fd, top = self._begin_container(name, chain)
         try:
             make_pair(fd, "", os.stat(f"{top}/diff", dir_fd=self._layers_fd))
+            for file in empty:
+                make_empty(f"upper/{file}", fd)
             for directory in system:
                 self._check_system(directory)
                 make_pair(fd, directory.replace("/", "%"), os.stat(directory))

@@ -10,7 +10,14 @@ import stat
 
 from sampan.oci.runtime import Mount
 
-__all__ = ["OPTIONS", "copy_root_attributes", "forget_volatile", "make_pair", "overlay"]
+__all__ = [
+    "OPTIONS",
+    "copy_root_attributes",
+    "forget_volatile",
+    "make_empty",
+    "make_pair",
+    "overlay",
+]
 
 OPTIONS = ("index=off", "redirect_dir=off", "metacopy=off")
 
@@ -48,6 +55,12 @@ def make_pair(fd: int, suffix: str, below: os.stat_result) -> None:
     os.mkdir(f"upper{suffix}", 0o755, dir_fd=fd)
     os.mkdir(f"work{suffix}", 0o700, dir_fd=fd)
     copy_root_attributes(below, f"upper{suffix}", fd)
+
+
+def make_empty(path: str, dir_fd: int) -> None:
+    """An empty file, executable by all as Docker's are, in a directory nobody else writes to."""
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+    os.close(os.open(path, flags, 0o755, dir_fd=dir_fd))
 
 
 def copy_root_attributes(below: os.stat_result, name: str, dir_fd: int) -> None:

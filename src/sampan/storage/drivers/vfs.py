@@ -8,13 +8,14 @@ share their data (``trees.clone_tree``).
 from __future__ import annotations
 
 import os
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from typing import TYPE_CHECKING
 
 from sampan.errors import NotSupported
 from sampan.oci.runtime import Mount
 from sampan.storage.archive.diff import changes_between, size_between, write_difference
 from sampan.storage.drivers.directory import DirectoryDriver
+from sampan.storage.drivers.pairs import make_empty
 from sampan.storage.drivers.trees import clone_tree
 
 if TYPE_CHECKING:
@@ -33,7 +34,13 @@ class Vfs(DirectoryDriver):
     name = "vfs"
     whiteouts: WhiteoutStyle = "direct"
 
-    def create_container(self, name: str, chain: Sequence[str], system: Sequence[str] = ()) -> None:
+    def create_container(
+        self,
+        name: str,
+        chain: Sequence[str],
+        system: Sequence[str] = (),
+        empty: Sequence[str] = (),
+    ) -> None:
         if system:
             raise NotSupported(
                 f"storage driver vfs cannot lay a writable layer over {', '.join(system)} of this "
@@ -51,6 +58,9 @@ class Vfs(DirectoryDriver):
                     os.close(target)
             finally:
                 os.close(source)
+            for file in empty:
+                with suppress(FileExistsError):  # the image's own
+                    make_empty(f"fs/{file}", fd)
             self._finish_container(fd, top)
         except BaseException:
             self._trash.put(self._rw_fd, name)
