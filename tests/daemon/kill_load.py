@@ -1,111 +1,41 @@
-"""A mixed load of containers, and what must be true of it however often the daemon is killed.
+"""A mixed load of containers, and what must be true of it whatever of ours is killed.
 
 Each ``Slot`` lives lives, one after the other: it does something to a container, and remembers what
 the daemon has acknowledged. A request that gets no answer is asked about when the daemon is back:
 it was done or it was not, and both are right; an answer that was given stays true. What is found
 wrong is a sentence in ``Ledger.wrong``.
 
+A container whose own monitor was killed is excused from what it was to do, and has to be ended and
+reported so. Who kills is ``killing``.
+
 Used by ``test_kills`` (a dozen kills) and ``bench.kills`` (two hundred).
 """
 
 from __future__ import annotations
 
-import contextlib
-import http.client
 import json
-import os
 import random
-import socket
-import sqlite3
 import threading
 import time
-import urllib.parse
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sampan.kernel import cgroups
-from sampan.kernel.mounts import mountinfo
+from tests.daemon.kill_client import PATIENCE, AwayError, Client
+from tests.daemon.killing import kill_monitor
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from tests.daemon_fixture import Daemon
 
-__all__ = ["Ledger", "Load", "Slot", "groups", "leaks", "names", "processes"]
-
-PATIENCE = 60.0
-"""Seconds in which whatever was asked has happened, the daemon's absences included."""
+__all__ = ["Ledger", "Load", "Slot"]
 
 
-class AwayError(Exception):
-    """The daemon gave no answer: it was killed, or has not yet been started again."""
-
-
-class _Connection(http.client.HTTPConnection):
-    def __init__(self, path: str) -> None:
-        super().__init__("localhost", timeout=PATIENCE)
-        self._path = path
-
-    def connect(self) -> None:
-        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        self.sock.settimeout(self.timeout)
-        self.sock.connect(self._path)
-
-
-class Client:
-    """Requests without any checks: an answer's status and body, or AwayError."""
-
-    def __init__(self, daemon: Daemon) -> None:
-        self._socket = daemon.socket
-
-    def ask(
-        self, method: str, path: str, body: object = None, **query: object
-    ) -> tuple[int, bytes]:
-        if query:
-            path += "?" + urllib.parse.urlencode(query)
-        data = None if body is None else json.dumps(body).encode()
-        headers = {} if data is None else {"Content-Type": "application/json"}
-        connection = _Connection(self._socket)
-        try:
-            connection.request(method, path, body=data, headers=headers)
-            answer = connection.getresponse()
-            return answer.status, answer.read()
-        except (OSError, http.client.HTTPException) as error:
-            raise AwayError from error
-        finally:
-            connection.close()
-
-    def insist(
-        self, method: str, path: str, body: object = None, **query: object
-    ) -> tuple[int, bytes]:
-        """Ask until there is an answer: for what may be asked twice."""
-        deadline = time.monotonic() + PATIENCE
-        while True:
-            try:
-                return self.ask(method, path, body, **query)
-            except AwayError:
-                if time.monotonic() > deadline:
-                    raise
-                time.sleep(0.03)
-
-    def inspect(self, container: str) -> dict[str, Any] | None:
-        """What it is, or None when there is no such container."""
-        status, body = self.insist("GET", f"/containers/{container}/json")
-        return None if status == 404 else dict(json.loads(body))
-
-    def log(self, container: str) -> str:
-        status, data = self.insist("GET", f"/containers/{container}/logs", stdout=1, stderr=1)
-        if status != 200:
-            return f"status {status}: {data!r}"
-        text = b""
-        while data:
-            length = int.from_bytes(data[4:8], "big")
-            text, data = text + data[8 : 8 + length], data[8 + length :]
-        return text.decode()
+class VictimError(Exception):
+    """What goes wrong with a container whose monitor was killed is right."""
 
 
 class Ledger:
-    """What was acknowledged and what was found wrong, by all slots."""
+    """What was acknowledged, who was killed, and what was found wrong, by all slots."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -113,15 +43,42 @@ class Ledger:
         self.lives: dict[str, int] = {}
         self.runs: dict[str, list[int]] = {}
         """Exit codes of the runs of each container that was started, in their order."""
+        self.ids: set[str] = set()
+        """Of all containers there were."""
+        self.victims: set[str] = set()
+        """Those whose monitors were killed."""
+        self._nobodys: list[float] = []
 
     def complain(self, text: str) -> None:
         with self._lock:
             self.wrong.append(text)
 
-    def lived(self, kind: str, container: str, codes: list[int]) -> None:
+    def doom(self, container: str) -> None:
+        """Its monitor is about to be killed; without a name, one that may be getting a request."""
+        with self._lock:
+            if container:
+                self.victims.add(container)
+            else:
+                self._nobodys.append(time.monotonic())
+
+    def excuses(self, container: str, since: float) -> bool:
+        """Whether its monitor was killed; one that had no name excuses one container."""
+        with self._lock:
+            if container in self.victims:
+                return True
+            later = next((moment for moment in self._nobodys if moment >= since), None)
+            if later is None:
+                return False
+            self._nobodys.remove(later)
+            self.victims.add(container)
+            return True
+
+    def lived(self, kind: str, container: str, codes: list[int] | None) -> None:
+        """A life is over; ``codes`` are None where how often it ran is not certain."""
         with self._lock:
             self.lives[kind] = self.lives.get(kind, 0) + 1
-            self.runs[container] = codes
+            if codes is not None:
+                self.runs[container] = codes
 
 
 class Slot(threading.Thread):
@@ -129,21 +86,29 @@ class Slot(threading.Thread):
 
     def __init__(self, daemon: Daemon, ledger: Ledger, number: int, seed: int) -> None:
         super().__init__(daemon=True, name=f"slot {number}")
+        self._daemon = daemon
         self._client = Client(daemon)
         self._ledger = ledger
         self._number = number
         self._chance = random.Random(seed)
         self._lives = 0
         self.stopping = False
+        self.others: list[str] = []
+        """Containers that run throughout."""
 
     KINDS = (
         "ends",
         "removes itself",
         "is stopped",
         "is executed in",
+        "answers",
         "is frozen",
         "recurs",
+        "is restarted",
         "fills",
+        "shares",
+        "is removed",
+        "loses its monitor",
     )
 
     def run(self) -> None:
@@ -151,14 +116,44 @@ class Slot(threading.Thread):
             kind = self._chance.choice(self.KINDS)
             self._lives += 1
             self._label = f"slot{self._number}-{self._lives}"
+            self._container, self._since = "", time.monotonic()
             act: Callable[[], None] = getattr(self, "live_" + kind.replace(" ", "_"))
             try:
-                act()
+                try:
+                    act()
+                except VictimError:
+                    self._mourn()
             except AwayError:
-                self._wrong(kind, "the daemon did not come back")
+                self._complain(kind, "the daemon did not come back")
+
+    def _complain(self, what: str, found: object) -> None:
+        self._ledger.complain(f"{self._label} {self._container[:12]}: {what}: {found}")
 
     def _wrong(self, what: str, found: object) -> None:
-        self._ledger.complain(f"{self._label}: {what}: {found}")
+        if self._ledger.excuses(self._container, self._since):
+            raise VictimError
+        self._complain(what, found)
+
+    def _mourn(self) -> None:
+        """A container whose monitor was killed has ended, is reported so, and can be removed."""
+        container = self._container
+        if container:
+            deadline = time.monotonic() + PATIENCE
+            while (shown := self._client.inspect(container)) is not None:
+                state = shown["State"]
+                if state["Status"] == "created":
+                    break  # it was not begun
+                if state["Status"] == "exited":
+                    code, error = state["ExitCode"], state["Error"]
+                    if error and not ("monitor" in error and code in (126, 128, 137)):
+                        self._complain("a victim's end", state)
+                    break
+                if time.monotonic() > deadline:
+                    self._complain("a victim has not ended", state)
+                    break
+                time.sleep(0.03)
+            self._remove(container)
+        self._ledger.lived("is a victim", container, None)
 
     # -- what lives are made of ------------------------------------------------------------------
 
@@ -177,12 +172,17 @@ class Slot(threading.Thread):
             except AwayError:
                 shown = self._client.inspect(self._label)
                 if shown is not None:
-                    return str(shown["Id"])
+                    return self._created(str(shown["Id"]))
                 continue
             if status == 201:
-                return str(json.loads(answer)["Id"])
-            self._wrong("create", answer)
+                return self._created(str(json.loads(answer)["Id"]))
+            self._complain("create", answer)
             raise AwayError
+
+    def _created(self, container: str) -> str:
+        self._ledger.ids.add(container)
+        self._container = container
+        return container
 
     def _start(self, container: str, gone_is_right: bool = False) -> bool:
         """Start it once; False when it has gone already."""
@@ -213,7 +213,7 @@ class Slot(threading.Thread):
                 return None
             if shown["State"]["Status"] == status:
                 return shown
-            if time.monotonic() > deadline:
+            if shown["State"]["Status"] == "exited" or time.monotonic() > deadline:
                 self._wrong(f"not {status}", shown["State"])
                 return None
             time.sleep(0.03)
@@ -234,9 +234,11 @@ class Slot(threading.Thread):
 
     def _until_said(self, container: str, text: str) -> bool:
         deadline = time.monotonic() + PATIENCE
-        while self._client.log(container) != text:
-            if time.monotonic() > deadline:
-                self._wrong(f"log {text!r} never came", repr(self._client.log(container)))
+        while (found := self._client.log(container)) != text:
+            shown = self._client.inspect(container)
+            over = shown is None or shown["State"]["Status"] == "exited"
+            if over or time.monotonic() > deadline:
+                self._wrong(f"log {text!r} never came", repr(found))
                 return False
             time.sleep(0.03)
         return True
@@ -249,9 +251,9 @@ class Slot(threading.Thread):
             time.sleep(0.02)
             status, answer = self._client.insist("DELETE", f"/containers/{container}", force=1, v=1)
         if status not in (204, 404):
-            self._wrong("remove", answer)
+            self._complain("remove", answer)
         if self._client.inspect(container) is not None:
-            self._wrong("removed and still there", container)
+            self._complain("removed and still there", container)
 
     # -- kinds -----------------------------------------------------------------------------------
 
@@ -272,7 +274,7 @@ class Slot(threading.Thread):
         deadline = time.monotonic() + PATIENCE
         while self._client.inspect(container) is not None:
             if time.monotonic() > deadline:
-                self._wrong("--rm", f"{container} is still there")
+                self._complain("--rm", f"{container} is still there")
                 return
             time.sleep(0.03)
         self._ledger.lived("removes itself", container, [code])
@@ -301,9 +303,30 @@ class Slot(threading.Thread):
             self._ledger.lived("is executed in", container, [137])
         self._remove(container)
 
-    def _execute(self, container: str, code: int) -> None:
-        """An exec that was started runs and has its exit code, whoever asks for it."""
-        body = {"Cmd": ["sh", "-c", f"sleep 0.1; exit {code}"]}
+    def live_answers(self) -> None:
+        """Execs with their output, in a container of its own or in one that runs throughout."""
+        own = not self.others or self._chance.random() < 0.5
+        container = self._create("exec sleep 600") if own else self._chance.choice(self.others)
+        self._container = container
+        if not own or self._start(container):
+            for _ in range(self._chance.randrange(1, 4)):
+                self._execute(container, self._chance.randrange(1, 120), talk=True)
+            if own:
+                self._client.insist("POST", f"/containers/{container}/kill")
+                self._ended(container, 137)
+            self._ledger.lived("answers", container, [137] if own else None)
+        if own:
+            self._remove(container)
+
+    def _execute(self, container: str, code: int, talk: bool = False) -> None:
+        """An exec that was started runs, is heard and has its exit code, whoever asks for it."""
+        expected = "".join(f"{number}\n" for number in range(1, 201)) + "end\n"
+        command = "i=0; while [ $i -lt 200 ]; do i=$((i+1)); echo $i; done; sleep 0.1; echo end >&2"
+        body = {
+            "Cmd": ["sh", "-c", f"{command if talk else 'sleep 0.1'}; exit {code}"],
+            "AttachStdout": talk,
+            "AttachStderr": talk,
+        }
         while True:
             status, answer = self._client.insist("POST", f"/containers/{container}/exec", body)
             if status != 201:
@@ -311,16 +334,21 @@ class Slot(threading.Thread):
                 return
             instance = json.loads(answer)["Id"]
             try:
-                status, answer = self._client.ask(
-                    "POST", f"/exec/{instance}/start", {"Detach": True}
-                )
+                if talk:
+                    said = self._client.converse(instance)
+                    if said == expected:
+                        break
+                else:
+                    status, answer = self._client.ask(
+                        "POST", f"/exec/{instance}/start", {"Detach": True}
+                    )
             except AwayError:
                 continue  # what was not started is not known to the next daemon
-            if status == 404:
-                continue  # the daemon died between the two
-            break
-        if status != 200:
-            self._wrong("exec's start", answer)
+            if not talk and status == 200:
+                break
+            if self._client.insist("GET", f"/exec/{instance}/json")[0] == 404:
+                continue  # the daemon died before its monitor knew of it
+            self._wrong("exec's start", repr(said) if talk else answer)
             return
         deadline = time.monotonic() + PATIENCE
         while time.monotonic() < deadline:
@@ -378,6 +406,67 @@ class Slot(threading.Thread):
             self._ended(container, 0)
             self._said(container, "".join(f"{number}\n" for number in range(1, 501)))
             self._ledger.lived("fills", container, [0])
+        self._remove(container)
+
+    def live_is_restarted(self) -> None:
+        """Its end by a restart is an end; a restart that was cut short is asked for again."""
+        container = self._create(
+            "trap 'echo bye; exit 0' TERM; echo up; while :; do sleep 0.02; done"
+        )
+        if self._start(container) and self._until_said(container, "up\n"):
+            status, answer = self._client.insist("POST", f"/containers/{container}/restart", t=30)
+            if status != 204:
+                self._wrong("restart", answer)
+            self._await(container, "running")
+            self._client.insist("POST", f"/containers/{container}/kill")
+            self._ended(container, 137)
+            said = self._client.log(container)
+            # The last run may be killed before its first word, and a restart be done twice.
+            if not ("up\nbye\n" * 9).startswith(said) or not said.startswith("up\nbye\n"):
+                self._wrong("log of a restart", repr(said))
+            self._ledger.lived("is restarted", container, None)
+        self._remove(container)
+
+    def live_shares(self) -> None:
+        """What is mounted on the machine for it, a volume with a name, an init."""
+        code = self._chance.randrange(0, 120)
+        volume = f"{self._label}-volume"
+        container = self._create(
+            f"echo kept > /data/file; sleep 0.1; cat /data/file; exit {code}",
+            Binds=[f"{volume}:/data"],
+            IpcMode="shareable",
+            Init=True,
+        )
+        try:
+            if self._start(container):
+                self._ended(container, code)
+                self._said(container, "kept\n")
+                self._ledger.lived("shares", container, [code])
+            self._remove(container)
+        except VictimError:
+            self._mourn()
+        status, answer = self._client.insist("DELETE", f"/volumes/{volume}")
+        if status not in (204, 404):
+            self._complain("remove a volume", answer)
+
+    def live_is_removed(self) -> None:
+        """While it runs, or before that."""
+        container = self._create("sleep 600 & exec sleep 600", Binds=["/data"])
+        if self._chance.random() < 0.8:
+            self._start(container)
+        self._remove(container)
+        self._ledger.lived("is removed", container, None)
+
+    def live_loses_its_monitor(self) -> None:
+        """It ends with its processes, and is reported so, whoever is there to see it."""
+        container = self._create("sleep 600 & exec sleep 600")
+        if self._start(container) and self._await(container, "running") is not None:
+            kill_monitor(self._daemon, self._ledger, container)
+            shown = self._await(container, "exited")
+            state = {} if shown is None else shown["State"]
+            if state.get("ExitCode") != 137 or "monitor died" not in state.get("Error", ""):
+                self._complain("the end of its monitor", state)
+            self._ledger.lived("loses its monitor", container, [137])
         self._remove(container)
 
 
@@ -448,9 +537,11 @@ class Load:
             Slot(daemon, self.ledger, number, chance.getrandbits(32))
             for number in range(containers - tickers)
         ]
+        self.ledger.ids |= {ticker.id for ticker in self.tickers}
 
     def start(self) -> None:
         for slot in self.slots:
+            slot.others = [ticker.id for ticker in self.tickers]
             slot.start()
 
     def check(self) -> None:
@@ -480,78 +571,10 @@ class Load:
             code = event["Actor"]["Attributes"].get("exitCode", "")
             told.setdefault(event["id"], []).append(event["Action"] + code)
         for container, codes in self.ledger.runs.items():
+            if container in self.ledger.victims:
+                continue  # it ended as it was not to
             expected = [word for code in codes for word in ("start", f"die{code}")]
             if told.get(container, []) != expected:
                 self.ledger.complain(
                     f"events of {container[:12]}: {told.get(container, [])}, not {expected}"
                 )
-
-
-# -- what is left ---------------------------------------------------------------------------------
-
-
-def names(directory: Path) -> set[str]:
-    return set(os.listdir(directory)) if directory.is_dir() else set()
-
-
-def groups(daemon: Daemon) -> set[str]:
-    """The cgroups of the daemon's containers, in any hierarchy."""
-    found: set[str] = set()
-    for mount in cgroups.detect().mounts.values():
-        top = Path(f"{mount}{daemon.cgroup}")
-        if top.is_dir():
-            found |= {entry.name for entry in top.iterdir() if entry.is_dir()}
-    return found
-
-
-def processes(daemon: Daemon) -> set[int]:
-    """Who is in one of the daemon's cgroups."""
-    found = set()
-    for mount in cgroups.detect().mounts.values():
-        for place in Path(f"{mount}{daemon.cgroup}").glob("*/cgroup.procs"):
-            with contextlib.suppress(OSError):  # it is being removed
-                found |= set(map(int, place.read_text().split()))
-    return found
-
-
-def _rows(daemon: Daemon, table: str, column: str) -> set[str]:
-    with contextlib.closing(
-        sqlite3.connect(f"file:{daemon.data_root}/sampan.db?mode=ro", uri=True)
-    ) as database:
-        return {row[0] for row in database.execute(f"SELECT {column} FROM {table}")}
-
-
-def _monitors(daemon: Daemon) -> set[str]:
-    """Monitors that write to the daemon's log, but for the pair that waits."""
-    waiting = {
-        child
-        for zygote in daemon.zygotes()
-        for child in Path(f"/proc/{zygote}/task/{zygote}/children").read_text().split()
-    }
-    found = set()
-    for path in Path("/proc").glob("[0-9]*"):
-        with contextlib.suppress(OSError):
-            name = (path / "comm").read_text().strip()
-            parent = (path / "stat").read_text().rpartition(")")[2].split()[1]
-            if name == "sampan-monitor" and os.readlink(path / "fd/2") == str(daemon.log):
-                found |= set() if {path.name, parent} & waiting else {f"monitor {path.name}"}
-    return found
-
-
-def leaks(daemon: Daemon, living: set[str]) -> dict[str, set[str]]:
-    """What is there, and belongs to none of the ``living`` containers."""
-    root = str(daemon.root)
-    found = {
-        "rows": _rows(daemon, "containers", "id") - living,
-        "volumes": _rows(daemon, "volumes", "name"),
-        "directories": names(daemon.data_root / "containers") - living,
-        "writable layers": names(daemon.data_root / "overlay2/rw") - living,
-        "volumes' directories": names(daemon.data_root / "volumes") - {".trash"},
-        "trash": names(daemon.data_root / "trash"),
-        "run directories": names(daemon.exec_root / "containers") - living,
-        "cgroups": groups(daemon) - living,
-        "mounts": {row.mount_point for row in mountinfo() if root in row.mount_point},
-        "monitors": _monitors(daemon) if not living else set(),
-        "processes": set() if living else {str(pid) for pid in processes(daemon)},
-    }
-    return {what: which for what, which in found.items() if which}

@@ -6,6 +6,7 @@ import io
 import os
 import socket
 import stat
+import threading
 from typing import TYPE_CHECKING
 
 import pytest
@@ -246,3 +247,29 @@ def test_it_comes_back_after_its_skeleton_was_lost(data_root: str, tmp_path: Pat
         assert shown.endswith("/etc/passwd\n")
     finally:
         store.close()
+
+
+def test_files_that_come_and_go_are_no_error(machine: Path) -> None:
+    """As in an upgrade of packages, or when a user is added."""
+    place, over = machine / "etc/group+", threading.Event()
+
+    def install() -> None:
+        while not over.is_set():
+            place.write_text("root:x:0:\n")
+            place.unlink()
+            place.mkdir()
+            (place / "file").write_text("x")
+            (place / "file").unlink()
+            place.rmdir()
+            place.symlink_to("group")
+            place.unlink()
+
+    changes = threading.Thread(target=install)
+    changes.start()
+    try:
+        for _ in range(300):
+            names = [entry.path for entry in Machine(str(machine)).entries()]
+            assert "etc/group" in names
+    finally:
+        over.set()
+        changes.join()

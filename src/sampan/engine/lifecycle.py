@@ -360,6 +360,8 @@ class Lifecycle:
         if live.monitor is not monitor:
             return
         live.monitor = None
+        if live.settling:
+            return  # Recovery reads what it left.
         log.error("the monitor of a container died", container=live.id)
         self._engine.spawn_task(self._after_monitor(live))
 

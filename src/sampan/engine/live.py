@@ -91,6 +91,7 @@ class Live:
         "recurring",
         "removals",
         "removing",
+        "settling",
         "spec",
         "starts",
     )
@@ -114,6 +115,8 @@ class Live:
         # Its end is part of a restart somebody asked for: --rm waits for another.
         self.kept = False
         self.removing = False
+        # What became of it while there was no daemon is being found out.
+        self.settling = False
 
     @property
     def id(self) -> str:

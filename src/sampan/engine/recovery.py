@@ -70,16 +70,20 @@ async def _settle(engine: Engine, live: Live, marks: Marks) -> None:
     sock = _connect(live, directory)
     if sock is not None:
         monitor = engine.containers.connect(live, sock)
+        live.settling = True
         try:
             status = await monitor.call("status")
         except SampanError as error:
-            log.warn("a monitor does not answer", container=live.id, error=error.message)
+            # Most likely it was about to end, and has left its record.
+            log.info("a monitor does not answer", container=live.id, error=error.message)
             if live.monitor is monitor:
                 live.monitor = None
                 monitor.close()
         else:
             await _adopt(engine, live, status, marks)
             return
+        finally:
+            live.settling = False
     if live.id not in engine.registry:
         return  # it ended while it was asked, and was to be removed
     event = read_exit(directory)

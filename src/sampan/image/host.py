@@ -20,6 +20,7 @@ import os
 import re
 import stat
 import threading
+from errno import EINVAL, ELOOP, ENOENT, ENOTDIR
 from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
@@ -43,6 +44,8 @@ _PATH = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _LINKED = ("bin", "sbin", "lib", "lib32", "lib64", "libx32")
 _PACKAGES = ("var/lib/dpkg", "var/lib/rpm")
 _SIZE_LIMIT = 16 << 20
+_CHANGED = (ENOENT, ENOTDIR, ELOOP, EINVAL)
+"""What calls for a path say when it is not any more, or is something else, than it was."""
 
 _DIRECTORIES = (
     ("boot", 0o755),
@@ -243,19 +246,28 @@ class Machine:
             place = f"etc/{path}"
             if place in _PLAIN or secret_name(path):
                 continue
-            status = os.lstat(f"{self.root}/{place}")
-            owner = (status.st_uid, status.st_gid, status.st_mtime_ns)
-            if stat.S_ISLNK(status.st_mode):
-                target = os.readlink(f"{self.root}/{place}")
-                yield Entry(place, status.st_mode, *owner, os.fsencode(target))
-            elif stat.S_ISDIR(status.st_mode):
-                if status.st_mode & 0o005 == 0o005:
-                    yield Entry(place, status.st_mode, *owner, b"")
-                    yield from self._etc(path)
-            elif stat.S_ISREG(status.st_mode) and status.st_mode & stat.S_IROTH:
-                content = self._content(place)
-                if content is not None:
-                    yield Entry(place, status.st_mode, *owner, content)
+            try:
+                yield from self._entry(place, path)
+            except OSError as error:
+                # A package is being installed. What a file has become is seen at the next look,
+                # which the change of its directory asks for.
+                if error.errno not in _CHANGED:
+                    raise
+
+    def _entry(self, place: str, path: str) -> Iterator[Entry]:
+        status = os.lstat(f"{self.root}/{place}")
+        owner = (status.st_uid, status.st_gid, status.st_mtime_ns)
+        if stat.S_ISLNK(status.st_mode):
+            target = os.readlink(f"{self.root}/{place}")
+            yield Entry(place, status.st_mode, *owner, os.fsencode(target))
+        elif stat.S_ISDIR(status.st_mode):
+            if status.st_mode & 0o005 == 0o005:
+                yield Entry(place, status.st_mode, *owner, b"")
+                yield from self._etc(path)
+        elif stat.S_ISREG(status.st_mode) and status.st_mode & stat.S_IROTH:
+            content = self._content(place)
+            if content is not None:
+                yield Entry(place, status.st_mode, *owner, content)
 
     def _content(self, place: str) -> bytes | None:
         # O_NOFOLLOW and the limit hold for what the file is now, not for what lstat saw.

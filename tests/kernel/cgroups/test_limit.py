@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from sampan.errors import InvalidArgument, NotSupported
-from sampan.kernel.cgroups import Group, Hierarchy
+from sampan.kernel.cgroups import Group, Hierarchy, drain_oom
 from sampan.oci.runtime import (
     BlockIO,
     Cpu,
@@ -44,14 +44,17 @@ def test_memory_limit_ends_in_an_oom_kill_that_is_seen_and_counted(
     try:
         assert group.oom_count() == 0
         greedy = work(group, lambda: touch(96))
-        assert select.select([watch], [], [], 20)[0], "the OOM was not announced"
+        poll = select.poll()
+        poll.register(*watch)
+        assert poll.poll(20_000), "the OOM was not announced"
         assert greedy.wait() == -signal.SIGKILL
-        os.read(watch, 4096)
+        assert drain_oom(watch[0])
+        assert poll.poll(0) == []
         assert group.oom_count() == 1
         assert group.account().memory.oom_kills == 1
         assert group.account().memory.usage.limit == 24 * MB
     finally:
-        os.close(watch)
+        os.close(watch[0])
 
 
 def test_oom_in_a_sub_group_is_counted_for_the_group(group: Group, work: Work) -> None:

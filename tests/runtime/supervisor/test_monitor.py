@@ -209,6 +209,10 @@ def read_until(sock: socket.socket, text: bytes) -> bytes:
     return data
 
 
+def children_of(pid: int) -> list[int]:
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
 def gone(pid: int) -> bool:
     deadline = time.monotonic() + PATIENCE
     while time.monotonic() < deadline:
@@ -864,6 +868,21 @@ def test_a_run_of_poststop_hooks_follows_the_end(spawn: Factory, tmp_path: Path)
     container = spawn("true", spec={"hooks": {"poststop": [hook]}})
     container.event("exit")
     assert json.loads(marker.read_text())["status"] == "stopped"
+
+
+def test_what_nobody_waits_for_is_not_begun(spawn: Factory) -> None:
+    """The daemon that comes next has looked already for what its predecessor had begun."""
+    deadline = time.monotonic() + PATIENCE
+    while not (makers := [it for one in children_of(spawn.zygote.pid) for it in children_of(one)]):
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    os.kill(makers[0], signal.SIGSTOP)
+    container = spawn("sh", "-c", "echo it runs", wait=False)
+    container.control.close()
+    os.kill(makers[0], signal.SIGCONT)
+    assert gone(makers[0])
+    assert not container.run_dir.exists()
+    assert not container.log.exists()
 
 
 def test_the_daemons_program_may_start_from_a_virtual_environment() -> None:

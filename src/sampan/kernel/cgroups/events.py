@@ -3,8 +3,9 @@
 * Emptiness: v2's cgroup.events is pollable (``POLLPRI`` when a value in it changes). v1 tells
   nobody, so there every process's own end is waited for, by pidfd_open(2) and poll(2).
 * Out of memory: v1 signals an eventfd(2) registered through cgroup.event_control
-  (Documentation/admin-guide/cgroup-v1/memory.rst, section 9); v2's memory.events is watched with
-  inotify(7). Both descriptors poll readable, and ``read`` of 4096 bytes drains either.
+  (Documentation/admin-guide/cgroup-v1/memory.rst, section 9); v2's memory.events is pollable as
+  cgroup.events is. inotify(7) would tell of it too, but a user has 128 instances of that
+  (fs.inotify.max_user_instances), and there may be more containers than that.
 """
 
 from __future__ import annotations
@@ -12,21 +13,25 @@ from __future__ import annotations
 import os
 import select
 import time
-from errno import EINVAL, ENOENT, ESRCH
+from errno import EINVAL, ENODEV, ENOENT, ESPIPE, ESRCH
 from typing import TYPE_CHECKING
 
 from sampan.errors import KernelError
 from sampan.kernel.cgroups.files import flat
-from sampan.kernel.syscalls import c_string, syscall
+from sampan.kernel.syscalls import syscall
 
 if TYPE_CHECKING:
     from sampan.kernel.cgroups.files import Directory
 
-__all__ = ["oom_kills_v1", "watch_oom_v1", "watch_oom_v2", "wait_for_event", "wait_until_gone"]
+__all__ = [
+    "drain_oom",
+    "oom_kills_v1",
+    "wait_for_event",
+    "wait_until_gone",
+    "watch_oom_v1",
+    "watch_oom_v2",
+]
 
-_IN_MODIFY = 0x2
-_IN_CLOEXEC = os.O_CLOEXEC
-_IN_NONBLOCK = os.O_NONBLOCK
 _EFD_CLOEXEC = os.O_CLOEXEC
 _EFD_NONBLOCK = os.O_NONBLOCK
 _POLL_ERROR = select.POLLERR | select.POLLPRI
@@ -112,15 +117,26 @@ def _eventfd() -> int:
 
 
 def watch_oom_v2(directory: Directory) -> int:
-    """An inotify descriptor that is readable when memory.events has changed."""
-    fd = syscall("inotify_init1", _IN_CLOEXEC | _IN_NONBLOCK)
-    try:
-        path = f"{directory.path}/memory.events"
-        syscall("inotify_add_watch", fd, c_string(path), _IN_MODIFY, target=path)
-    except KernelError:
-        os.close(fd)
-        raise
+    """A descriptor of memory.events, which polls ``POLLPRI`` when that has changed."""
+    fd = directory.open("memory.events")
+    drain_oom(fd)  # Reading arms the event.
     return fd
+
+
+def drain_oom(fd: int) -> bool:
+    """Take note of what such a descriptor told of; False when its group is gone."""
+    try:
+        os.pread(fd, 4096, 0)
+    except OSError as error:
+        if error.errno == ENODEV:
+            return False
+        if error.errno != ESPIPE:
+            raise
+        try:
+            os.read(fd, 8)  # an eventfd
+        except BlockingIOError:
+            pass
+    return True
 
 
 def oom_kills_v1(directory: Directory) -> int:

@@ -9,6 +9,7 @@ later process names the same group again and removes it.
 from __future__ import annotations
 
 import os
+import select
 import time
 from errno import EBUSY, ENOENT, ENOTEMPTY, EOPNOTSUPP
 from typing import TYPE_CHECKING
@@ -368,16 +369,18 @@ class Group:
             io=() if blkio is None else (v1 if blkio[1] == 1 else v2).block_io_usage(blkio[0]),
         )
 
-    def oom_watch(self) -> int | None:
-        """A descriptor that polls readable when the group may have run out of memory.
+    def oom_watch(self) -> tuple[int, int] | None:
+        """A descriptor, and what it polls (poll(2)) when the group may have run out of memory.
 
-        Read 4096 bytes to drain it, then ask ``oom_count``; the caller closes it. None without a
-        memory controller.
+        Drain it then with ``drain_oom`` and ask ``oom_count``; the caller closes it. None without
+        a memory controller.
         """
         place = self._at("memory")
         if place is None:
             return None
-        return events.watch_oom_v1(place[0]) if place[1] == 1 else events.watch_oom_v2(place[0])
+        if place[1] == 1:
+            return events.watch_oom_v1(place[0]), select.POLLIN
+        return events.watch_oom_v2(place[0]), select.POLLPRI
 
     def oom_count(self) -> int:
         """How many processes of the group and below were killed for want of memory."""

@@ -13,6 +13,7 @@ import time
 from typing import TYPE_CHECKING
 
 from sampan.errors import Conflict, InvalidArgument
+from sampan.kernel.cgroups import drain_oom
 from sampan.runtime.command.destroy import open_init
 
 if TYPE_CHECKING:
@@ -69,7 +70,7 @@ def _follow(state: State, group: Group, pidfd: int, interval: float) -> None:
     poll = select.poll()
     poll.register(pidfd, select.POLLIN)
     if watch is not None:
-        poll.register(watch, select.POLLIN)
+        poll.register(*watch)
     due = time.monotonic()
     try:
         while True:
@@ -77,8 +78,8 @@ def _follow(state: State, group: Group, pidfd: int, interval: float) -> None:
                 _say(state, "stats", stats(group.account()))
                 due = time.monotonic() + interval
             ready = [fd for fd, _ in poll.poll(max(due - time.monotonic(), 0) * 1000)]
-            if watch is not None and watch in ready:
-                os.read(watch, 4096)
+            if watch is not None and watch[0] in ready and not drain_oom(watch[0]):
+                poll.unregister(watch[0])
             # Also at its end: what ended it may be told after the end itself.
             if ready and group.exists() and (count := group.oom_count()) > seen:
                 seen = count
@@ -87,7 +88,7 @@ def _follow(state: State, group: Group, pidfd: int, interval: float) -> None:
                 return
     finally:
         if watch is not None:
-            os.close(watch)
+            os.close(watch[0])
 
 
 def _say(state: State, kind: str, data: object) -> None:

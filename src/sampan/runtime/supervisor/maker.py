@@ -39,7 +39,7 @@ import sys
 import time
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from sampan.errors import InvalidArgument, KernelError, SampanError
+from sampan.errors import InvalidArgument, KernelError, SampanError, Unavailable
 from sampan.kernel.bare import unshare_files
 from sampan.kernel.processes import set_parent_death_signal, start_time
 from sampan.kernel.seccomp import Filter, Program
@@ -76,7 +76,6 @@ from sampan.runtime.supervisor.warm import hierarchy
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from sampan.kernel.cgroups import Group
     from sampan.oci.runtime import Mount
     from sampan.runtime.child import Child
     from sampan.runtime.supervisor.messages import SeccompProgram, Spawn
@@ -210,10 +209,21 @@ def _take(lifeline: int) -> tuple[bytes, int, list[int]] | None:
 class _Daemon:
     """The daemon's connection, as long as there is one."""
 
-    __slots__ = ("_socket",)
+    __slots__ = ("_poll", "_socket")
 
     def __init__(self, fd: int) -> None:
         self._socket = protocol.connection(fd)
+        self._poll = select.poll()
+        self._poll.register(fd, 0)
+
+    def require(self) -> None:
+        """Raises Unavailable when the daemon that asked has ended.
+
+        The next one looks for what was begun when it starts, and once: what cannot be seen by then
+        must not begin.
+        """
+        if self._poll.poll(0):
+            raise Unavailable("the daemon that asked for the container has ended")
 
     def tell(self, event: Mapping[str, object]) -> None:
         try:
@@ -280,9 +290,12 @@ def make_container(
     if decoded.process is not None and decoded.process.terminal != request.terminal:
         raise InvalidArgument("terminal: the request and spec.process.terminal contradict")
     group = hierarchy().group(request.cgroup) if request.cgroup else None
+    daemon.require()
     directory, directory_is_new = open_directory(request.run_dir)
     try:
-        fds = {"directory": directory, **_open(request, directory), **_claim(request.rootfs)}
+        fds = {"directory": directory, **_open(request, directory)}
+        daemon.require()
+        fds |= _claim(request.rootfs)
         theirs: tuple[int, int, int] | None = None
         if request.stdio:
             theirs = _given_stdio(request, given)
@@ -307,7 +320,9 @@ def make_container(
             made["unshielded"] = _shield_monitor()
 
         def report(child: Child, taken_over: bool = True) -> None:
-            fds.update(_observe(request, child, group))
+            fds.update(_observe(request, child))
+            if group is not None and (watch := group.oom_watch()) is not None:
+                fds["oom"], made["oom_events"] = watch
             fds.update((f"root{index}", fd) for index, fd in enumerate(child.roots))
             made.update(pid=child.pid, start_time=child.start_time)
             _report(channel, made, fds, body, taken_over)
@@ -427,7 +442,8 @@ def _report(
     watched = [-1, *watched, CONTROL] if made["bound"] else [CONTROL, *watched]
     places = (TAKEN_OVER if taken_over else -1, *watched, REPORT + 1 + len(fds))
     unshare_files()
-    channel.send(b"".join(_PLACE.pack(fd, select.POLLIN) for fd in places))
+    awaited = {numbers["oom"]: made["oom_events"]} if "oom" in numbers else {}
+    channel.send(b"".join(_PLACE.pack(fd, awaited.get(fd, select.POLLIN)) for fd in places))
 
 
 def _open(request: Spawn, directory: int) -> dict[str, int]:
@@ -455,15 +471,12 @@ def _claim(recipe: tuple[Mount, ...]) -> dict[str, int]:
     return {}
 
 
-def _observe(request: Spawn, child: Child, group: Group | None) -> dict[str, int]:
+def _observe(request: Spawn, child: Child) -> dict[str, int]:
     fds = {"pidfd": child.pidfd}
     if child.console >= 0:
         fds["terminal"] = child.console
         if request.console_size is not None:
             set_window_size(child.console, *messages.window(request.console_size))
-    oom = group.oom_watch() if group is not None else None
-    if oom is not None:
-        fds["oom"] = oom
     return fds
 
 

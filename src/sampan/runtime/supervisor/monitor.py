@@ -29,6 +29,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from sampan.errors import Conflict, InvalidArgument, KernelError, SampanError
+from sampan.kernel import cgroups
 from sampan.kernel.processes import pidfd_send_signal, set_child_subreaper
 from sampan.oci.runtime import Spec
 from sampan.runtime import hooks
@@ -127,7 +128,7 @@ class Monitor:
         self._loop.watch(self._wakeup, READ, self._on_children)
         self._oom_fd = fds.get("oom", -1)
         if self._oom_fd >= 0:
-            self._loop.watch(self._oom_fd, READ, self._on_oom)
+            self._loop.watch(self._oom_fd, made["oom_events"], self._on_oom)
 
     def run(self) -> None:
         """Stay with the container to its end."""
@@ -227,7 +228,7 @@ class Monitor:
         return hooks.run_poststop(spec.hooks.poststop if spec.hooks is not None else (), state)
 
     def _release(self) -> list[str]:
-        """Let go of everything but the clients and the daemons; returns what went wrong.
+        """Let go of all but clients, daemons and who may become one; returns what went wrong.
 
         The cgroup first: when it is gone no process is left that could still write.
         """
@@ -288,9 +289,8 @@ class Monitor:
         self._server.broadcast({"event": "log-loss", "reason": reason})
 
     def _on_oom(self, _: int) -> None:
-        try:
-            os.read(self._oom_fd, 4096)
-        except BlockingIOError:
+        if not cgroups.drain_oom(self._oom_fd):
+            self._loop.forget(self._oom_fd)
             return
         if self._group is not None and (count := self._group.oom_count()) > self._oom_seen:
             self._oom_seen = count
