@@ -11,6 +11,7 @@ import signal
 import socket
 import threading
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -20,7 +21,6 @@ from tests.daemon_fixture import Daemon
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
 pytestmark = pytest.mark.root
 
@@ -306,19 +306,65 @@ def _names(directory: Path) -> set[str]:
     return set(os.listdir(directory)) if directory.is_dir() else set()
 
 
-def test_a_start_whose_zygote_dies_before_it_begins_is_the_next_zygotes(own: Daemon) -> None:
+def test_a_start_whose_zygotes_die_before_it_begins_is_the_next_zygotes(own: Daemon) -> None:
     own.start()
     container = own.create("true")
     (zygote,) = own.zygotes()
-    os.kill(zygote, signal.SIGSTOP)
+    own.wait_for(lambda: makers(zygote))
+    stopped = makers(zygote)
+    for maker in stopped:
+        os.kill(maker, signal.SIGSTOP)  # the request stays where it is
     answers: list[int] = []
     starting = threading.Thread(
         target=lambda: answers.append(own.post(f"/containers/{container}/start").status)
     )
     starting.start()
     time.sleep(0.2)
-    os.kill(zygote, signal.SIGKILL)
+    for _ in range(3):
+        os.kill(zygote, signal.SIGKILL)
+        while stopped:
+            os.kill(stopped.pop(), signal.SIGKILL)
+        dead = zygote
+        own.wait_for(lambda dead=dead: [one for one in own.zygotes() if one != dead])
+        (zygote,) = (one for one in own.zygotes() if one != dead)
     starting.join(20)
     assert answers == [204]
     assert own.wait(container) == 0
+    assert own.leftovers(container) == []
+
+
+def makers(zygote: int) -> list[int]:
+    return [maker for monitor in children(zygote) for maker in children(monitor)]
+
+
+def children(pid: int) -> list[int]:
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+@pytest.mark.parametrize(
+    ("request_line", "status"),
+    [
+        ("DELETE {}?force=1", 204),
+        ("POST {}/kill", 204),
+        ("POST {}/stop", 204),
+        ("POST {}/kill?signal=TERM", 409),
+    ],
+)
+def test_who_ends_what_its_monitors_death_ends_is_served(
+    own: Daemon, request_line: str, status: int
+) -> None:
+    own.start()
+    container = own.run("sleep", "600")
+    monitor = own.monitor_of(container)
+    method, _, path = request_line.format(f"/containers/{container}").partition(" ")
+    answers: list[int] = []
+    ending = threading.Thread(target=lambda: answers.append(own.request(method, path).status))
+    # So that the daemon hears of both at once.
+    os.kill(own.pid, signal.SIGSTOP)
+    ending.start()
+    time.sleep(0.1)
+    os.kill(monitor, signal.SIGKILL)
+    os.kill(own.pid, signal.SIGCONT)
+    ending.join(20)
+    assert answers == [status]
     assert own.leftovers(container) == []

@@ -74,12 +74,15 @@ class Control:
             return
         if not live.record.state.running:
             return  # between two runs there is no process to signal
-        _, monitor = self._engine.containers.running(live.id)
         try:
+            _, monitor = self._engine.containers.running(live.id)
             await self._send(live, monitor, number, ends)
-        except Conflict as error:
-            # Its process is dead, and its monitor about to tell.
+        except (Conflict, Unavailable) as error:
+            # Its process is dead, and its monitor about to tell; or that died, which kills it.
+            if isinstance(error, Unavailable) and live.monitor is not None:
+                raise
             if number != SIGKILL:
+                await self._end_of(live, KILL_DEADLINE)
                 raise Conflict(
                     f"cannot kill container: {reference}: container {live.id} is not running"
                 ) from error
@@ -147,8 +150,8 @@ class Control:
     async def _stop(self, live: Live, seconds: int, number: int) -> None:
         if not live.record.state.running:
             return  # the start that was under way has failed
-        _, monitor = self._engine.containers.running(live.id)
         try:
+            _, monitor = self._engine.containers.running(live.id)
             await self._send(live, monitor, number, True)
             if not await self._end_of(live, seconds if seconds >= 0 else None):
                 await self.kill(live.id, "SIGKILL")

@@ -44,6 +44,8 @@ __all__ = ["DIED", "Lifecycle", "read_exit"]
 
 START_DEADLINE = 120.0
 """Seconds from spawn to started: hooks of the user may run in between."""
+HANDOVERS = 4
+"""How many zygotes may die on a request before it is what they die of."""
 DIED = "the container's monitor died; its processes were killed"
 EXIT_FILE = "exit.json"
 
@@ -156,11 +158,14 @@ class Lifecycle:
             # With clients waiting, these go first: the socket keeps requests in order.
             "start": not live.parked,
         }
-        try:
-            await self._spawn(live, message)
-        except NotBegunError:
-            # The zygote was dead, and the request still in its socket: the next one gets it.
-            await self._spawn(live, message)
+        for attempt in range(1, HANDOVERS + 1):
+            try:
+                await self._spawn(live, message)
+                break
+            except NotBegunError:
+                # The zygote was dead, and the request still in its socket: the next one gets it.
+                if attempt == HANDOVERS:
+                    raise
         live.drop_parked()
 
     async def _spawn(self, live: Live, message: Mapping[str, object]) -> None:
