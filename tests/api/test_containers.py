@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -81,6 +82,27 @@ def test_a_stop_signal_of_the_containers_own_is_used(daemon: Daemon) -> None:
     daemon.wait_for(lambda: daemon.logs(container) == "up\n")
     daemon.post(f"/containers/{container}/stop")
     assert daemon.state(container)["ExitCode"] == 4
+
+
+def test_a_stop_waits_as_long_as_the_container_says(daemon: Daemon) -> None:
+    command = "trap '' TERM; echo up; while :; do sleep 0.05; done"
+    for timeout in (0, 1):
+        container = daemon.run("sh", "-c", command, StopTimeout=timeout)
+        daemon.wait_for(lambda it=container: daemon.logs(it) == "up\n")
+        begin = time.monotonic()
+        assert daemon.post(f"/containers/{container}/stop").status == 204
+        assert timeout <= time.monotonic() - begin < timeout + 5
+        assert daemon.state(container)["ExitCode"] == 137
+        daemon.delete(f"/containers/{container}")
+
+
+def test_a_container_whose_network_is_disabled(daemon: Daemon) -> None:
+    host = {"NetworkMode": "host"}
+    container = daemon.run("ls", "/sys/class/net", NetworkDisabled=True, HostConfig=host)
+    daemon.wait(container)
+    assert daemon.logs(container) == "lo\n"
+    assert daemon.get(f"/containers/{container}/json").json()["Config"]["NetworkDisabled"] is True
+    daemon.delete(f"/containers/{container}")
 
 
 def test_a_frozen_container_can_be_stopped_and_killed(daemon: Daemon) -> None:
@@ -190,6 +212,15 @@ def test_limits_land_in_the_containers_group(daemon: Daemon) -> None:
     usage = group.account().to_json()
     assert usage["pids"]["limit"] == 42  # type: ignore[index]  # JSON
     daemon.delete(f"/containers/{container}", force=1)
+
+
+def test_a_containers_group_lies_where_it_was_asked_for(daemon: Daemon) -> None:
+    parent = f"{daemon.cgroup}/of-one"
+    container = daemon.run("sleep", "60", HostConfig={"CgroupParent": parent})
+    paths = Path(f"/proc/{daemon.state(container)['Pid']}/cgroup").read_text().splitlines()
+    assert {line.split(":", 2)[2] for line in paths} == {f"{parent}/{container}"}
+    daemon.delete(f"/containers/{container}", force=1)
+    assert daemon.leftovers(container) == []
 
 
 def test_shared_memory_is_shared_with_who_may_join_and_no_longer_than_its_container(

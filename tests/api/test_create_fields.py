@@ -326,10 +326,15 @@ def test_an_inspection_can_be_created_again(daemon: Daemon) -> None:
     first = daemon.create(
         "sleep", "5", Env=["A=b"], Labels={"x": "y"}, StopSignal="SIGINT", StopTimeout=3,
         Healthcheck={"Test": ["CMD", "true"], "Retries": 2}, ExposedPorts={"80/tcp": {}},
+        AttachStdin=True, AttachStdout=True, AttachStderr=True,
         HostConfig={"Memory": 64 << 20, "PidsLimit": 9, "CapAdd": ["NET_ADMIN"], "Init": True,
+                    "ContainerIDFile": "/x",
                     "RestartPolicy": {"Name": "on-failure", "MaximumRetryCount": 2}},
     )  # fmt: skip
     shown = daemon.get(f"/containers/{first}/json").json()
+    for stream in ("AttachStdin", "AttachStdout", "AttachStderr"):
+        assert shown["Config"][stream] is True
+    assert shown["HostConfig"]["ContainerIDFile"] == "/x"
     body = {**shown["Config"], "HostConfig": shown["HostConfig"]}
     answer = daemon.post("/containers/create", body)
     assert answer.status == 201, answer.body

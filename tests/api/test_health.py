@@ -58,6 +58,14 @@ def test_a_container_becomes_healthy_falls_ill_and_recovers(daemon: Daemon) -> N
     daemon.delete(f"/containers/{container}")
 
 
+def test_a_check_of_words_is_its_own_shells(daemon: Daemon) -> None:
+    fields = check('echo "$0"; exit 0')
+    container = daemon.run("sleep", "600", Shell=["bash", "-c"], **fields)
+    daemon.wait_for(lambda: health(daemon, container)["Status"] == "healthy")
+    assert health(daemon, container)["Log"][0]["Output"] == "bash\n"
+    daemon.delete(f"/containers/{container}", force=1)
+
+
 def test_checks_leave_nothing_behind(daemon: Daemon) -> None:
     container = daemon.run("sleep", "600", **check("true"))
     daemon.wait_for(lambda: health(daemon, container)["Status"] == "healthy")

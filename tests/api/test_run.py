@@ -104,6 +104,8 @@ def test_a_terminal_is_one(daemon: Daemon) -> None:
         (("--shm-size", "1m"), "df -k /dev/shm | awk 'END{print $2}'", "1024\n"),
         (("--add-host", "a.b:10.0.0.1"), "grep a.b /etc/hosts", "10.0.0.1\ta.b\n"),
         (("--dns", "10.0.0.2"), "grep nameserver /etc/resolv.conf", "nameserver 10.0.0.2\n"),
+        (("--dns-search", "a.b"), "grep search /etc/resolv.conf", "search a.b\n"),
+        (("--dns-option", "ndots:3"), "grep options /etc/resolv.conf", "options ndots:3\n"),
         (("--sysctl", "kernel.msgmax=4242"), "cat /proc/sys/kernel/msgmax", "4242\n"),
         (("--init",), "cat /proc/1/comm | head -c 3; echo", "sam\n"),
         (("--oom-score-adj", "500"), "cat /proc/self/oom_score_adj", "500\n"),
