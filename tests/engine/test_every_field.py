@@ -155,7 +155,8 @@ def properties(schema: Any) -> dict[str, Any]:
         found |= properties(part)
     if "items" in schema:
         found |= properties(schema["items"])
-    return found | schema.get("properties", {})
+    found |= schema.get("properties", {})
+    return found
 
 
 @pytest.mark.skipif(document() is None, reason="the API's document is not here")

@@ -257,6 +257,20 @@ def test_a_bad_archive_is_named_and_leaves_nothing(
     assert is_empty(store)
 
 
+def test_an_archive_of_too_many_members_or_names_is_refused(
+    store: ImageStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    members: dict[str, bytes | str | None] = {f"{number:0100}": b"" for number in range(50)}
+    monkeypatch.setattr("sampan.image.bundle._MEMBERS_LIMIT", 40)
+    with pytest.raises(InvalidArgument, match="more than 40 members"):
+        store.load(io.BytesIO(tar(members)))
+    monkeypatch.setattr("sampan.image.bundle._MEMBERS_LIMIT", 60)
+    monkeypatch.setattr("sampan.image.bundle._KEPT_LIMIT", 4000)
+    with pytest.raises(InvalidArgument, match="its names and JSON documents exceed"):
+        store.load(io.BytesIO(tar(members)))
+    assert is_empty(store)
+
+
 def test_a_layer_whose_name_is_no_text_is_told_of_as_text(store: ImageStore) -> None:
     big = layer({"a": bytes(5 << 20)})
     heard = set()
