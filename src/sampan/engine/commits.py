@@ -54,7 +54,7 @@ async def commit(
     paused = pause and record.state.status == "running"
     if paused:
         try:
-            await engine.control.pause(live.id)
+            await engine.control.pause(live.id, committing=True)
         except Conflict:
             paused = False  # it ended, or somebody else froze it: as good
     try:

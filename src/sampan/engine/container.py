@@ -90,8 +90,9 @@ class State(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Times in nanoseconds since the epoch, 0 for never; ``pid`` 0 when nothing runs.
 
     ``by_hand``: somebody asked for its end, and the restart policy is silent until somebody starts
-    it. ``restarts`` counts what the policy did since then; ``delay`` (nanoseconds) is what it last
-    waited, ``restart_at`` when it is to act.
+    it. ``committing``: it is frozen, or about to be, for a commit only. ``restarts`` counts what
+    the policy did since then; ``delay`` (nanoseconds) is what it last waited, ``restart_at`` when
+    it is to act.
     """
 
     status: str = "created"
@@ -103,6 +104,7 @@ class State(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     started_at: int = 0
     finished_at: int = 0
     by_hand: bool = False
+    committing: bool = False
     restarts: int = 0
     delay: int = 0
     restart_at: int = 0

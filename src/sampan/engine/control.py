@@ -187,14 +187,28 @@ class Control:
 
     # -- freezing ------------------------------------------------------------------------------
 
-    async def pause(self, reference: str) -> None:
-        """Freeze every process. Raises Conflict."""
+    async def pause(self, reference: str, *, committing: bool = False) -> None:
+        """Freeze every process. Raises Conflict.
+
+        ``committing``: for a commit, and so no longer than there is a daemon that commits. That is
+        in the row before the container is frozen.
+        """
         live = self._engine.registry.find(reference)
         if live.record.state.status == "paused":
             raise Conflict(f"container {live.id} is already paused")
         _, monitor = self._engine.containers.running(live.id)
-        await monitor.call("pause")
+        self._for_commit(live, committing)
+        try:
+            await monitor.call("pause")
+        except SampanError:
+            self._for_commit(live, False)
+            raise
         self._change(live, "pause")
+
+    def _for_commit(self, live: Live, committing: bool) -> None:
+        if live.record.state.committing != committing:
+            live.record = live.record.with_state(committing=committing)
+            self._engine.store.put_state(live.record)
 
     async def unpause(self, reference: str) -> None:
         """Thaw. Raises Conflict."""
@@ -210,7 +224,8 @@ class Control:
             checks = self._engine.checks
             # Not told by an event: a frozen container cannot be asked.
             health = checks.cease(live) if event == "pause" else live.record.state.health
-            live.record = advance(live.record, event, health=health)
+            committing = live.record.state.committing and event == "pause"
+            live.record = advance(live.record, event, health=health, committing=committing)
             if event == "resume":
                 checks.begin(live)
             self._engine.store.put_state(live.record)

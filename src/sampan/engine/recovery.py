@@ -131,15 +131,30 @@ async def _adopt(engine: Engine, live: Live, status: dict[str, Any], marks: Mark
         engine.clear_run_dir(live.id)
         return
     _was_running(engine, live, marks)
+    thawed = state == "paused" and live.record.state.committing and await _thaw(live)
     live.record = live.record.with_state(
-        status="paused" if state == "paused" else "running",
+        status="paused" if state == "paused" and not thawed else "running",
         pid=int(status["pid"]),
         start_time=int(status["start_time"]),
+        committing=False,
     )
+    if thawed:
+        engine.publish(live.record, "unpause")
     engine.store.put_state(live.record)
     engine.execs.adopt(live, status.get("execs") or {})
     engine.checks.take_up(live)
     log.info("a running container was taken up", container=live.id, name=live.record.name)
+
+
+async def _thaw(live: Live) -> bool:
+    """The commit it was frozen for has ended with its daemon."""
+    assert live.monitor is not None
+    try:
+        await live.monitor.call("resume")
+    except SampanError as error:
+        log.warn("a container cannot be thawed", container=live.id, error=error.message)
+        return False
+    return True
 
 
 def _was_running(engine: Engine, live: Live, marks: Marks) -> None:
