@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import msgspec
 
 from sampan.errors import Corrupt, InvalidArgument, NotFound, NotSupported, SampanError
+from sampan.image.provenance import origins_in, place
 from sampan.image.types import is_for
 from sampan.oci import digest as digests
 from sampan.oci import image as oci
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from sampan.image.bundle import Bundle
+    from sampan.image.provenance import Origin
     from sampan.oci.platform import Platform
     from sampan.oci.reference import Reference
 
@@ -37,12 +39,14 @@ R = TypeVar("R", bound=Record)
 
 
 class Found(msgspec.Struct, frozen=True):
-    """An image in a bundle: its configuration as bytes, and its layers' blobs, the lowest first."""
+    """An image in a bundle: its configuration as bytes, and its layers' blobs, the lowest first;
+    with ``origin``, its manifest as a registry has it."""
 
     config: bytes
     document: oci.Image
     blobs: tuple[str, ...]
     references: tuple[Reference, ...]
+    origin: Origin | None = None
 
 
 class _Entry(msgspec.Struct):
@@ -81,7 +85,13 @@ def find_images(
         found = [image for image in found if is_for(image.document, platform)]
         if not found:
             raise NotFound(f"archive: it has no image for {platform}")
-    return found
+    origins = {(origin.config, origin.layers): origin for origin in origins_in(bundle)}
+    if not origins:
+        return found
+    return [
+        msgspec.structs.replace(image, origin=origins.get((digests.of(image.config), image.blobs)))
+        for image in found
+    ]
 
 
 def parse_document(data: bytes, name: str) -> oci.Image:
@@ -202,8 +212,7 @@ def _manifest(bundle: Bundle, descriptor: oci.Descriptor) -> Iterator[Found]:
 
 
 def _place(descriptor: oci.Descriptor) -> str:
-    algorithm, encoded = digests.parse(descriptor.digest)
-    return f"blobs/{algorithm}/{encoded}"
+    return place(descriptor.digest)
 
 
 def _reference(descriptor: oci.Descriptor, base_name: str | None) -> Reference | None:

@@ -3,7 +3,8 @@
 Layers go in as the blobs they are here, plain or in gzip, which every reader takes; other kinds are
 unpacked first, as older ones do not. One name (the digest of what is written) fits both tables of
 contents, ``manifest.json`` and ``index.json``. Each layer is hashed again on its way out, so a
-damaged store cannot produce a damaged archive unnoticed.
+damaged store cannot produce a damaged archive unnoticed. A manifest that came with the image goes
+along where it names these very layers (``provenance``); else one is made.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from typing import IO, TYPE_CHECKING, Protocol
 import msgspec
 
 from sampan.errors import Corrupt
+from sampan.image.provenance import origin_of, place
 from sampan.oci import digest as digests
 from sampan.oci import image as oci
 from sampan.oci import reference as references
@@ -69,10 +71,6 @@ class _Archive:
             self.end(len(data))
 
 
-def _place(digest: str) -> str:
-    return f"blobs/sha256/{digests.hexadecimal(digest)}"
-
-
 def save(
     images: Sequence[tuple[Image, Sequence[str]]],
     out: Writable,
@@ -91,24 +89,30 @@ def save(
         for diff_id in image.diff_ids:
             described.append(_layer(archive, out, diff_id, layers, blobs))
         config = records.config(image.id)
-        archive.document(_place(image.id), config)
-        manifest = oci.Manifest(
-            schema_version=2,
-            media_type=oci.MANIFEST,
-            config=oci.Descriptor(media_type=oci.CONFIG, digest=image.id, size=len(config)),
-            layers=tuple(described),
-        )
-        data = msgspec.json.encode(manifest.to_json())
-        descriptor = oci.Descriptor(
-            media_type=oci.MANIFEST, digest=digests.of(data), size=len(data)
-        )
-        archive.document(_place(descriptor.digest), data)
+        archive.document(place(image.id), config)
+        origin = origin_of(records, image, [layer.digest for layer in described])
+        if origin is not None:
+            for document in origin.documents:
+                archive.document(place(document.digest), document.data)
+            descriptor = origin.descriptor
+        else:
+            manifest = oci.Manifest(
+                schema_version=2,
+                media_type=oci.MANIFEST,
+                config=oci.Descriptor(media_type=oci.CONFIG, digest=image.id, size=len(config)),
+                layers=tuple(described),
+            )
+            data = msgspec.json.encode(manifest.to_json())
+            descriptor = oci.Descriptor(
+                media_type=oci.MANIFEST, digest=digests.of(data), size=len(data)
+            )
+            archive.document(place(descriptor.digest), data)
         descriptors += _named(descriptor, names)
         entries.append(
             {
-                "Config": _place(image.id),
+                "Config": place(image.id),
                 "RepoTags": list(names) or None,
-                "Layers": [_place(layer.digest) for layer in described],
+                "Layers": [place(layer.digest) for layer in described],
             }
         )
     index = oci.Index(schema_version=2, media_type=oci.INDEX, manifests=tuple(descriptors))
@@ -125,6 +129,7 @@ def _named(descriptor: oci.Descriptor, names: Sequence[str]) -> list[oci.Descrip
     for name in names:
         reference = references.parse(name)
         annotations = {
+            **descriptor.annotations,
             _CONTAINERD_NAME: str(reference),
             oci.REFERENCE_ANNOTATION: reference.tag or "",
         }
@@ -142,8 +147,8 @@ def _layer(
         asis = kind in (compression.NONE, compression.GZIP)
         digest, size = (blob, packed) if asis else (diff_id, plain)
         media = oci.LAYER_GZIP if kind == compression.GZIP else oci.LAYER
-        if archive.new(_place(digest)):
-            archive.begin(_place(digest), size)
+        if archive.new(place(digest)):
+            archive.begin(place(digest), size)
             running = digests.new_hash()
             written = 0
             for piece in _raw(file) if asis else _unpacked(file):

@@ -172,7 +172,8 @@ class ImageStore:
                 try:
                     found = find_images(opening(hold, spool), base_name, platform)
                     for image in found:
-                        for name in image.references:
+                        origin = () if image.origin is None else image.origin.names
+                        for name in (*image.references, *origin):
                             self._refuse_reserved(name)
                     ready = [(image, self._unpack(image, spool, hold)) for image in found]
                 finally:
@@ -221,6 +222,10 @@ class ImageStore:
         with self.database.transaction(durable=True):
             image_id = self.records.insert(found.config, found.document, self.layers.size(chain))
             self.records.tag(image_id, found.references)
+            if found.origin is not None:
+                self.records.tag(image_id, found.origin.names)
+                for document in found.origin.documents:
+                    self.records.keep_manifest(image_id, document)
         return Loaded(image_id, tuple(name.familiar for name in found.references))
 
     # Names
