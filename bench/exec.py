@@ -30,11 +30,31 @@ Measure = Callable[[], None]
 _TARGET = 1 / 3
 
 
+def run_directly(api: Api, host: str, container: str, command: list[str]) -> None:
+    """Execute in a container, as the Docker client does, and read all that is said."""
+    body = {"AttachStdout": True, "AttachStderr": True, "Cmd": command}
+    identity = json.loads(api.call("POST", f"/containers/{container}/exec", body))["Id"]
+    start = b'{"Detach":false,"Tty":false}'
+    head = (
+        f"POST /v1.40/exec/{identity}/start HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\n"
+        "Upgrade: tcp\r\nContent-Type: application/json\r\n"
+        f"Content-Length: {len(start)}\r\n\r\n"
+    )
+    with socket.socket(socket.AF_UNIX) as sock:
+        sock.connect(host.removeprefix("unix://"))
+        sock.sendall(head.encode() + start)
+        while sock.recv(65536):
+            pass
+    shown = json.loads(api.call("GET", f"/exec/{identity}/json"))
+    if shown["Running"] or shown["ExitCode"]:
+        raise SystemExit(f"exec: {shown}")
+
+
 class Container:
     """A container that sleeps, in one engine."""
 
     def __init__(self, host: str, tar: Path) -> None:
-        self._path = host.removeprefix("unix://")
+        self._host = host
         self.environment = {**os.environ, "DOCKER_HOST": host}
         self.api = Api(host, "v1.40")
         self._run("docker", "import", str(tar), "bench")
@@ -61,23 +81,7 @@ class Container:
 
     def direct(self) -> None:
         """The same requests without a client program."""
-        body = {"AttachStdout": True, "AttachStderr": True, "Cmd": ["/bin/true"]}
-        answer = self.api.call("POST", f"/containers/{self.id}/exec", body)
-        identity = json.loads(answer)["Id"]
-        start = b'{"Detach":false,"Tty":false}'
-        head = (
-            f"POST /v1.40/exec/{identity}/start HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\n"
-            "Upgrade: tcp\r\nContent-Type: application/json\r\n"
-            f"Content-Length: {len(start)}\r\n\r\n"
-        )
-        with socket.socket(socket.AF_UNIX) as sock:
-            sock.connect(self._path)
-            sock.sendall(head.encode() + start)
-            while sock.recv(65536):
-                pass
-        shown = json.loads(self.api.call("GET", f"/exec/{identity}/json"))
-        if shown["Running"] or shown["ExitCode"]:
-            raise SystemExit(f"exec: {shown}")
+        run_directly(self.api, self._host, self.id, ["/bin/true"])
 
     def remove(self) -> None:
         self.api.call("DELETE", f"/containers/{self.id}?force=1")

@@ -72,8 +72,9 @@ class _Connection(http.client.HTTPConnection):
 class Daemon:
     """See the module's text. ``root`` must exist; ``options`` go to the daemon as they are."""
 
-    def __init__(self, root: Path, *options: str) -> None:
+    def __init__(self, root: Path, *options: str, debug: bool = True) -> None:
         self.root = root
+        self.debug = debug
         self.options = options
         self.wrapper: tuple[str, ...] = ()
         self.data_root = root / "data"
@@ -125,7 +126,7 @@ class Daemon:
                     str(self.exec_root),
                     "--cgroup-parent",
                     self.cgroup,
-                    "--debug",
+                    *(["--debug"] if self.debug else []),
                     *self.options,
                 ],
                 stdin=subprocess.DEVNULL,

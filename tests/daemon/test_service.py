@@ -318,3 +318,13 @@ def test_checking_a_configuration_starts_nothing(own: Daemon) -> None:
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 1
     assert "debugs: no such configuration option" in done.stderr
+
+
+def test_a_shells_limit_of_descriptors_is_neither_its_own_nor_its_containers(own: Daemon) -> None:
+    own.wrapper = ("prlimit", "--nofile=256:8192")
+    own.start()
+    limits = Path(f"/proc/{own.pid}/limits").read_text()
+    assert re.search(r"Max open files +8192 +8192", limits)
+    container = own.run("sh", "-c", "ulimit -Sn; ulimit -Hn")
+    assert own.wait(container) == 0
+    assert own.logs(container) == "1024\n8192\n"

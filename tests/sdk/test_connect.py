@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import io
 import json
+import os
 import socket
 import subprocess
 import sys
@@ -230,7 +231,7 @@ def test_the_same_with_asyncio(daemon: Daemon) -> None:
 
 
 def test_where_nobody_listens(tmp_path: Path) -> None:
-    with pytest.raises(sampan.Unavailable, match="Cannot connect to the daemon"):
+    with pytest.raises(sampan.Unavailable, match=r"Cannot connect .* with: sampan daemon$"):
         sampan.connect(f"unix://{tmp_path}/nobody.sock").version()
     with pytest.raises(sampan.InvalidArgument, match="unable to parse the host"):
         sampan.connect("nonsense").version()
@@ -269,6 +270,29 @@ def test_a_daemon_is_begun_where_it_may_be(tmp_path: Path) -> None:
     )
     assert done.stdout.split() == ["none", "linux", "0"]
     assert "no daemon was running; started one" in done.stderr
+
+
+@pytest.mark.v2
+def test_an_ordinary_user_is_told_that_a_daemon_is_needed() -> None:
+    code = (
+        "import os, sampan\n"
+        "from sampan.kernel.mounts import MS_PRIVATE, MS_REC, mount\n"
+        "from sampan.kernel.namespaces import CLONE_NEWNS, unshare\n"
+        "unshare(CLONE_NEWNS)\nmount(None, '/', None, MS_REC | MS_PRIVATE)\n"
+        "mount('tmpfs', '/run', 'tmpfs')\n"
+        "os.setuid(65534)\n"
+        "try: sampan.connect().version()\n"
+        "except sampan.PermissionDenied as error: print(error)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        check=True,
+        env={**os.environ, "HOME": "/"},
+    )
+    assert "no daemon answers at unix:///run/sampan/sampan.sock" in done.stdout
+    assert "starting one needs root: use sudo, or point SAMPAN_HOST at" in done.stdout
 
 
 def test_what_is_sent() -> None:

@@ -106,12 +106,11 @@ def _quoted(text: str) -> str:
 
 def unreachable(host: str, error: Exception) -> SampanError:
     """What a failed connection means, and what to do about it."""
-    program = os.path.basename(sys.argv[0]) or "sampan"
     what = f"Cannot connect to the daemon at {host}: {_reason(error)}."
     if isinstance(error, PermissionError) and host.startswith("unix://"):
         return PermissionDenied(f"{what} {_permission(host.removeprefix('unix://'))}")
     if isinstance(error, (FileNotFoundError, ConnectionRefusedError)):
-        return Unavailable(f"{what} Is it running? Start it with: {program} daemon")
+        return Unavailable(f"{what} Is it running? Start it with: sampan daemon")
     if _is_tls(error):
         return Unavailable(
             f"{what} Which certificates to trust and show: --tlscacert, --tlscert, --tlskey, "

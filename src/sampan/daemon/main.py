@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import faulthandler
 import os
+import resource
 import signal
 import sys
 from typing import TYPE_CHECKING
@@ -53,11 +54,21 @@ def main(argv: list[str] | None = None) -> int:
             raise PermissionDenied("the daemon needs root: run it with sudo")
         set_process_name("sampan-daemon")
         os.umask(0o022)
+        _raise_descriptors()
         manager = service.take_environment()
         return _run(given, chosen, manager, start_zygote())
     except SampanError as error:
         log.error(error.message)
         return 1
+
+
+def _raise_descriptors() -> None:
+    """A running container takes a descriptor, and shells give programs 1,024 where more is allowed.
+
+    Containers have limits of their own, whatever ours is.
+    """
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 def _run(given: Given, options: Options, manager: Manager, zygote: Zygote) -> int:
