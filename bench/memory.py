@@ -4,6 +4,9 @@ As root. A daemon of ours runs COUNT (100) containers that sleep, with the defau
 a log and piped output. Summed is the proportional set size (PSS, proc(5) smaps_rollup) of the
 daemon, its zygote, the pair that waits for the next container, and a monitor for each. PSS shares
 out what the forks have in common; ``private`` is what one more container adds.
+
+A monitor sleeps until its container writes something or is executed in, and stays awake then. What
+that costs is measured afterwards, by an exec in each container.
 """
 
 from __future__ import annotations
@@ -14,6 +17,7 @@ import re
 import sys
 import time
 
+from bench.exec import run_directly
 from bench.peers import busybox_root, private_mounts, root_tar, sampan_daemon, workspace
 from bench.start import Api, load
 
@@ -62,20 +66,34 @@ def main(count: int) -> None:
             api.call("POST", f"/containers/{name}/start")
             names.append(name)
         time.sleep(_SETTLED)  # the daemon gives back what the load took
-        (zygote,) = children(daemon)
+        # Beside it there may be who moves or unpacks images for the daemon; such end when idle.
+        zygote = next(pid for pid in children(daemon) if _name(pid) == "sampan-zygote")
+        helpers = [pid for pid in children(daemon) if pid != zygote]
         monitors = children(zygote)
         waiting = [pid for pid in monitors if children(pid)]
         makers = [maker for pid in waiting for maker in children(pid)]
         idle = [pid for pid in monitors if pid not in waiting]
         private = sum(rollup(pid)["Private_Dirty"] for pid in idle) / 1024
-        each, total = _pss(*idle) / count, _pss(daemon, zygote, *monitors, *makers)
+        each, total = _pss(*idle) / count, _pss(daemon, *helpers, zygote, *monitors, *makers)
         print(f"{os.uname().release}, {count} idle containers, PSS in MB")
         print(f"  monitors                {_pss(*idle):7.2f}   {each:.3f} each, target 0.4")
         print(f"  of it private           {private:7.2f}   {private / count:.3f} each")
         print(f"  the pair that waits     {_pss(*waiting, *makers):7.2f}")
         print(f"  zygote                  {_pss(zygote):7.2f}")
         print(f"  daemon                  {_pss(daemon):7.2f}")
+        if helpers:
+            print(f"  {', '.join(map(_name, helpers)):<21} {_pss(*helpers):10.2f}")
         print(f"  all told                {total:7.2f}   target 60 with 100")
+        for name in names:
+            run_directly(api, host, name, ["true"])
+        time.sleep(_SETTLED)
+        private = sum(rollup(pid)["Private_Dirty"] for pid in idle) / 1024
+        print("  after an exec in each")
+        print(f"  monitors                {_pss(*idle):7.2f}   {_pss(*idle) / count:.3f} each")
+        print(f"  of it private           {private:7.2f}   {private / count:.3f} each")
+        print(
+            f"  all told                {_pss(daemon, *helpers, zygote, *monitors, *makers):7.2f}"
+        )
         for name in names:
             api.call("DELETE", f"/containers/{name}?force=1")
 
