@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import select
 import socket
+import subprocess
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -44,7 +46,20 @@ def test_it_is_in_the_container(running: Runtime) -> None:
 
 
 def test_user_directory_environment_and_groups(running: Runtime) -> None:
-    words = ("--user", "5:6", "-g", "7", "-g", "8", "--cwd", "/tmp", "--env", "A=1", "-e", "B=2")
+    words = (
+        "--user",
+        "5:6",
+        "-g",
+        "7",
+        "--additional-gids",
+        "8",
+        "--cwd",
+        "/tmp",
+        "--env",
+        "A=1",
+        "-e",
+        "B=2",
+    )
     out = running.ok("exec", *words, "one", "sh", "-c", "id -u; id -g; id -G; pwd; echo $A$B")
     assert out.split("\n")[:5] == ["5", "6", "6 7 8", "/tmp", "12"]
 
@@ -85,6 +100,29 @@ def test_not_in_a_stopped_or_paused_container(running: Runtime) -> None:
     running.ok("kill", "one", "KILL")
     running.wait("one", "stopped")
     assert "one is stopped" in running.fails("exec", "one", "true", status=255)
+
+
+def test_in_a_paused_container_when_told_to_it_waits_for_the_resumption(running: Runtime) -> None:
+    running.ok("pause", "one")
+    words = running.argv("exec", "--ignore-paused", "one", "sh", "-c", "echo now; exit 5")
+    with subprocess.Popen(words, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stdout is not None
+            assert select.select([process.stdout], [], [], 0.3)[0] == []
+            running.ok("resume", "one")
+            assert process.stdout.read() == "now\n"
+            assert process.wait(10) == 5
+        finally:
+            process.kill()
+
+
+def test_labels_of_a_module_that_is_off_are_refused(running: Runtime) -> None:
+    if not Path("/sys/kernel/security/apparmor").exists():
+        said = running.fails("exec", "--apparmor", "p", "one", "true", status=255)
+        assert "process.apparmorProfile" in said
+    if not Path("/sys/fs/selinux/enforce").exists():
+        said = running.fails("exec", "--process-label", "a:b:c", "one", "true", status=255)
+        assert "process.selinuxLabel" in said
 
 
 def test_detached_with_a_pid_file(running: Runtime, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import time
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any
 import pytest
 
 from sampan.errors import InvalidArgument
+from sampan.kernel.cgroups import detect
 from sampan.runtime.command import events
 from tests.runtime.command.runtime import Runtime, make_bundle
 
@@ -62,9 +64,61 @@ def test_update_by_options_and_by_file(running: Runtime, tmp_path: Path) -> None
     assert kept["spec"]["linux"]["resources"]["memory"]["limit"] == 96 << 20
 
 
+# option, value; the v1 controller, file and content; the v2 file and content
+OPTIONS = [
+    ("--cpu-share", "512", "cpu", "cpu.shares", "512", "cpu.weight", "50"),
+    ("--cpu-period", "50000", "cpu", "cpu.cfs_period_us", "50000", "cpu.max", "max 50000"),
+    ("--cpu-quota", "30000", "cpu", "cpu.cfs_quota_us", "30000", "cpu.max", "30000 100000"),
+    ("--cpu-idle", "1", "cpu", "cpu.idle", "1", "cpu.idle", "1"),
+    ("--cpuset-cpus", "0", "cpuset", "cpuset.cpus", "0", "cpuset.cpus", "0"),
+    ("--cpuset-mems", "0", "cpuset", "cpuset.mems", "0", "cpuset.mems", "0"),
+    ("--memory", "64m", "memory", "memory.limit_in_bytes", "67108864", "memory.max", "67108864"),
+    ("--memory-reservation", "32m", "memory", "memory.soft_limit_in_bytes", "33554432",
+     "memory.low", "33554432"),
+    ("--pids-limit", "-1", "pids", "pids.max", "max", "pids.max", "max"),
+]  # fmt: skip
+
+
+@pytest.mark.v2
+@pytest.mark.parametrize("row", OPTIONS, ids=lambda row: row[0])
+def test_each_option_of_update_lands_in_its_file(running: Runtime, row: tuple[str, ...]) -> None:
+    option, value, controller, file1, content1, file2, content2 = row
+    group = detect().group(f"/sampan-test-{os.getpid()}/one")
+    running.ok("update", option, value, "one")
+    if group.hierarchy.kind == "v2":
+        [path], file, content = set(group.paths().values()), file2, content2
+    else:
+        path, file, content = group.paths()[controller], file1, content1
+    assert Path(path, file).read_text().strip() == content
+
+
+def test_options_of_update_that_need_one_another_or_are_ignored(running: Runtime) -> None:
+    group = detect().group(f"/sampan-test-{os.getpid()}/one")
+
+    def read(controller: str, file: str) -> str:
+        return Path(group.paths()[controller], file).read_text().strip()
+
+    if group.hierarchy.kind == "v2":
+        pytest.skip("files of v1")
+    running.ok("update", "--memory", "64m", "--memory-swap", "80m", "one")
+    assert read("memory", "memory.memsw.limit_in_bytes") == str(80 << 20)
+    running.ok("update", "--cpu-quota", "30000", "--cpu-burst", "10000", "one")
+    assert read("cpu", "cpu.cfs_burst_us") == "10000"
+    for option in ("--kernel-memory", "--kernel-memory-tcp"):
+        running.ok("update", option, "64m", "one")
+    if Path(group.paths()["blkio"], "blkio.bfq.weight").exists():
+        running.ok("update", "--blkio-weight", "300", "one")
+        assert read("blkio", "blkio.bfq.weight") == "300"
+    # What the kernel has no room for (the group above has none to give) is named.
+    for option, name in (("--cpu-rt-runtime", "Runtime"), ("--cpu-rt-period", "Period")):
+        done = running.run("update", option, "900000", "one")
+        assert done.returncode == 0 or f"realtime{name}" in done.stderr
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
+        (("--mem-bw-schema", "MB:0=50"), "intelRdt is not supported"),
         (("--memory", "much"), "--memory: expected bytes"),
         (("--pids-limit", "x"), "--pids-limit: expected a number"),
         (("--l3-cache-schema", "L3:0=f"), "intelRdt is not supported"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import array
+import json
 import os
 import pty
 import select
@@ -15,6 +16,7 @@ from typing import Any
 
 import pytest
 
+from sampan.kernel.cgroups import detect
 from tests.runtime.command.runtime import FOREVER, Runtime, groups_of, make_bundle
 
 pytestmark = pytest.mark.root
@@ -286,3 +288,39 @@ def test_readiness_reaches_the_service_manager(runtime: Runtime, tmp_path: Path,
     if how != "run":
         runtime.ok("delete", "--force", "one")
     assert [name for name in os.listdir(runtime.root) if "notify" in name] == []
+
+
+def test_a_session_keyring_of_its_own_unless_told_not_to(runtime: Runtime, tmp_path: Path) -> None:
+    def keyrings() -> str:
+        return Path("/proc/keys").read_text()
+
+    if not Path("/proc/keys").exists():
+        pytest.skip("this kernel has no keys")
+    mark = f"keys-{os.getpid()}"
+    runtime.quiet("run", "-d", "-b", str(make_bundle(tmp_path / "one")), f"{mark}-own")
+    assert f"{mark}-own" in keyrings()
+    bundle = str(make_bundle(tmp_path / "two"))
+    runtime.quiet("run", "-d", "--no-new-keyring", "-b", bundle, f"{mark}-callers")
+    assert f"{mark}-callers" not in keyrings()
+
+
+@pytest.mark.v2
+def test_a_cgroup_by_systemds_name(runtime: Runtime, tmp_path: Path) -> None:
+    bundle = make_bundle(tmp_path / "one")
+    config = json.loads((bundle / "config.json").read_text())
+    config["linux"]["cgroupsPath"] = f"sampan{os.getpid()}-test.slice:name:one"
+    (bundle / "config.json").write_text(json.dumps(config))
+    top = f"sampan{os.getpid()}.slice"
+    place = f"/{top}/sampan{os.getpid()}-test.slice/name-one.scope"
+    try:
+        runtime.quiet("--systemd-cgroup", "run", "-d", "-b", str(bundle), "one")
+        pid = runtime.state("one")["pid"]
+        rows = Path(f"/proc/{pid}/cgroup").read_text().splitlines()
+        assert {row.split(":", 2)[2] for row in rows} == {place}
+        runtime.ok("delete", "--force", "one")
+        assert not any(Path(path).exists() for path in detect().group(place).paths().values())
+    finally:
+        detect().group(f"/{top}").destroy()
+    assert "expected slice:prefix:name" in runtime.fails(
+        "--systemd-cgroup", "run", "-b", str(make_bundle(tmp_path / "two")), "two"
+    )
