@@ -66,10 +66,11 @@ def test_update_by_options_and_by_file(running: Runtime, tmp_path: Path) -> None
 
 # option, value; the v1 controller, file and content; the v2 file and content
 OPTIONS = [
-    ("--cpu-share", "512", "cpu", "cpu.shares", "512", "cpu.weight", "50"),
     ("--cpu-period", "50000", "cpu", "cpu.cfs_period_us", "50000", "cpu.max", "max 50000"),
-    ("--cpu-quota", "30000", "cpu", "cpu.cfs_quota_us", "30000", "cpu.max", "30000 100000"),
     ("--cpu-idle", "1", "cpu", "cpu.idle", "1", "cpu.idle", "1"),
+    ("--cpu-idle", "0", "cpu", "cpu.idle", "0", "cpu.idle", "0"),
+    ("--cpu-share", "512", "cpu", "cpu.shares", "512", "cpu.weight", "50"),
+    ("--cpu-quota", "30000", "cpu", "cpu.cfs_quota_us", "30000", "cpu.max", "30000 50000"),
     ("--cpuset-cpus", "0", "cpuset", "cpuset.cpus", "0", "cpuset.cpus", "0"),
     ("--cpuset-mems", "0", "cpuset", "cpuset.mems", "0", "cpuset.mems", "0"),
     ("--memory", "64m", "memory", "memory.limit_in_bytes", "67108864", "memory.max", "67108864"),
@@ -80,16 +81,20 @@ OPTIONS = [
 
 
 @pytest.mark.v2
-@pytest.mark.parametrize("row", OPTIONS, ids=lambda row: row[0])
-def test_each_option_of_update_lands_in_its_file(running: Runtime, row: tuple[str, ...]) -> None:
-    option, value, controller, file1, content1, file2, content2 = row
+def test_each_option_of_update_lands_in_its_file(running: Runtime) -> None:
     group = detect().group(f"/sampan-test-{os.getpid()}/one")
-    running.ok("update", option, value, "one")
-    if group.hierarchy.kind == "v2":
-        [path], file, content = set(group.paths().values()), file2, content2
-    else:
-        path, file, content = group.paths()[controller], file1, content1
-    assert Path(path, file).read_text().strip() == content
+    paths = group.paths()
+    v2 = group.hierarchy.kind == "v2"
+    # Several at a time: under emulation each call costs seconds.
+    for rows in (OPTIONS[:2], OPTIONS[2:]):
+        running.ok("update", *(word for row in rows for word in row[:2]), "one")
+        for _, _, controller, file1, content1, file2, content2 in rows:
+            if v2:
+                [path], file, content = set(paths.values()), file2, content2
+            else:
+                path, file, content = paths[controller], file1, content1
+            found = Path(path, file).read_text().strip()
+            assert (file, found) == (file, content)
 
 
 def test_options_of_update_that_need_one_another_or_are_ignored(running: Runtime) -> None:

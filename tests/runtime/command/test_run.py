@@ -304,7 +304,6 @@ def test_a_session_keyring_of_its_own_unless_told_not_to(runtime: Runtime, tmp_p
     assert f"{mark}-callers" not in keyrings()
 
 
-@pytest.mark.v2
 def test_a_cgroup_by_systemds_name(runtime: Runtime, tmp_path: Path) -> None:
     bundle = make_bundle(tmp_path / "one")
     config = json.loads((bundle / "config.json").read_text())
