@@ -7,6 +7,7 @@ import os
 import shutil
 import signal
 import subprocess
+import sys
 import tempfile
 import time
 from pathlib import Path
@@ -15,6 +16,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from sampan.image.store import ImageStore
+from tests.daemon_fixture import DOCKER, Daemon
 from tests.image.archives import BASE
 from tests.storage.drivers.layers import listing
 
@@ -290,3 +292,51 @@ def test_an_oci_layout_made_by_umoci_comes_in(store: ImageStore, tmp_path: Path)
     store.driver.create_container("c", image.chain)
     shown = listing(store.driver.mounts("c"), str(tmp_path / "mnt"))
     assert "etc/made f" in shown
+
+
+def test_both_clients_run_containers_of_each_kind_of_image(saved: Path, tmp_path: Path) -> None:
+    """The passage from end to end: this machine, a root file system's tar, dockerd's archive,
+    skopeo's layout and umoci's."""
+    need("skopeo", "umoci")
+    sampan = str(Path(sys.executable).with_name("sampan"))
+    base = saved.parent / "root.tar"
+    layouts = {name: tmp_path / name for name in ("skopeo", "umoci")}
+    skopeo("copy", f"docker-archive:{saved}:built:1", f"oci:{layouts['skopeo']}:t")
+    made = f"{layouts['umoci']}:t"
+    for step in (
+        ("init", "--layout", str(layouts["umoci"])),
+        ("new", "--image", made),
+        ("insert", "--image", made, str(saved.parent / "root"), "/"),
+        ("config", "--image", made, "--config.env", "PATH=/bin", "--config.env", "GREETING=hello"),
+    ):
+        subprocess.run(["umoci", *step], check=True, capture_output=True)
+    (tmp_path / "daemon").mkdir()
+    daemon = Daemon(tmp_path / "daemon")
+    try:
+        daemon.start()
+        for client in (DOCKER, sampan):
+            for words in (
+                ("import", "-c", "ENV GREETING=hello", str(base), "tar:1"),
+                ("load", "-i", str(saved)),
+            ):
+                done = daemon.docker(*words, program=client)
+                assert done.returncode == 0, done.stderr
+            for name, layout in layouts.items():
+                archive = tmp_path / f"{name}.tar"
+                subprocess.run(["tar", "-C", layout, "-cf", archive, "."], check=True)
+                # docker loads archives only, and a layout's tag alone is a name.
+                done = daemon.docker("load", "-i", str(archive), program=client)
+                loaded = done.stdout.strip().rpartition(" ")[2]
+                assert done.returncode == 0, done.stderr
+                assert daemon.docker("tag", loaded, f"{name}:1", program=client).returncode == 0
+            for image in ("host", "tar:1", "built:1", "skopeo:1", "umoci:1"):
+                words = ("run", "--rm", "--network", "none", "-e", "MORE=x", image)
+                script = "echo ${GREETING:-hello} $MORE; exit 3"
+                done = daemon.docker(*words, "sh", "-c", script, program=client)
+                said = (image, done.returncode, done.stdout, done.stderr)
+                assert said == (image, 3, "hello x\n", "")
+            daemon.remove_all()
+            for image in ("tar:1", "built:1", "built:2", "base:1", "skopeo:1", "umoci:1"):
+                assert daemon.docker("rmi", image, program=client).returncode == 0, image
+    finally:
+        daemon.close()
