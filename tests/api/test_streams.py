@@ -6,6 +6,7 @@ import json
 import socket
 import time
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 
@@ -309,6 +310,27 @@ def test_a_detached_exec_is_on_its_own(daemon: Daemon, sleeper: str) -> None:
     instance = _exec(daemon, sleeper, "sh", "-c", "exit 9")
     assert daemon.post(f"/exec/{instance}/start", {"Detach": True}).status == 200
     daemon.wait_for(lambda: daemon.get(f"/exec/{instance}/json").json()["ExitCode"] == 9)
+
+
+def test_an_exec_may_have_every_right(daemon: Daemon) -> None:
+    container = daemon.run("sleep", "600", HostConfig={"CapDrop": ["ALL"]})
+    command = ("sh", "-c", "grep CapEff /proc/self/status > /tmp/$0; cat /tmp/$0")
+    found = {}
+    for privileged in (False, True):
+        instance = _exec(daemon, container, *command, str(privileged), Privileged=privileged)
+        daemon.post(f"/exec/{instance}/start", {"Detach": True})
+        daemon.wait_for(lambda it=instance: daemon.get(f"/exec/{it}/json").json()["ExitCode"] == 0)
+        shown = daemon.get(f"/exec/{instance}/json").json()["ProcessConfig"]
+        assert shown["privileged"] is privileged
+        path = f"/proc/{daemon.state(container)['Pid']}/root/tmp/{privileged}"
+        found[privileged] = int(Path(path).read_text().split()[1], 16)
+    own = next(
+        line.split()[1]
+        for line in Path("/proc/self/status").read_text().splitlines()
+        if line.startswith("CapBnd")
+    )
+    assert found == {False: 0, True: int(own, 16)}
+    daemon.delete(f"/containers/{container}", force=1)
 
 
 def test_execs_need_a_running_container(daemon: Daemon) -> None:

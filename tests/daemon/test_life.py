@@ -9,6 +9,9 @@ from __future__ import annotations
 import os
 import signal
 import socket
+import stat
+import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
@@ -105,6 +108,29 @@ def test_bad_options_are_refused_by_name(
         assert words in one.log.read_text()
     finally:
         one.close()
+
+
+def test_a_group_may_use_the_socket_and_nobody_else(own: Daemon) -> None:
+    own.options += ("--group", "4242")
+    own.start()
+    status = os.stat(own.socket)
+    assert (status.st_uid, status.st_gid, stat.S_IMODE(status.st_mode)) == (0, 4242, 0o660)
+    directory = Path(own.socket).parent
+    directory.chmod(0o711)
+    # Through the working directory: what is above it need not be open to that user.
+    ask = (
+        "import os, socket, sys; os.setgroups([int(sys.argv[1])]); os.setresgid(7, 7, 7); "
+        "os.setresuid(7, 7, 7); s = socket.socket(socket.AF_UNIX); s.connect(sys.argv[2]); "
+        "s.sendall(b'GET /_ping HTTP/1.0\\r\\n\\r\\n'); print(s.recv(99)[9:12].decode())"
+    )
+
+    def as_group(number: int) -> tuple[int, str]:
+        words = [sys.executable, "-c", ask, str(number), Path(own.socket).name]
+        done = subprocess.run(words, capture_output=True, text=True, check=False, cwd=directory)
+        return done.returncode, done.stdout.strip()
+
+    assert as_group(4242) == (0, "200")
+    assert as_group(4243)[0] != 0
 
 
 def test_tcp_serves_when_it_was_asked_for_twice(tmp_path: Path) -> None:

@@ -227,7 +227,7 @@ BIND = {"Type": "bind", "Source": "/etc", "Target": "/x"}
         ({"Type": "tmpfs", "Target": "/x", "TmpfsOptions": {"Mode": 99999}},
          "Mode 99999 is not a file mode (a decimal number)"),
         ({"Type": "tmpfs", "Target": "/x", "TmpfsOptions": {"Options": [["nonsense"]]}},
-         "invalid tmpfs option ['nonsense']"),
+         'invalid tmpfs option ["nonsense"]'),
     ],
     ids=str,
 )  # fmt: skip

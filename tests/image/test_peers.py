@@ -324,15 +324,15 @@ def test_both_clients_run_containers_of_each_kind_of_image(saved: Path, tmp_path
             for name, layout in layouts.items():
                 archive = tmp_path / f"{name}.tar"
                 subprocess.run(["tar", "-C", layout, "-cf", archive, "."], check=True)
-                # docker loads archives only, and a layout's tag alone is a name.
+                # Docker's client takes no directory. The tag of a layout alone is no name.
                 done = daemon.docker("load", "-i", str(archive), program=client)
                 loaded = done.stdout.strip().rpartition(" ")[2]
                 assert done.returncode == 0, done.stderr
                 assert daemon.docker("tag", loaded, f"{name}:1", program=client).returncode == 0
             for image in ("host", "tar:1", "built:1", "skopeo:1", "umoci:1"):
-                words = ("run", "--rm", "--network", "none", "-e", "MORE=x", image)
+                run = ("run", "--rm", "--network", "none", "-e", "MORE=x", image)
                 script = "echo ${GREETING:-hello} $MORE; exit 3"
-                done = daemon.docker(*words, "sh", "-c", script, program=client)
+                done = daemon.docker(*run, "sh", "-c", script, program=client)
                 said = (image, done.returncode, done.stdout, done.stderr)
                 assert said == (image, 3, "hello x\n", "")
             daemon.remove_all()

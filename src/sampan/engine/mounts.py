@@ -147,7 +147,7 @@ def tmpfs_options(text: str) -> list[str]:
     for option in options:
         name, equals, _ = option.partition("=")
         if not (name in _TMPFS_VALUES and equals) and option not in _TMPFS_FLAGS:
-            raise InvalidArgument(f"invalid tmpfs option [{option!r}]")
+            raise InvalidArgument(f'invalid tmpfs option ["{option}"]')
     return options
 
 

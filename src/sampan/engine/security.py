@@ -167,7 +167,7 @@ def read_security(options: Iterable[str]) -> SecurityOptions:
         elif (name, value) not in (("apparmor", "unconfined"), ("label", "disable")):
             if name in ("apparmor", "label", "systempaths"):
                 raise NotSupported(f"HostConfig.SecurityOpt {option!r} is not supported")
-            raise InvalidArgument(f"invalid --security-opt 2: {option!r}")
+            raise InvalidArgument(f'invalid --security-opt 2: "{option}"')
     return msgspec.convert(found, SecurityOptions)
 
 
@@ -247,7 +247,7 @@ def devices(mappings: Iterable[DeviceMapping]) -> list[tuple[Device, str]]:
             device = _device(outer, inner)
         except FileNotFoundError as error:
             raise InvalidArgument(
-                f"error gathering device information while adding custom device {outer!r}: "
+                f'error gathering device information while adding custom device "{outer}": '
                 "no such file or directory"
             ) from error
         if device is None:
