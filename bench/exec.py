@@ -2,9 +2,10 @@
 
     python bench/exec.py [--runs N]
 
-Each round does every case once, in turn: ``docker exec`` of /bin/true by one and the same Docker
-client (which alone costs 10 to 15 ms), and the same through the API on a kept connection: create,
-start (hijacked, read to its end), inspect. Medians in milliseconds.
+Each round does every case once, in an order of its own and on a machine at rest (``start``):
+``docker exec`` of /bin/true by one and the same Docker client (which alone costs 10 to 15 ms), and
+the same through the API on a kept connection: create, start (hijacked, read to its end), inspect.
+Medians in milliseconds.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import argparse
 import json
 import os
 import platform
+import random
 import socket
 import statistics
 import subprocess
@@ -24,7 +26,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from bench.peers import SAMPAN, busybox_root, dockerd, root_tar, sampan_daemon, workspace
-from bench.start import Api
+from bench.start import Api, rest, spawn
 
 Measure = Callable[[], None]
 _TARGET = 1 / 3
@@ -68,16 +70,12 @@ class Container:
         }
         self.id = str(json.loads(self.api.call("POST", "/containers/create", body))["Id"])
         self.api.call("POST", f"/containers/{self.id}/start")
+        command = ("exec", self.id, "/bin/true")
+        self.docker = spawn("docker", *command, environment={"DOCKER_HOST": host})
+        self.own = spawn(str(SAMPAN), *command, environment={"DOCKER_HOST": host})
 
     def _run(self, *argv: str) -> None:
         subprocess.run(argv, env=self.environment, check=True, stdout=subprocess.DEVNULL)
-
-    def docker(self) -> None:
-        self._run("docker", "exec", self.id, "/bin/true")
-
-    def own(self) -> None:
-        """Our own client."""
-        self._run(str(SAMPAN), "exec", self.id, "/bin/true")
 
     def direct(self) -> None:
         """The same requests without a client program."""
@@ -107,8 +105,11 @@ def main() -> None:
         times: dict[str, list[float]] = {name: [] for name in cases}
         for measure in cases.values():
             measure()
+        order = list(cases.items())
         for _ in range(options.runs):
-            for name, measure in cases.items():
+            random.shuffle(order)
+            for name, measure in order:
+                rest()
                 begin = time.perf_counter()
                 measure()
                 times[name].append((time.perf_counter() - begin) * 1000)

@@ -2,8 +2,11 @@
 
     python bench/start.py [--runs N] [--chart FILE.svg] [--json FILE]
 
-Each round runs every engine once, in turn, so that a machine whose speed drifts does not favour
-one. What is measured is `/bin/true` in a busybox root file system with no network:
+Each round runs every engine once, in an order of its own, so that a machine whose speed drifts does
+not favour one; and each begins when the machine has come to rest, so that what one engine does
+after it answered (podman's clean-up, a dockerd's shim) is not in the time of the next. Lives one
+after the other without a rest are the last two figures. What is measured is `/bin/true` in a
+busybox root file system with no network:
 
 * bare runtimes: ``run`` of one bundle (the process's start to its end);
 * engines through their HTTP API: create, start, wait, remove, on one kept connection;
@@ -17,6 +20,7 @@ import http.client
 import json
 import os
 import platform
+import random
 import shutil
 import socket
 import statistics
@@ -42,6 +46,7 @@ from bench.peers import (
 
 Measure = Callable[[], None]
 RUNTIME = SAMPAN.with_name("sampan-runtime")
+_LOOK = 0.06
 
 
 class Api:
@@ -81,7 +86,7 @@ def _ulimits() -> list[dict[str, object]]:
     return [{"Name": "nofile", "Soft": 1024, "Hard": 4096}]
 
 
-def _spawn(*argv: str, environment: dict[str, str] | None = None) -> Measure:
+def spawn(*argv: str, environment: dict[str, str] | None = None) -> Measure:
     env = {**os.environ, **(environment or {})}
     null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
 
@@ -96,7 +101,7 @@ def _spawn(*argv: str, environment: dict[str, str] | None = None) -> Measure:
 
 
 def _docker_run(host: str) -> Measure:
-    return _spawn(
+    return spawn(
         *"docker run --rm --network none --ulimit nofile=1024:4096 bench /bin/true".split(),
         environment={"DOCKER_HOST": host},
     )
@@ -129,11 +134,11 @@ def _bare(place: Path, root: Path) -> dict[str, Measure]:
     for name, program in (("crun", "crun"), ("runc", "runc"), ("sampan-runtime", str(RUNTIME))):
         if shutil.which(program):
             state = str(place / f"{name}-state")
-            found[f"{name} run"] = _spawn(
+            found[f"{name} run"] = spawn(
                 program, "--root", state, "run", "-b", directory, f"bench-{name}"
             )
     if shutil.which("podman"):
-        found["podman run"] = _spawn(
+        found["podman run"] = spawn(
             *("podman", f"--root={place}/podman", f"--runroot={place}/podman-run"),
             *("--storage-driver=vfs", "--cgroup-manager=cgroupfs", "run", "--rm"),
             *("--network=none", "--ulimit=nofile=1024:4096"),
@@ -142,12 +147,32 @@ def _bare(place: Path, root: Path) -> dict[str, Measure]:
     return found
 
 
+def rest() -> None:
+    """Wait until the processors had nothing to do for a while; at most some seconds."""
+    deadline = time.monotonic() + 5
+    while time.monotonic() < deadline:
+        before = _busy()
+        time.sleep(_LOOK)
+        if _busy() - before <= 1:
+            return
+
+
+def _busy() -> int:
+    """Ticks of 10 ms that all processors together were not idle (proc(5), /proc/stat)."""
+    with open("/proc/stat", encoding="ascii") as file:
+        numbers = [int(field) for field in file.readline().split()[1:9]]
+    return sum(numbers) - numbers[3] - numbers[4]
+
+
 def _rounds(cases: dict[str, Measure], runs: int) -> dict[str, list[float]]:
     times: dict[str, list[float]] = {name: [] for name in cases}
     for measure in cases.values():
         measure()  # warm-up
+    order = list(cases.items())
     for _ in range(runs):
-        for name, measure in cases.items():
+        random.shuffle(order)
+        for name, measure in order:
+            rest()
             begin = time.perf_counter()
             measure()
             times[name].append((time.perf_counter() - begin) * 1000)
@@ -198,7 +223,7 @@ def main() -> None:
         cases: dict[str, Measure] = _bare(place, root)
         load(ours, tar)
         cases["sampan API"] = Api(ours, "v1.40").life
-        cases["sampan run"] = _spawn(
+        cases["sampan run"] = spawn(
             *(str(SAMPAN), "-H", ours, "run", "--rm", "--network", "none", "bench", "/bin/true")
         )
         cases["sampan, docker run"] = _docker_run(ours)

@@ -7,6 +7,7 @@ is remembered for some minutes, for the client that asks for its exit code.
 
 from __future__ import annotations
 
+import asyncio
 import os
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +26,9 @@ if TYPE_CHECKING:
 __all__ = ["Execs"]
 
 _KEPT = 300 * 1_000_000_000
+_READY = 4 * 1_000_000_000  # a little less than one waits: supervisor.execs.PATIENCE
+_MOST = 8
+_PAUSE = 0.05
 
 
 class Execs:
@@ -33,6 +37,8 @@ class Execs:
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
         self._by_id: dict[str, Exec] = {}
+        # Containers that were made ready in the last seconds, and when.
+        self._ready: dict[str, int] = {}
 
     def create(self, reference: str, request: Exec) -> Exec:
         """Remember a request; ``id`` and ``container_id`` are filled in.
@@ -49,8 +55,27 @@ class Execs:
         request.container_id = live.id
         live.execs[request.id] = request
         self._by_id[request.id] = request
+        self._prepare(live, request, 0)
         self._publish(live, f"exec_create: {' '.join(request.args)}", request.id)
         return request
+
+    def _prepare(self, live: Live, request: Exec, after: float) -> None:
+        """Have a process ready for the next exec in a container, for some seconds.
+
+        An exec that was made is mostly started at once, and one that ended is often followed by
+        another. It takes 3 MB: so a few containers have one, those where something is going on.
+        ``after`` so many seconds, for who is woken may get this process's processor, and a client
+        waits for an answer.
+        """
+        if not request.is_check:  # Nobody waits for those.
+            asyncio.get_running_loop().call_later(after, self._ask_for_one, live)
+
+    def _ask_for_one(self, live: Live) -> None:
+        limit = now() - _READY
+        self._ready = {one: since for one, since in self._ready.items() if since >= limit}
+        if live.monitor is not None and live.id not in self._ready and len(self._ready) < _MOST:
+            self._ready[live.id] = now()
+            live.monitor.request("prepare-exec").add_done_callback(_heard)
 
     def _runnable(self, live: Live) -> None:
         status = live.record.state.status
@@ -99,6 +124,7 @@ class Execs:
         try:
             live, monitor = self._engine.containers.running(request.container_id)
             request.started = request.running = True
+            self._ready.pop(live.id, None)
             size = request.console_size
             attached = stream is not None
             reply = monitor.call(
@@ -171,6 +197,7 @@ class Execs:
         if request is not None:
             self._end(request, code)
             self._publish(live, "exec_die", exec_id, exitCode=str(code))
+            self._prepare(live, request, _PAUSE)
 
     def detached(self, live: Live, exec_id: str | None) -> None:
         """Somebody has typed the keys that leave a terminal: the container's own, or an exec's."""
@@ -215,3 +242,9 @@ class Execs:
             )
             live.execs[exec_id] = request
             self._by_id[exec_id] = request
+
+
+def _heard(reply: asyncio.Future[dict[str, Any]]) -> None:
+    """Nothing depends on a preparation: what is in its way is in the start's, and is told there."""
+    if not reply.cancelled():
+        reply.exception()

@@ -195,6 +195,7 @@ class Checks:
                 args=command(live.record.config),
                 stdout=True,
                 stderr=True,
+                is_check=True,
             )
             request.over = asyncio.get_running_loop().create_future()
             stream = Attachment(

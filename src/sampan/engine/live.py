@@ -70,6 +70,8 @@ class Exec(msgspec.Struct, kw_only=True):
     pid: int = 0
     exit_code: int | None = None
     ended_at: int = 0
+    is_check: bool = False
+    """Whether it is a health check of ours."""
     over: asyncio.Future[int] | None = None
     """Where somebody here waits for its exit code."""
 

@@ -22,9 +22,9 @@ import struct
 
 from sampan.kernel.namespaces import unshare
 from sampan.kernel.processes import CLONE_CHILD_CLEARTID, CLONE_CHILD_SETTID, CLONE_PIDFD
-from sampan.kernel.syscalls import syscall
+from sampan.kernel.syscalls import syscall, syscall_holding_lock
 
-__all__ = ["FORK_SIZE", "Door", "awake", "unshare_files"]
+__all__ = ["FORK_SIZE", "Door", "awake", "fork", "unshare_files"]
 
 _CLONE_FILES = 0x00000400
 _SIGCHLD = 17
@@ -95,6 +95,14 @@ class Door:
         return memory.address
 
 
+def fork() -> int:
+    """A fork that Python is not told of: its pid, 0 in the child, which is not ``awake``.
+
+    For a process of one thread. Raises KernelError.
+    """
+    return syscall_holding_lock("clone3", _forking.fork, FORK_SIZE, target="a fork")
+
+
 def awake() -> None:
     """From now on this process is a fork as Python knows them."""
     _before()
@@ -114,3 +122,6 @@ def _tid_address() -> int:
     except OSError:
         return 0
     return found.value or 0
+
+
+_forking = Door(2)

@@ -9,7 +9,7 @@ import struct
 from errno import EINVAL
 
 from sampan.errors import InvalidArgument, KernelError
-from sampan.kernel.syscalls import buffer, syscall
+from sampan.kernel.syscalls import buffer, prctl, syscall
 
 NAMES: tuple[str, ...] = tuple(
     f"CAP_{name}"
@@ -172,7 +172,11 @@ def apply(wanted: Caps) -> frozenset[int]:
 
 def drop_bounding(capability: int) -> None:
     """Take one out of the bounding set, for good; needs CAP_SETPCAP effective."""
-    syscall("prctl", _PR_CAPBSET_DROP, capability, target=f"PR_CAPBSET_DROP {_name(capability)}")
+    try:
+        prctl(_PR_CAPBSET_DROP, capability)
+    except KernelError as error:
+        target = f"PR_CAPBSET_DROP {_name(capability)}"
+        raise KernelError("prctl", error.errno or 0, target) from None
 
 
 def ambient_raise(capability: int) -> None:
@@ -197,7 +201,7 @@ def _bounding() -> frozenset[int]:
 
 
 def _is_bounding(capability: int) -> bool:
-    return syscall("prctl", _PR_CAPBSET_READ, capability) == 1
+    return prctl(_PR_CAPBSET_READ, capability) == 1
 
 
 def _get() -> tuple[frozenset[int], frozenset[int], frozenset[int]]:

@@ -31,6 +31,7 @@ __all__ = [
     "c_string",
     "libc",
     "libc_holding_lock",
+    "prctl",
     "syscall",
     "syscall_holding_lock",
 ]
@@ -146,6 +147,19 @@ _MULTIPLEXED = frozenset({"keyctl", "prctl"})
 _NONE = (None,) * 6
 _syscalls = _by_arity(libc)
 _syscalls_holding_lock = _by_arity(libc_holding_lock)
+
+
+_prctl = libc_holding_lock["syscall"]
+_prctl.argtypes = (ctypes.c_long, ctypes.c_long, *(ctypes.c_ulong,) * 4)
+_prctl.restype = ctypes.c_long
+
+
+def prctl(option: int, argument: int) -> int:
+    """prctl(2) with one integer, for who makes many of them; raises KernelError."""
+    result: int = _prctl(NUMBERS["prctl"], option, argument, 0, 0, 0)
+    if result == -1:
+        raise KernelError("prctl", ctypes.get_errno(), f"option {option}, {argument}")
+    return result
 
 
 def syscall(name: str, *arguments: Argument, target: str = "") -> int:

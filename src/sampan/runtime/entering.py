@@ -118,6 +118,8 @@ def _prepare(target: RunningContainer, process: Process, channel: Channel) -> tu
 def rehearse(target: RunningContainer, process: Process, channel: Channel) -> None:
     """What ``become`` does to no effect, with ``target`` this process itself."""
     is_possible(target, process, namespaces_to_join(target.pid))
+    os.sched_yield()
     pidfd, entry = _prepare(target, process, channel)
     os.close(pidfd)
+    os.sched_yield()
     entry.rehearse()

@@ -162,12 +162,13 @@ class Entry:
             self._load_seccomp()
 
     def rehearse(self) -> None:
-        """What of ``settle`` has no effect."""
+        """What of ``settle`` has no effect, or has it on a process that is as it is made."""
         root = os.open("/", O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         self._identity(root)
         os.close(root)
         _is_inside()
         _give_stdio(os.getuid())
+        capabilities.apply(capabilities.get())
         try:
             lookup.find(self.process.args[0], self.environment)
         except InvalidArgument:

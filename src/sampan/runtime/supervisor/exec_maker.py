@@ -11,39 +11,38 @@ Mostly it becomes that process (``runtime.entering``):
 Nothing is executed, and nothing ends, before the old self is killed (``heir``). Where that is not
 possible the maker forks, and says ``{"made": {"pid", "fds"}}`` or ``{"failed": error}``, and ends.
 
-Of the container's configuration it decodes what an exec needs, which is little. What it does is
-rehearsed in the zygote, for whoever runs code for the first time writes to the memory it shares.
+It may be forked before there is a request (``Execs.prepare``): it gets ready, and reads the request
+from the same connection, ``{"request": ..., "with_stream": ...}``. What it does is rehearsed in the
+zygote, for whoever runs code for the first time writes to the memory it shares.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import select
 from typing import TYPE_CHECKING, Any
 
 from sampan.errors import Conflict
 from sampan.kernel.processes import start_time
-from sampan.oci.runtime import ConsoleSize, Process, Spec
+from sampan.oci.runtime import Process, Spec
 from sampan.runtime import entering, gate
 from sampan.runtime.conversation import set_limits
 from sampan.runtime.exec import RunningContainer, execute, namespaces_to_join
-from sampan.runtime.supervisor import messages, protocol
+from sampan.runtime.supervisor import further, messages, protocol
 from sampan.runtime.supervisor.heir import limits_are_harmless
-from sampan.runtime.supervisor.maker import STDIO, with_filter
+from sampan.runtime.supervisor.maker import STDIO
 from sampan.runtime.supervisor.sample import SAMPLE
 from sampan.runtime.supervisor.streams import child_pipes, null_stdio
 from sampan.runtime.supervisor.warm import hierarchy
 
 if TYPE_CHECKING:
     import socket
+    from collections.abc import Mapping
 
-    from sampan.runtime.supervisor.asleep import Container
     from sampan.runtime.supervisor.messages import Exec
 
-__all__ = ["make_exec", "rehearse"]
-
-_NEEDED = ("ociVersion", "annotations")
-_NEEDED_OF_LINUX = ("personality", "seccomp")
+__all__ = ["rehearse", "stand_by"]
 
 
 class _Heir(gate.Channel):
@@ -96,26 +95,28 @@ class _Heir(gate.Channel):
             self._is_alone = True
 
 
-def make_exec(
-    channel: socket.socket,
-    *,
-    container: Container,
-    request: Exec,
-    init: tuple[int, int],
-    with_stream: bool,
-    oom_score: str | None,
+def stand_by(
+    channel: socket.socket, *, made: Mapping[str, Any], init: tuple[int, int], oom: str | None
 ) -> None:
-    """Execute a further process, and report it; returns only if this does not become the process.
+    """Execute the further process that is asked for on ``channel``, and report it; returns only if
+    this does not become the process, or nothing is asked for.
 
-    ``init``: the container's pid and start time. ``oom_score``: what the process gets where its
-    configuration says nothing, or None to leave it alone.
+    ``made``: the container's maker's report. ``init``: the container's pid and start time. ``oom``:
+    the OOM score the process gets where its configuration says nothing, or None to leave it alone.
     """
-    message = container.request()
-    process = _process(request, _oom_score(message["spec"], oom_score))
-    target = _target(message, init)
+    target = _target(made, init)
+    score = further.oom_score(made["further"], oom)
+    if not select.select([channel], [], [], 0)[0]:
+        rehearse()  # There is time for it: nobody waits.
+    received = protocol.receive(channel)
+    if received is None:
+        return
+    asked = received[0]
+    request = messages.Exec.from_json(asked["request"])
+    process = _process(request, score)
     fds: dict[str, int] = {}
     theirs: tuple[int, int, int] | None = None
-    if not request.terminal and with_stream:
+    if not request.terminal and asked["with_stream"]:
         theirs, ours = child_pipes(request.stdin)
         fds |= {name: fd for name, fd in zip(STDIO, ours, strict=True) if fd >= 0}
     elif not request.terminal:
@@ -137,15 +138,20 @@ def _say_made(channel: socket.socket, pid: int, fds: dict[str, int], *, succeeds
 
 
 def rehearse() -> None:
-    """Decode, check and report an exec that is not made."""
+    """Decode, check and report an exec that is not made; whoever has something to do goes first."""
     message = protocol.decode(SAMPLE)
+    spec = Spec.from_json(message["spec"], "spec")
+    made = {**message, "further": further.kept(spec)}
+    os.sched_yield()
     request = messages.Exec.from_json({"exec_id": "sample", "process": message["spec"]["process"]})
-    process = _process(request, _oom_score(message["spec"], "0"))
+    process = _process(request, further.oom_score(made["further"], "0"))
+    os.sched_yield()
     own = os.getpid()
     ours, theirs = protocol.pair()
     with ours, theirs:
         heir = _Heir(theirs, process, {})
-        entering.rehearse(_target(message, (own, start_time(own))), process, heir)
+        entering.rehearse(_target(made, (own, start_time(own))), process, heir)
+        os.sched_yield()
         heir.arrived(own, theirs.fileno())
         received = protocol.receive(ours)
         ours.send(b"x")
@@ -156,42 +162,25 @@ def rehearse() -> None:
         os.close(fd)
 
 
-def _target(message: dict[str, Any], init: tuple[int, int]) -> RunningContainer:
-    cgroup = message.get("cgroup")
+def _target(made: Mapping[str, Any], init: tuple[int, int]) -> RunningContainer:
+    cgroup = made["cgroup"]
     return RunningContainer(
         init[0],
-        _spec(message),
+        further.configuration(made["further"]),
         hierarchy().group(cgroup) if cgroup else None,
-        id=message["id"],
-        bundle=message["bundle"],
+        id=made["id"],
+        bundle=made["bundle"],
         start_time=init[1],
     )
 
 
-def _spec(message: dict[str, Any]) -> Spec:
-    """The container's configuration, as far as an exec looks at it."""
-    whole = message["spec"]
-    kept = {name: whole[name] for name in _NEEDED if name in whole}
-    linux = whole.get("linux") or {}
-    kept["linux"] = {name: linux[name] for name in _NEEDED_OF_LINUX if name in linux}
-    program = message.get("seccomp")
-    given = None if program is None else messages.SeccompProgram.from_json(program, "seccomp")
-    return with_filter(Spec.from_json(kept, "spec"), given)
-
-
-def _oom_score(whole: dict[str, Any], otherwise: str | None) -> int | None:
-    """The container's, or what its monitor had before it was shielded."""
-    own: int | None = (whole.get("process") or {}).get("oomScoreAdj")
-    if own is not None or otherwise is None:
-        return own
-    return int(otherwise)
-
-
 def _process(request: Exec, oom_score: int | None) -> Process:
-    process = Process.from_json(request.process, "process").replace(terminal=request.terminal)
-    if request.console_size is not None:
-        rows, columns = messages.window(request.console_size)
-        process = process.replace(console_size=ConsoleSize(height=rows, width=columns))
-    if process.oom_score_adj is None:
-        process = process.replace(oom_score_adj=oom_score)
-    return process
+    fields = dict(request.process) if isinstance(request.process, dict) else request.process
+    if isinstance(fields, dict):
+        fields["terminal"] = request.terminal
+        if request.console_size is not None:
+            rows, columns = messages.window(request.console_size)
+            fields["consoleSize"] = {"height": rows, "width": columns}
+        if fields.get("oomScoreAdj") is None:
+            fields["oomScoreAdj"] = oom_score
+    return Process.from_json(fields, "process")

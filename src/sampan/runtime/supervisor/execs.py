@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     import socket
     from collections.abc import Callable, Mapping
 
-    from sampan.runtime.supervisor.loop import Loop
+    from sampan.runtime.supervisor.loop import Loop, Timer
     from sampan.runtime.supervisor.messages import Exec
 
     Answer = Callable[[Mapping[str, object]], None]
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 __all__ = ["Execs", "exit_code"]
 
 KEPT = 64
+PATIENCE = 5.0
 
 
 def exit_code(status: int) -> tuple[int, int | None]:
@@ -38,22 +39,33 @@ def exit_code(status: int) -> tuple[int, int | None]:
     return os.WEXITSTATUS(status), None
 
 
+class _Spare:
+    """A maker that waits for an exec to be asked for, and the moment at which it has waited."""
+
+    __slots__ = ("channel", "pidfd", "timer")
+
+    def __init__(self, channel: socket.socket, pid: int) -> None:
+        self.channel = channel
+        self.pidfd = pidfd_open(pid)
+        self.timer: Timer | None = None
+
+    def close(self) -> None:
+        """Have it end, if it was asked for nothing."""
+        self.channel.close()
+        os.close(self.pidfd)
+
+
 class _Starting:
     """An exec whose maker has not yet said what became of it."""
 
     __slots__ = ("answer", "fds", "made", "maker", "pidfd", "request", "stream")
 
     def __init__(
-        self,
-        request: Exec,
-        maker: socket.socket,
-        pid: int,
-        stream: socket.socket | None,
-        answer: Answer,
+        self, request: Exec, spare: _Spare, stream: socket.socket | None, answer: Answer
     ) -> None:
         self.request = request
-        self.maker = maker
-        self.pidfd = pidfd_open(pid)
+        self.maker = spare.channel
+        self.pidfd = spare.pidfd
         self.stream = stream
         self.answer = answer
         # Of a process that its maker became, until it is executed.
@@ -90,17 +102,30 @@ class _Entry:
 class Execs:
     """The table of a container's further processes, by the daemon's names for them."""
 
-    __slots__ = ("_early", "_entries", "_loop", "_on_detach", "_on_exit", "_starting")
+    __slots__ = (
+        "_early",
+        "_entries",
+        "_loop",
+        "_on_detach",
+        "_on_exit",
+        "_spare",
+        "_starting",
+        "_work",
+    )
 
     def __init__(
         self,
         loop: Loop,
+        work: Callable[[socket.socket], None],
         on_exit: Callable[[str, int], None],
         on_detach: Callable[[str], None],
     ) -> None:
-        """``on_exit(exec_id, code)`` is called before the clients of an ended process are told;
-        ``on_detach(exec_id)`` when a client has typed its detach keys."""
+        """``work(channel)`` is what a maker does (``exec_maker``). ``on_exit(exec_id, code)`` is
+        called before the clients of an ended process are told; ``on_detach(exec_id)`` when a client
+        has typed its detach keys."""
         self._loop = loop
+        self._work = work
+        self._spare: _Spare | None = None
         self._on_exit = on_exit
         self._on_detach = on_detach
         self._entries: dict[str, _Entry] = {}
@@ -108,14 +133,49 @@ class Execs:
         # Children reaped while a maker was about to report one of them.
         self._early: dict[int, int] = {}
 
+    def prepare(self) -> None:
+        """Have a maker ready: an exec is about to be asked for. It waits ``PATIENCE`` seconds.
+
+        Raises KernelError when none can be forked.
+        """
+        if self._spare is None:
+            spare = self._spare = self._fork()
+            spare.timer = self._loop.call_later(PATIENCE, self._dismiss)
+
+    def _fork(self) -> _Spare:
+        return _Spare(*maker.fork_maker(self._work))
+
+    def _dismiss(self) -> None:
+        spare, self._spare = self._spare, None
+        if spare is not None:
+            if spare.timer is not None:
+                self._loop.cancel(spare.timer)
+            spare.close()
+
+    def _ask(self, message: dict[str, object]) -> _Spare:
+        """A maker that was asked; the one that waits, if it still does."""
+        spare, self._spare = self._spare, None
+        if spare is not None:
+            if spare.timer is not None:
+                self._loop.cancel(spare.timer)
+            try:
+                protocol.send(spare.channel, message)
+            except OSError:
+                spare.close()  # It was killed; or it had something to say, and so will the next.
+            else:
+                return spare
+        spare = self._fork()
+        try:
+            protocol.send(spare.channel, message)
+        except OSError:
+            pass  # It has ended, and what it said is read as any other's word is.
+        return spare
+
     def start(
-        self,
-        request: Exec,
-        fds: list[int],
-        work: Callable[[bool, socket.socket], None],
-        answer: Answer,
+        self, request: Exec, message: dict[str, object], fds: list[int], answer: Answer
     ) -> None:
-        """Let a maker do ``work(with_stream, channel)``; ``answer`` gets the pid, or the error.
+        """Have ``request`` executed, which ``message`` is in JSON; ``answer`` gets the pid, or the
+        error.
 
         The stream socket is taken out of ``fds``. Raises AlreadyExists for a name in use.
         """
@@ -127,13 +187,13 @@ class Execs:
             raise InvalidArgument(f"exec {name}: one stream at most, not {len(fds)}")
         stream = stream_socket(fds.pop()) if fds else None
         try:
-            channel, pid = maker.fork_maker(lambda channel: work(stream is not None, channel))
+            spare = self._ask({"request": message, "with_stream": stream is not None})
         except SampanError:
             if stream is not None:
                 stream.close()
             raise
-        self._starting[name] = _Starting(request, channel, pid, stream, answer)
-        self._loop.watch(channel.fileno(), READ, lambda _: self._on_maker(name))
+        self._starting[name] = _Starting(request, spare, stream, answer)
+        self._loop.watch(spare.channel.fileno(), READ, lambda _: self._on_maker(name))
 
     def _on_maker(self, name: str) -> None:
         starting = self._starting[name]
@@ -234,6 +294,7 @@ class Execs:
 
     def end(self) -> None:
         """The container ended: end, reap and report whatever still runs."""
+        self._dismiss()
         for name in list(self._starting):
             # Its maker may be about to say so, or to say that there is no container any more.
             while name in self._starting:

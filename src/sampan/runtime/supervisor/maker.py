@@ -26,7 +26,6 @@ the monitor sends a byte before the second. A maker that ends without a last wor
 from __future__ import annotations
 
 import _socket
-import binascii
 import fcntl
 import json
 import marshal
@@ -40,17 +39,18 @@ import time
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from sampan.errors import InvalidArgument, KernelError, SampanError, Unavailable
-from sampan.kernel.bare import unshare_files
+from sampan.kernel.bare import fork, unshare_files
 from sampan.kernel.processes import set_parent_death_signal, start_time
-from sampan.kernel.seccomp import Filter, Program
 from sampan.kernel.terminals import set_window_size
 from sampan.oci.runtime import Linux, Spec
 from sampan.runtime import devices, sysctl
 from sampan.runtime import spec as rules
+from sampan.runtime.gate import Channel
 from sampan.runtime.launch import Launch, begin
 from sampan.runtime.mount import Plan as MountPlan
 from sampan.runtime.namespaces import Plan
-from sampan.runtime.supervisor import messages, protocol
+from sampan.runtime.process import Entry
+from sampan.runtime.supervisor import further, messages, protocol
 from sampan.runtime.supervisor.files import (
     MONITOR_FILE,
     open_directory,
@@ -78,7 +78,7 @@ if TYPE_CHECKING:
 
     from sampan.oci.runtime import Mount
     from sampan.runtime.child import Child
-    from sampan.runtime.supervisor.messages import SeccompProgram, Spawn
+    from sampan.runtime.supervisor.messages import Spawn
 
 __all__ = [
     "STDIO",
@@ -88,12 +88,10 @@ __all__ = [
     "rehearse",
     "remember_zygote",
     "stand_by",
-    "with_filter",
 ]
 
 _CRASHED = 70
 _FAILED = 1
-_INSTRUCTION = 8
 _PLACE = struct.Struct("ii")  # of a poll set: struct pollfd
 _zygote: list[int] = []
 _SHIELD = b"-999"
@@ -105,15 +103,15 @@ def fork_maker(work: Callable[[socket.socket], None]) -> tuple[socket.socket, in
     """Run ``work`` with a socket in a fork of this process; returns our end, which blocks, and
     its pid.
 
-    Raises KernelError when it cannot be forked. The fork is reaped as any child is.
+    Raises KernelError when it cannot be forked. The fork is reaped as any child is, and a bare one.
     """
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     try:
-        pid = os.fork()
-    except OSError as error:
+        pid = fork()
+    except KernelError:
         ours.close()
         theirs.close()
-        raise KernelError("fork", error.errno or 0, "maker") from error
+        raise
     if pid == 0:
         _run(work, ours, theirs)
     theirs.close()
@@ -314,6 +312,7 @@ def make_container(
             "start": request.start,
             "bound": request.bound,
             "poststop": decoded.hooks is not None and bool(decoded.hooks.poststop),
+            "further": further.kept(decoded),
         }
 
         def shield() -> None:
@@ -381,44 +380,45 @@ def _decode(body: bytes) -> tuple[Spawn, Spec]:
     spec = message.get("spec")
     message["spec"] = None if spec is None else True
     request = messages.Spawn.from_json(message)
-    return request, with_filter(Spec.from_json(spec, "spec"), request.seccomp)
+    return request, further.with_filter(Spec.from_json(spec, "spec"), request.seccomp)
 
 
 def rehearse() -> None:
     """Read, check and plan a container that is not made, as ``make_container`` would begin.
 
     What a process did once it does in half the time: the memory it writes to is its own by then.
-    Code that ran some times is specialised and written to no more (PEP 659).
+    Code that ran some times is specialised and written to no more (PEP 659). Nobody waits for this,
+    so whoever does have something to do goes first.
     """
     request, spec = _decode(SAMPLE)
+    os.sched_yield()
     group = hierarchy().group(request.cgroup or "/")
     launch = Launch(
         id=request.id, spec=spec, bundle=request.bundle, group=group, rootfs=request.rootfs
     )
     rules.validate(launch.spec, launch.bundle)
+    os.sched_yield()
     Plan(launch.spec).close()
     linux = spec.linux or Linux()
     sysctl.validate(linux)
     devices.planned(linux)
+    os.sched_yield()
     for mount in (*request.rootfs, *spec.mounts):
         MountPlan(mount, request.bundle)
+    assert spec.process is not None
+    os.sched_yield()
+    Entry(
+        spec.process,
+        linux,
+        Channel(-1),
+        is_init=True,
+        in_user_namespace=False,
+        seccomp_filter=None,
+        death_signal=0,
+        kept=0,
+    ).rehearse()
     json.dumps({"id": request.id})
     marshal.dumps({"id": request.id})
-
-
-def with_filter(spec: Spec, given: SeccompProgram | None) -> Spec:
-    """The specification with the filter that was compiled for it."""
-    if given is None:
-        return spec
-    try:
-        program = binascii.a2b_base64(given.program)
-    except ValueError as error:
-        raise InvalidArgument(f"seccomp.program: not base64: {error}") from None
-    if not program or len(program) % _INSTRUCTION:
-        raise InvalidArgument(f"seccomp.program: {len(program)} bytes are no BPF program")
-    loaded = Filter(program, given.flags, given.notify, "")
-    linux = (spec.linux or Linux()).replace(seccomp=Program(default_action="", filter=loaded))
-    return spec.replace(linux=linux)
 
 
 def _report(

@@ -119,7 +119,8 @@ class Spawn(Message):
 
 
 class Plain(Message):
-    """A request without arguments: status, start, pause, resume, usage."""
+    """A request without arguments: status, start, pause, resume, usage, prepare-exec (an exec is
+    about to be asked for)."""
 
 
 class Kill(Message):

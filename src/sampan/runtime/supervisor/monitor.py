@@ -35,7 +35,7 @@ from sampan.oci.runtime import Spec
 from sampan.runtime import hooks
 from sampan.runtime.supervisor import maker, messages
 from sampan.runtime.supervisor.clients import stream_socket
-from sampan.runtime.supervisor.exec_maker import make_exec
+from sampan.runtime.supervisor.exec_maker import stand_by
 from sampan.runtime.supervisor.execs import Execs, exit_code
 from sampan.runtime.supervisor.files import (
     EXIT_FILE,
@@ -114,7 +114,7 @@ class Monitor:
         if word is None and container.channel is not None:
             self._maker = container.channel
             self._loop.watch(self._maker.fileno(), READ, self._on_maker)
-        self._execs = Execs(self._loop, self._on_exec_exit, self._on_detach)
+        self._execs = Execs(self._loop, self._make_exec, self._on_exec_exit, self._on_detach)
         listener = socket.socket(fileno=fds["listener"])
         self._server = Server(
             self._loop, listener, self._directory, self._on_request, self._on_daemon_gone
@@ -134,14 +134,17 @@ class Monitor:
         """Stay with the container to its end."""
         self._on_children(0)
         while self._failure is None and (self._init_status is None or self._maker is not None):
-            self._loop.turn()
+            # Before anything is waited for: its asker may have left before this process was awake.
             if self._made["bound"] and self._server.deserted and self._init_status is None:
                 pidfd_send_signal(self._pidfd, signal.SIGKILL)
                 self._thaw()
+            self._loop.turn()
         if self._failure is not None:
             self._undo(self._failure)
         elif self._init_status is not None:
             self._end(self._init_status)
+        # Everything is told: who hears of it goes first.
+        os.sched_yield()
         while self._server.pending:
             self._loop.turn()
         self._server.close()
@@ -451,25 +454,25 @@ class Monitor:
     def _on_detach(self, exec_id: str | None = None) -> None:
         self._server.broadcast({"event": "detach", "exec_id": exec_id})
 
+    def _make_exec(self, channel: socket.socket) -> None:
+        """What a maker of further processes does."""
+        init = (self._pid, self._made["start_time"])
+        stand_by(channel, made=self._made, init=init, oom=self._made["unshielded"])
+
+    def _prepare_exec(
+        self, _: messages.Plain, fds: list[int], reply: Reply
+    ) -> Mapping[str, object]:
+        self._require("running")
+        self._execs.prepare()
+        return {}
+
     def _exec(self, request: messages.Exec, fds: list[int], reply: Reply) -> None:
         self._require("running")
-        init = (self._pid, self._made["start_time"])
-        oom_score: str | None = self._made["unshielded"]
-
-        def work(with_stream: bool, channel: socket.socket) -> None:
-            make_exec(
-                channel,
-                container=self._container,
-                request=request,
-                init=init,
-                with_stream=with_stream,
-                oom_score=oom_score,
-            )
 
         def answer(fields: Mapping[str, object]) -> None:
             reply(fields if "error" in fields else {"ok": True, **fields})
 
-        self._execs.start(request, fds, work, answer)
+        self._execs.start(request, request.to_json(), fds, answer)
 
     def _usage(self, _: messages.Plain, fds: list[int], reply: Reply) -> Mapping[str, object]:
         self._require()
@@ -491,6 +494,7 @@ _OPERATIONS: dict[str, Operation] = {
     "resize": (messages.Resize, Monitor._resize),
     "attach": (messages.Attach, Monitor._attach),
     "release": (messages.Release, Monitor._release_output),
+    "prepare-exec": (messages.Plain, Monitor._prepare_exec),
     "exec": (messages.Exec, Monitor._exec),
     "usage": (messages.Plain, Monitor._usage),
     "update": (messages.Update, Monitor._update),
