@@ -15,8 +15,7 @@ run: $(VENV)/.installed
 	@$(VENV)/bin/sampan run --rm --network none host sh -c '$(COMMAND)'
 
 test: system-test $(VENV)/.tested
-	$(VENV)/bin/pytest
-	$(MAKE) test-v2
+	$(VENV)/bin/python -m tests
 
 test-v2: system-test $(VENV)/.tested
 	$(VENV)/bin/python -m tests.qemu

@@ -50,7 +50,8 @@ def test_a_key_of_the_old_session_is_not_found_in_the_new() -> None:
         assert caught.value.errno == ENOKEY
         with pytest.raises(KernelError) as caught:
             search(first, "boat")
-        assert caught.value.errno == EACCES
+        # The second where nobody holds it any more, and it was collected.
+        assert caught.value.errno in (EACCES, ENOKEY)
 
     run_forked(body)
 
