@@ -10,12 +10,13 @@ import os
 import re
 import signal
 import time
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.compatibility.record import recorder
+from tests.places import memory_of, quick_directory
 
 _before: set[str] = set()
 _base: list[Path] = []
@@ -25,8 +26,16 @@ _errors: set[str] = set()
 @pytest.fixture(scope="session", autouse=True)
 def _own_directory(tmp_path_factory: pytest.TempPathFactory) -> None:
     """Where this run's files are, as against another's."""
-    _base.append(tmp_path_factory.getbasetemp())
+    base = tmp_path_factory.getbasetemp()
+    _base.extend((base, memory_of(base)))
     _errors.add(_errors_of("/proc/self"))
+
+
+@pytest.fixture(scope="session")
+def quick(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A directory for what only has to be quick (``places``)."""
+    with quick_directory(tmp_path_factory.getbasetemp()) as place:
+        yield place
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -144,7 +153,7 @@ def _processes() -> set[str]:
 def _is_of_this_run(pid: str) -> bool:
     """Whether it descends from us, or writes where this run's processes do, whoever adopted it."""
     errors = _errors_of(f"/proc/{pid}")
-    if errors in _errors or (_base and errors.startswith(f"{_base[0]}/")):
+    if errors in _errors or any(errors.startswith(f"{base}/") for base in _base):
         return True
     while pid not in ("0", "1"):
         if pid == str(os.getpid()):

@@ -16,6 +16,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 import urllib.parse
 from pathlib import Path
@@ -32,11 +33,11 @@ from tests.compatibility.record import Watched
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["DOCKER", "OLD_DOCKER", "Answer", "Daemon", "daemon"]
+__all__ = ["DOCKER", "OLD_DOCKER", "Answer", "Daemon", "daemon", "own_root"]
 
 DOCKER = shutil.which("docker", path="/usr/local/bin:/usr/bin") or ""
 OLD_DOCKER = "/usr/bin/docker" if os.path.exists("/usr/bin/docker") else ""
-READY_DEADLINE = 20.0
+READY_DEADLINE = 60.0
 NOWHERE = {"HTTP_PROXY": "http://127.0.0.1:9", "HTTPS_PROXY": "http://127.0.0.1:9"}
 """Tests pull from this machine only: the way to any other registry ends at once."""
 _numbers = iter(range(1, 1_000_000))
@@ -311,10 +312,15 @@ def _names(directory: Path) -> set[str]:
     return set(os.listdir(directory)) if directory.is_dir() else set()
 
 
+def own_root(directory: Path) -> Path:
+    """A new directory in ``directory``, for a daemon."""
+    return Path(tempfile.mkdtemp(prefix="daemon-", dir=directory))
+
+
 @pytest.fixture(scope="module")
-def daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
+def daemon(quick: Path) -> Iterator[Daemon]:
     """One daemon per module of tests; every test removes what it makes, or leaves it to the end."""
-    one = Daemon(tmp_path_factory.mktemp("daemon"))
+    one = Daemon(own_root(quick))
     try:
         yield one.start()
     finally:

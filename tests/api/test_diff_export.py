@@ -16,7 +16,7 @@ import pytest
 
 from sampan.storage.drivers import DRIVERS
 from tests.api.busybox import import_image
-from tests.daemon_fixture import Daemon
+from tests.daemon_fixture import Daemon, own_root
 
 pytestmark = pytest.mark.root
 
@@ -26,10 +26,8 @@ SCRIPT = (
 
 
 @pytest.fixture(scope="module", params=DRIVERS)
-def daemon(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Daemon]:
-    one = Daemon(tmp_path_factory.mktemp("daemon"), "--storage-driver", request.param)
+def daemon(request: pytest.FixtureRequest, quick: Path) -> Iterator[Daemon]:
+    one = Daemon(own_root(quick), "--storage-driver", request.param)
     try:
         one.start()
         import_image(one, "diff:1", {"data": None, "data/file": b"x", "data/gone": b""})

@@ -5,12 +5,16 @@ from __future__ import annotations
 import json
 import socket
 import time
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 from tests.daemon_fixture import DOCKER, Daemon
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 pytestmark = pytest.mark.root
 
@@ -66,6 +70,22 @@ def frames(data: bytes) -> list[tuple[int, bytes]]:
 
 def texts(data: bytes, stream: int) -> bytes:
     return b"".join(text for number, text in frames(data) if number == stream)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def watched(daemon: Daemon) -> Iterator[tuple[str, Future[bytes]]]:
+    """A container with one client that takes nothing and one that takes all, from the first test
+    here on: the time it takes until the one is given up passes beside the other tests."""
+    container = daemon.run("sh", "-c", "read x; seq 1000000; echo done", OpenStdin=True)
+    stuck = Stream(daemon, f"/containers/{container}/attach?stream=1&stdin=1&stdout=1")
+    stuck.send()
+    taking = Stream(daemon, f"/containers/{container}/attach?stream=1&stdout=1")
+    taking.send()
+    stuck.sock.sendall(b"go\n")
+    taking.sock.settimeout(60)
+    with ThreadPoolExecutor(1) as pool:
+        yield container, pool.submit(taking.rest)
+    stuck.sock.close()
 
 
 def test_attach_before_the_start_misses_nothing(daemon: Daemon) -> None:
@@ -192,19 +212,6 @@ def test_a_log_alone_ends_the_stream(daemon: Daemon) -> None:
     stream = Stream(daemon, f"/containers/{container}/attach?logs=1&stdout=1")
     stream.send()
     assert frames(stream.rest()) == [(1, b"x\n")]
-
-
-def test_who_looks_on_and_takes_nothing_does_not_stop_the_container(daemon: Daemon) -> None:
-    container = daemon.run("sh", "-c", "read x; seq 1000000; echo done", OpenStdin=True)
-    stuck = Stream(daemon, f"/containers/{container}/attach?stream=1&stdin=1&stdout=1")
-    stuck.send()
-    taking = Stream(daemon, f"/containers/{container}/attach?stream=1&stdout=1")
-    taking.send()
-    stuck.sock.sendall(b"go\n")
-    taking.sock.settimeout(60)
-    assert texts(taking.rest(), 1).endswith(b"1000000\ndone\n")
-    assert daemon.wait(container) == 0
-    stuck.sock.close()
 
 
 def test_detach_keys_tell_the_events(daemon: Daemon) -> None:
@@ -351,3 +358,11 @@ def test_docker_exec_by_the_real_client(daemon: Daemon, sleeper: str) -> None:
     assert done.returncode == 127
     done = daemon.docker("exec", "-w", "/usr", "-e", "A=b", sleeper, "sh", "-c", "pwd; echo $A")
     assert done.stdout == "/usr\nb\n"
+
+
+def test_who_looks_on_and_takes_nothing_does_not_stop_the_container(
+    daemon: Daemon, watched: tuple[str, Future[bytes]]
+) -> None:
+    container, taken = watched
+    assert texts(taken.result(60), 1).endswith(b"1000000\ndone\n")
+    assert daemon.wait(container) == 0

@@ -13,7 +13,7 @@ import pytest
 
 from tests.cli.canned import Canned
 from tests.daemon.certificates import make_certificates
-from tests.daemon_fixture import Daemon
+from tests.daemon_fixture import Daemon, own_root
 
 pytestmark = pytest.mark.root
 
@@ -243,12 +243,10 @@ def certificates(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def secured(
-    tmp_path_factory: pytest.TempPathFactory, certificates: Path
-) -> Iterator[tuple[Daemon, str]]:
+def secured(quick: Path, certificates: Path) -> Iterator[tuple[Daemon, str]]:
     own, port = certificates / "server", free_port()
     one = Daemon(
-        tmp_path_factory.mktemp("daemon"),
+        own_root(quick),
         *("-H", f"tcp://127.0.0.1:{port}", "--tlsverify", "--tlscacert", str(own / "ca.pem")),
         *("--tlscert", str(own / "cert.pem"), "--tlskey", str(own / "key.pem")),
     )

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tests.compatibility.document import document
-from tests.daemon_fixture import Daemon
+from tests.daemon_fixture import Daemon, own_root
 
 pytest.importorskip("schemathesis")
 
@@ -18,6 +18,7 @@ from tests.compatibility.fuzz import Fuzzer, operations
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
 pytestmark = [
     pytest.mark.root,
@@ -29,8 +30,8 @@ OPERATIONS = list(operations()) if document() is not None else []
 
 
 @pytest.fixture(scope="module")
-def fuzzer(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fuzzer]:
-    daemon = Daemon(tmp_path_factory.mktemp("daemon"))
+def fuzzer(quick: Path) -> Iterator[Fuzzer]:
+    daemon = Daemon(own_root(quick))
     daemon.wrapper = ("unshare", "--net")
     one = Fuzzer(daemon)
     try:

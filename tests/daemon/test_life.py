@@ -51,7 +51,10 @@ def alive(pid: int) -> bool:
 def test_it_is_ready_within_a_second_and_ends_when_told(own: Daemon) -> None:
     before = time.monotonic()
     own.start()
-    assert time.monotonic() - before < 2.5  # one second where nothing else runs
+    took = time.monotonic() - before
+    # But for what it stood in line for the processor, behind whatever else this machine does.
+    stood = int(Path(f"/proc/{own.pid}/schedstat").read_text().split()[1]) / 1e9
+    assert took - stood < 1, (took, stood)
     assert (own.exec_root / "sampan.pid").read_text() == str(own.pid)
     assert os.stat(own.socket).st_mode & 0o777 == 0o660
     zygotes = own.zygotes()

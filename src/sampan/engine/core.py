@@ -32,7 +32,7 @@ from sampan.engine.store import ContainerStore
 from sampan.engine.transfers import Transfers
 from sampan.engine.volumes import Volumes
 from sampan.engine.zygote import ZygoteKeeper
-from sampan.errors import Conflict, KernelError
+from sampan.errors import Conflict, SampanError
 from sampan.image.store import ImageStore
 from sampan.kernel import cgroups, mounts
 from sampan.storage.unpacking.client import Unpackers
@@ -203,7 +203,7 @@ class Engine:
 
         try:
             await asyncio.to_thread(work)
-        except KernelError as error:
+        except SampanError as error:
             log.error("cannot remove a cgroup", container=container_id, error=error.message)
 
     def clear_run_dir(self, container_id: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import ctypes.util
+import functools
 import os
 import struct
 import tempfile
@@ -44,26 +45,36 @@ def run(program: bytes, arch: int, number: int, arguments: tuple[int, ...] = ())
     """The SECCOMP_RET_ value of one call."""
     values = (*arguments, 0, 0, 0, 0, 0, 0)[:6]
     data = struct.pack("=IIQ6Q", number & 0xFFFFFFFF, arch, 0, *values)
-    code = list(struct.iter_unpack("=HBBI", program))
+    words = struct.unpack("=16I", data)
+    code = _decoded(program)
     accumulator = position = 0
     while True:
         operation, jt, jf, k = code[position]
         position += 1
         if operation == 0x20:
-            accumulator = struct.unpack_from("=I", data, k)[0]
+            assert k % 4 == 0
+            accumulator = words[k // 4]
         elif operation == 0x54:
             accumulator &= k
         elif operation == 0x06:
             return int(k)
         elif operation == 0x05:
             position += k
-        elif operation in (0x15, 0x25, 0x35):
-            hit = {0x15: accumulator == k, 0x25: accumulator > k, 0x35: accumulator >= k}[operation]
-            position += jt if hit else jf
+        elif operation == 0x15:
+            position += jt if accumulator == k else jf
+        elif operation == 0x25:
+            position += jt if accumulator > k else jf
+        elif operation == 0x35:
+            position += jt if accumulator >= k else jf
         elif operation == 0x45:
             position += jt if accumulator & k else jf
         else:
             raise AssertionError(f"instruction {operation:#x} is not one seccomp takes")
+
+
+@functools.lru_cache(maxsize=64)
+def _decoded(program: bytes) -> list[tuple[int, int, int, int]]:
+    return list(struct.iter_unpack("=HBBI", program))
 
 
 class _Comparison(ctypes.Structure):

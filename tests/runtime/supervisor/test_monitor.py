@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.root
 
-PATIENCE = 20.0
+PATIENCE = 60.0
 NAMESPACES_BUT_PID = ("mount", "network", "uts", "ipc", "cgroup")
 
 
@@ -226,6 +226,47 @@ def gone(pid: int) -> bool:
     return False
 
 
+@pytest.mark.v2
+def test_an_end_is_told_when_its_cgroup_has_gone_before_it(spawn: Factory) -> None:
+    """Whoever removes it: what cannot be counted any more does not cost the exit status."""
+    container = spawn("sh", "-c", "read x; exit 7", stdin=True)
+    stream = container.attach(stdin=True)
+    pid, monitor = container.call("status")["pid"], container.monitor()
+    os.kill(monitor, signal.SIGSTOP)
+    os.kill(pid, signal.SIGKILL)
+    assert gone(pid)
+    spawn.hierarchy.group(spawn.group(container.name)).destroy()
+    os.kill(monitor, signal.SIGCONT)
+    exit = container.event("exit")
+    assert (exit["code"], exit["signal"], exit["oom_kills"]) == (137, 9, 0)
+    assert json.loads((container.run_dir / "exit.json").read_text())["code"] == 137
+    assert read_all(stream) == b""
+
+
+def test_a_group_above_that_is_frozen_does_not_cost_the_exit_status(spawn: Factory) -> None:
+    """On v1 that is an error of the group's end, which takes its thaw for granted."""
+    freezer = spawn.hierarchy.mounts.get("freezer")
+    if freezer is None:
+        pytest.skip("no freezer of v1 here")
+    above = spawn.group("above")
+    container = spawn("sleep", "1000", cgroup=f"{above}/c0")
+    pid, monitor = container.call("status")["pid"], container.monitor()
+    state = Path(f"{freezer}{above}/freezer.state")
+    try:
+        os.kill(monitor, signal.SIGSTOP)
+        os.kill(pid, signal.SIGKILL)
+        assert gone(pid)
+        state.write_text("FROZEN")
+        os.kill(monitor, signal.SIGCONT)
+        exit = container.event("exit")
+        assert (exit["code"], exit["signal"]) == (137, 9)
+        assert any("stays frozen" in warning for warning in exit["warnings"]), exit
+    finally:
+        state.write_text("THAWED")
+        spawn.hierarchy.group(above).kill()
+        spawn.hierarchy.group(above).destroy()
+
+
 def test_a_log_that_waits_has_an_end_when_it_flows_again(spawn: Factory, tmp_path: Path) -> None:
     """What waits in the monitor is in no file yet, and was said before whoever attaches now."""
     small = tmp_path / "small"
@@ -256,8 +297,8 @@ def test_a_log_that_waits_has_an_end_when_it_flows_again(spawn: Factory, tmp_pat
         assert reply["log"] == [status.st_dev, status.st_ino, status.st_size]
         container.log = log
         assert container.logged() == "".join(f"{number}\n" for number in range(1500))
-        ours.sendall(b"go\n")
         assert container.call("release", attachment=reply["attachment"])["released"]
+        ours.sendall(b"go\n")
         assert read_all(ours) == b"after\n"
         assert container.event("exit")["log_dropped"] == 0
     finally:

@@ -182,8 +182,7 @@ class Monitor:
                 reply({"error": word["failed"]})
 
     def _undo(self, failure: Mapping[str, object]) -> None:
-        if self._group is not None:
-            self._group.kill()
+        self._kill_all()
         self._release()
         self._server.close_listener()
         remove(MONITOR_FILE, self._directory)
@@ -196,13 +195,16 @@ class Monitor:
         code, number = exit_code(status)
         usage: Mapping[str, object] | None = None
         oom_kills = 0
+        warnings = self._kill_all()
         if self._group is not None:
-            self._group.kill()
-            oom_kills = self._group.oom_count()
-            usage = self._group.totals().to_json()
+            try:
+                oom_kills = self._group.oom_count()
+                usage = self._group.totals().to_json()
+            except SampanError as error:
+                warnings.append(error.message)
         self._state = "stopped"
         self._execs.end()
-        warnings = self._release()
+        warnings += self._release()
         if self._made["poststop"]:
             warnings += self._run_poststop()
         record = {
@@ -223,6 +225,15 @@ class Monitor:
         # Not before the record is there: who finds no socket looks for that.
         self._server.close_listener()
         self._server.broadcast({"event": "exit", **record})
+
+    def _kill_all(self) -> list[str]:
+        """Kill what is left; what went wrong, as where a group above the container's is frozen."""
+        if self._group is not None:
+            try:
+                self._group.kill()
+            except SampanError as error:
+                return [error.message]
+        return []
 
     def _run_poststop(self) -> list[str]:
         made = self._made
