@@ -66,7 +66,11 @@ def main(count: int) -> None:
             api.call("POST", f"/containers/{name}/start")
             names.append(name)
         time.sleep(_SETTLED)  # the daemon gives back what the load took
-        # Beside it there may be who moves or unpacks images for the daemon; such end when idle.
+        # Beside it there may be who moves or unpacks images for the daemon; what unpacked this one
+        # ends when it had nothing to do for some seconds.
+        deadline = time.monotonic() + 4 * _SETTLED
+        while len(children(daemon)) > 1 and time.monotonic() < deadline:
+            time.sleep(0.1)
         zygote = next(pid for pid in children(daemon) if _name(pid) == "sampan-zygote")
         helpers = [pid for pid in children(daemon) if pid != zygote]
         monitors = children(zygote)

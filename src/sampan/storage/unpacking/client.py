@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Unpackers"]
 
-IDLE_SECONDS = 30.0
+IDLE_SECONDS = 5.0
 _SOCKET_FD = 3
 _SAFE_FD = 16
 _INTERPRETERS = ("PYTHON", "LC_", "LD_")
