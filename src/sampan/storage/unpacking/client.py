@@ -2,7 +2,7 @@
 
 It blocks, so each call has a thread of its own. However a call ends, its child has ended before:
 whoever gave the directory may remove it. The server is started by the first call and ends when
-there was none for half a minute.
+there was none for some seconds.
 """
 
 from __future__ import annotations
