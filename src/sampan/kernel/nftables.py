@@ -8,6 +8,7 @@ in rules is ``nft_rules``'s. Numbers in attributes are in network order.
 from __future__ import annotations
 
 import struct
+from errno import ENOENT
 from typing import TYPE_CHECKING, NamedTuple
 
 from sampan.errors import InvalidArgument, KernelError
@@ -37,6 +38,7 @@ __all__ = [
     "commit",
     "delete_elements",
     "delete_table",
+    "has_table",
     "new_chain",
     "new_rule",
     "new_set",
@@ -286,6 +288,18 @@ def _send(socket: Socket, messages: Sequence[Message], data: bytes) -> None:
             break
     if first is not None:
         raise first
+
+
+def has_table(family: str, name: str) -> bool:
+    """Whether there is a table of that name."""
+    with Socket(NETLINK_NETFILTER) as socket:
+        try:
+            socket.ask(_message(_GETTABLE, family, attribute(_NAME, text(name)), 0, name))
+        except KernelError as error:
+            if error.errno == ENOENT:
+                return False
+            raise
+        return True
 
 
 def tables(family: str) -> set[str]:

@@ -106,6 +106,29 @@ _MIGRATIONS: tuple[tuple[str, ...], ...] = (
             PRIMARY KEY (diff_id, digest, repository)
         ) WITHOUT ROWID""",
     ),
+    (
+        # An address of a network is one endpoint's, or nobody's.
+        """CREATE TABLE networks (
+            id TEXT PRIMARY KEY,
+            name TEXT UNIQUE NOT NULL,
+            created INTEGER NOT NULL,
+            document BLOB NOT NULL
+        ) WITHOUT ROWID""",
+        """CREATE TABLE endpoints (
+            id TEXT PRIMARY KEY,
+            network_id TEXT NOT NULL REFERENCES networks(id),
+            container_id TEXT NOT NULL,
+            document BLOB NOT NULL
+        ) WITHOUT ROWID""",
+        "CREATE INDEX endpoints_by_network ON endpoints(network_id)",
+        """CREATE TABLE leases (
+            network_id TEXT NOT NULL REFERENCES networks(id),
+            address TEXT NOT NULL,
+            endpoint_id TEXT NOT NULL REFERENCES endpoints(id) ON DELETE CASCADE,
+            PRIMARY KEY (network_id, address)
+        ) WITHOUT ROWID""",
+        "CREATE INDEX leases_by_endpoint ON leases(endpoint_id)",
+    ),
 )
 SCHEMA_VERSION = len(_MIGRATIONS)
 

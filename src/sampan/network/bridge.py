@@ -1,0 +1,145 @@
+"""The ``bridge`` driver: the link of a network, and the plugs that go into it.
+
+After bridge(8), veth(4). A bridge carries our mark (``ifalias``), so that what an earlier daemon
+made is known again, and what somebody else made is left alone. Its MAC address is fixed: one that
+follows its ports would change with them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from errno import EEXIST, ENODEV, EOPNOTSUPP, EPERM
+from typing import TYPE_CHECKING
+
+from sampan.errors import Conflict, KernelError, Unavailable
+from sampan.kernel import links, netns
+from sampan.kernel.nlmsg import Socket
+from sampan.network.host import index_of
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from sampan.kernel.routes import LinkState
+    from sampan.network.types import Endpoint, Network
+
+__all__ = ["alias", "host_name", "make", "plug", "remove", "repair", "unplug"]
+
+_MOST = 15  # characters of a link's name
+
+
+def alias(identity: str, network: Network) -> str:
+    """Our mark on a bridge."""
+    return f"sampan {identity} {network.id}"
+
+
+def host_name(endpoint_id: str) -> str:
+    """The host's end of a plug: 48 bits of the endpoint."""
+    return f"vsp{endpoint_id[: _MOST - 3]}"
+
+
+def link_name(network_id: str) -> str:
+    """A user-defined network's bridge."""
+    return f"sp-{network_id[: _MOST - 3]}"
+
+
+def _mac(network: Network) -> str:
+    digits = hashlib.sha256(network.id.encode()).digest()[:4]
+    return "02:42:" + ":".join(f"{byte:02x}" for byte in digits)
+
+
+def make(network: Network, identity: str, mtu: int) -> int:
+    """Make the bridge, up and with its gateways' addresses; its index.
+
+    Raises Conflict when the name is somebody else's, Unavailable where bridges cannot be made.
+    """
+    name = network.link
+    parameters = {"forwarding": 1, "route_localnet": 1, "rp_filter": 0}
+    try:
+        with Socket() as socket:
+            socket.batch([links.new_bridge(name, mtu=mtu, mac=_mac(network))])
+            try:
+                index = index_of(name)
+                socket.batch(
+                    [
+                        links.set_link(name, alias=alias(identity, network)),
+                        links.set_parameters(
+                            name, ipv4=parameters, addresses_by_hand=not network.ipv6
+                        ),
+                        *(
+                            links.new_address(index, subnet.gateway, subnet.prefix)
+                            for subnet in network.subnets
+                            if subnet.gateway
+                        ),
+                        links.set_link(name, up=True),
+                    ]
+                )
+            except KernelError:
+                socket.batch([links.delete_link(name, ignore=(ENODEV,))])
+                raise
+    except KernelError as error:
+        if error.errno == EEXIST and "RTM_NEWLINK" in error.call:
+            raise Conflict(
+                f"network {network.name}: the interface {name} exists and is not ours; remove it, "
+                "or choose another name (com.docker.network.bridge.name, --bridge)"
+            ) from error
+        if error.errno in (EPERM, EOPNOTSUPP):
+            raise Unavailable(
+                f"network {network.name}: this machine makes no bridge: {error.message}; it needs "
+                "CAP_NET_ADMIN and a kernel with bridge and veth; --network host or none do without"
+            ) from error
+        raise
+    if network.ipv6:
+        netns.write_parameter(f"net/ipv6/conf/{name}/accept_ra", "0")
+    return index
+
+
+def repair(network: Network, endpoints: Sequence[Endpoint]) -> None:
+    """Put the ends that live back onto a bridge that was made again."""
+    index = index_of(network.link)
+    with Socket() as socket:
+        socket.batch(
+            [
+                links.set_link(endpoint.host, master=index, up=True)
+                for endpoint in endpoints
+                if index_of(endpoint.host)
+            ]
+        )
+
+
+def remove(name: str) -> None:
+    """Delete a bridge, if it is there."""
+    with Socket() as socket:
+        socket.batch([links.delete_link(name, ignore=(ENODEV,))])
+
+
+def unplug(names: Sequence[str]) -> None:
+    """Delete hosts' ends, and the containers' with them. Most went with their namespace."""
+    with Socket() as socket:
+        socket.batch(
+            [links.delete_link(name, ignore=(ENODEV,)) for name in names if index_of(name)]
+        )
+
+
+def is_ours(link: LinkState, identity: str, network: Network) -> bool:
+    return link.alias == alias(identity, network)
+
+
+def plug(network: Network, endpoint: Endpoint, index: int, mtu: int) -> dict[str, object]:
+    """What the maker makes of an endpoint: ``runtime.plugs.Plug`` as JSON."""
+    gateways = {}
+    if not network.internal:
+        for subnet in network.subnets:
+            family = "6" if ":" in subnet.subnet else "4"
+            if subnet.gateway and getattr(endpoint, f"ipv{family}"):
+                gateways[family] = subnet.gateway
+    return {
+        "host": endpoint.host,
+        "name": endpoint.inside,
+        "master": index,
+        "mac": endpoint.mac,
+        "mtu": mtu,
+        "addresses": [one for one in (endpoint.ipv4, endpoint.ipv6) if one],
+        "gateways": list(gateways.values()),
+        "isolated": not network.icc,
+        "ipv6": bool(endpoint.ipv6),
+    }

@@ -1,0 +1,330 @@
+"""The networks of one engine: which there are, who is on them, and the kernel's part of it.
+
+What is in memory is what the rows say. Methods block; those that touch the kernel beyond a look
+take ``_lock``, so that they may run on any thread. docs/network.md says what is true when a daemon
+dies between two of them.
+"""
+
+from __future__ import annotations
+
+import threading
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from sampan.errors import InvalidArgument, NotFound, Unavailable
+from sampan.network import bridge
+from sampan.network.addresses import around, choose_subnet, overlap, parse
+from sampan.network.firewall import Firewall
+from sampan.network.host import Machine, did_not_forward, forward, index_of, locked
+from sampan.network.leases import Leases
+from sampan.network.store import NetworkStore
+from sampan.network.types import PREDEFINED, Network, Subnet
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from sampan.network.addresses import Net
+    from sampan.network.types import Endpoint, Options, Wish
+    from sampan.storage.database import Database
+
+__all__ = ["Networks", "predefined_id"]
+
+DEFAULT = "bridge"
+
+
+def predefined_id(identity: str, name: str) -> str:
+    """64 digits: the engine's, then the name's."""
+    return identity.replace("-", "") + name.encode().hex().ljust(32, "0")
+
+
+class Networks:
+    """Opened once per data root. ``exec_root`` is where notes lie that a reboot may take."""
+
+    def __init__(
+        self, database: Database, identity: str, exec_root: str, options: Options, created: int
+    ) -> None:
+        self.options = options
+        self._identity = identity
+        self._exec_root = exec_root
+        self._store = NetworkStore(database)
+        self._database = database
+        self._lock = threading.RLock()  # the kernel's part
+        self._rows = threading.Lock()  # leases, which nobody waits for
+        self._firewall = Firewall(identity) if options.firewall != "none" else None
+        self.leases = Leases(self._store)
+        self._up: dict[str, tuple[int, int]] = {}  # network -> its bridge's index, its MTU
+        self._all: dict[str, Network] = {}
+        for name in ("host", "none"):
+            network = Network(
+                id=predefined_id(identity, name),
+                name=name,
+                driver=PREDEFINED[name],
+                created=created,
+                ipv4=False,
+            )
+            self._all[network.id] = network
+        for network in self._store.networks():
+            self._take_up(network)
+        self.leases.load()
+        default = predefined_id(identity, DEFAULT)
+        if options.bridge == "none":
+            self._all.pop(default, None)
+        elif default not in self._all:
+            self._found(default, created)
+        elif self._is_otherwise(self._all[default]):
+            # The administrator has decided otherwise since.
+            self._store.remove_network(default)
+            self._found(default, created)
+
+    # -- which there are -----------------------------------------------------------------------
+
+    def __iter__(self) -> Iterator[Network]:
+        return iter(list(self._all.values()))
+
+    def find(self, reference: str) -> Network:
+        """By ID, name, or the unique beginning of an ID. Raises NotFound, InvalidArgument."""
+        found = self._all.get(reference)
+        if found is not None:
+            return found
+        for network in self._all.values():
+            if network.name == reference:
+                return network
+        begun = [one for key, one in self._all.items() if reference and key.startswith(reference)]
+        if len(begun) > 1:
+            raise InvalidArgument(f"network {reference} is ambiguous: {len(begun)} IDs begin so")
+        if not begun:
+            raise NotFound(f"network {reference} not found")
+        return begun[0]
+
+    def default(self) -> Network:
+        """What a container gets that asks for nothing. Raises NotFound (``--bridge none``)."""
+        return self.find(DEFAULT)
+
+    def _take_up(self, network: Network) -> None:
+        self._all[network.id] = network
+        self.leases.open(network)
+
+    def _is_otherwise(self, network: Network) -> bool:
+        options = self.options
+        bip = f"{network.subnets[0].gateway}/{network.subnets[0].prefix}"
+        return (
+            (network.mtu, network.icc, network.masquerade)
+            != (options.mtu, options.icc, options.masquerade)
+            or options.bip not in ("", bip)
+            or (not options.bip and not network.subnets[0].automatic)
+            or options.bridge not in ("", network.link)
+        )
+
+    def _found(self, network_id: str, created: int) -> None:
+        """Make the row of the default network."""
+        options = self.options
+        subnets: tuple[Subnet, ...] = ()
+        if options.bip:
+            net = around(options.bip, "bip")
+            subnets = (Subnet(subnet=str(net), gateway=options.bip.partition("/")[0]),)
+        network = Network(
+            id=network_id,
+            name=DEFAULT,
+            created=created,
+            link=options.bridge,
+            subnets=subnets,
+            mtu=options.mtu,
+            icc=options.icc,
+            masquerade=options.masquerade,
+            options={
+                "com.docker.network.bridge.default_bridge": "true",
+                "com.docker.network.bridge.enable_icc": str(options.icc).lower(),
+                "com.docker.network.bridge.enable_ip_masquerade": str(options.masquerade).lower(),
+                "com.docker.network.bridge.host_binding_ipv4": "0.0.0.0",
+            },
+        )
+        with locked():
+            network = self._numbered(network, Machine())
+            self._store.add_network(network)
+        self._take_up(network)
+
+    def _numbered(self, network: Network, machine: Machine) -> Network:
+        """With a subnet where it has none, and a name for its bridge that nobody else has."""
+        changes: dict[str, object] = {}
+        if not network.subnets and network.ipv4:
+            net = choose_subnet(self.options.pools, [*machine.taken(), *self._nets()])
+            gateway = str(net.network_address + 1)
+            changes["subnets"] = (Subnet(subnet=str(net), gateway=gateway, automatic=True),)
+        if not network.link:
+            number = 0
+            while f"sampan{number}" in machine.links or any(
+                one.link == f"sampan{number}" for one in self._all.values()
+            ):
+                number += 1
+            changes["link"] = f"sampan{number}"
+        if network.link == "" or changes:
+            options = {**network.options, "com.docker.network.driver.mtu": str(machine.mtu)}
+            link = str(changes.get("link", network.link))
+            options["com.docker.network.bridge.name"] = link
+            changes["options"] = options
+        return msgspec.structs.replace(network, **changes) if changes else network
+
+    def _nets(self) -> list[Net]:
+        return [
+            parse(subnet.subnet) for network in self._all.values() for subnet in network.subnets
+        ]
+
+    # -- up and down ---------------------------------------------------------------------------
+
+    def is_up(self, network: Network) -> bool:
+        """Whether its bridge is the one we know, and the rules are there: a look that takes no
+        lock, before each start."""
+        known = self._up.get(network.id)
+        if known is None or index_of(network.link) != known[0]:
+            return False
+        return self._firewall is None or self._firewall.present()
+
+    def bring_up(self, network_id: str) -> None:
+        """Have the kernel have its bridge and rules. Raises Unavailable, Conflict, KernelError."""
+        with self._lock:
+            network = self._all[network_id]
+            if self.is_up(network):
+                return
+            with locked():
+                network = self._bridge(network)
+            forward(self._exec_root, six=network.ipv6)
+            self.refresh()
+
+    def _bridge(self, network: Network) -> Network:
+        machine = Machine()
+        there = machine.links.get(network.link)
+        if there is not None and bridge.is_ours(there, self._identity, network):
+            self._up[network.id] = (there.link, there.mtu)
+            return network
+        endpoints = self.leases.on(network.id)
+        network = self._renumbered(network, machine, bool(endpoints))
+        mtu = network.mtu or machine.mtu
+        self._up[network.id] = (bridge.make(network, self._identity, mtu), mtu)
+        if endpoints:
+            bridge.repair(network, endpoints)
+        return network
+
+    def _renumbered(self, network: Network, machine: Machine, used: bool) -> Network:
+        """What was chosen for it may be somebody else's by now: a daemon's that was started since,
+        or a VPN's. Chosen again while nobody has an address of it."""
+        taken = machine.taken(network.link)
+        hits = [
+            (subnet, hit)
+            for subnet in network.subnets
+            if (hit := overlap(parse(subnet.subnet), taken)) is not None
+        ]
+        renamed = network.link in machine.links
+        chosen = network.name == DEFAULT and not self.options.bridge
+        if not hits and not (renamed and chosen):
+            return network
+        if used or any(not subnet.automatic for subnet, _ in hits) or (renamed and not chosen):
+            if hits:
+                subnet, hit = hits[0]
+                raise Unavailable(
+                    f"network {network.name}: its subnet {subnet.subnet} overlaps with "
+                    f"{machine.holder(hit)} of this machine; remove that route, or the network"
+                )
+            return network  # whose name is taken: bridge.make says so
+        fresh = msgspec.structs.replace(
+            network,
+            subnets=() if hits else network.subnets,
+            link="" if renamed and chosen else network.link,
+        )
+        self._all[network.id] = fresh
+        fresh = self._numbered(fresh, machine)
+        self._store.put_network(fresh)
+        self._take_up(fresh)
+        return fresh
+
+    def refresh(self) -> None:
+        """Build the rule set of the networks that are up."""
+        with self._lock:
+            if self._firewall is not None:
+                up = [network for key, network in self._all.items() if key in self._up]
+                self._firewall.apply(up, guard=did_not_forward(self._exec_root))
+
+    def close(self) -> None:
+        """Take down what nobody uses: what lives on keeps its bridge, and the rules."""
+        with self._lock:
+            used = self.leases.used()
+            for key in list(self._up):
+                if key not in used:
+                    bridge.remove(self._all[key].link)
+                    del self._up[key]
+            if self._firewall is None:
+                return
+            if self._up:
+                self.refresh()
+            else:
+                self._firewall.remove()
+
+    def plugs(self, endpoints: Sequence[Endpoint]) -> list[dict[str, object]]:
+        """What the maker is told to make of them; their networks are up. Of several default
+        gateways the highest priority's is kept."""
+        if not endpoints:
+            return []
+        best = max(endpoints, key=lambda one: (one.wish.priority, -endpoints.index(one)))
+        plugs = []
+        for endpoint in endpoints:
+            network = self._all[endpoint.network]
+            index, mtu = self._up[network.id]
+            one = bridge.plug(network, endpoint, index, mtu)
+            plugs.append(one if endpoint is best else {**one, "gateways": []})
+        return plugs
+
+    def lease(self, container_id: str, wishes: Sequence[Wish]) -> list[Endpoint]:
+        """Endpoints for a start, in one transaction. Networks without links give none.
+
+        Raises NotFound, and what ``Leases.add`` raises: then there are none.
+        """
+        made: list[Endpoint] = []
+        with self._rows:
+            try:
+                with self._database.transaction():
+                    for wish in wishes:
+                        network = self.find(wish.network)
+                        if network.driver == "bridge":
+                            made.append(self.leases.add(container_id, network, wish, len(made)))
+            except BaseException:
+                self.leases.free(self.leases.leave(container_id))
+                raise
+        return made
+
+    def leave(self, container_id: str) -> list[Endpoint]:
+        """The run is over: what is to be given to ``free``."""
+        with self._rows:
+            return self.leases.leave(container_id)
+
+    def free(self, endpoints: Sequence[Endpoint]) -> None:
+        """Delete their links, and then their rows."""
+        if endpoints:
+            bridge.unplug([endpoint.host for endpoint in endpoints])
+            with self._rows:
+                self.leases.free(endpoints)
+
+    def recover(self, running: set[str]) -> None:
+        """After a daemon's end: what does not run has no endpoint, what runs has a bridge."""
+        for container in self.leases.containers():
+            if container not in running:
+                self.free(self.leave(container))
+        for network in self.leases.used():
+            self.bring_up(network)
+        self._remove_unused()
+
+    def _remove_unused(self) -> None:
+        """Bridges of ours that an earlier daemon left and nobody is on."""
+        used = self.leases.used()
+        left = [
+            network
+            for key, network in self._all.items()
+            if key not in used and network.link and index_of(network.link)
+        ]
+        if left:
+            machine = Machine()
+            for network in left:
+                there = machine.links.get(network.link)
+                if there is not None and bridge.is_ours(there, self._identity, network):
+                    bridge.remove(network.link)
+        if not self._up and self._firewall is not None:
+            self._firewall.remove()

@@ -1,0 +1,117 @@
+"""Networks, endpoints, and what is asked of them: values only.
+
+``Wish`` is a container's, as long as there is the container; ``Endpoint`` is what came of it for
+one run. docs/network.md has the picture.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+__all__ = ["PREDEFINED", "Endpoint", "Network", "Options", "Pool", "Subnet", "Wish"]
+
+PREDEFINED = {"bridge": "bridge", "host": "host", "none": "null"}
+"""The networks every engine has, and their drivers."""
+
+
+class Subnet(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """``subnet`` and ``ip_range`` as address/prefix. ``auxiliary``: addresses that are others'.
+    ``automatic``: we chose it, and may choose again while nobody has an address of it."""
+
+    subnet: str
+    gateway: str = ""
+    ip_range: str = ""
+    auxiliary: dict[str, str] = {}
+    automatic: bool = False
+
+    @property
+    def prefix(self) -> int:
+        return int(self.subnet.rpartition("/")[2])
+
+
+class Network(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """``created`` in nanoseconds since the epoch; ``link``: the bridge's name in the kernel;
+    ``options``: the driver's, as they were given."""
+
+    id: str
+    name: str
+    driver: str = "bridge"
+    created: int = 0
+    link: str = ""
+    ipv4: bool = True
+    ipv6: bool = False
+    internal: bool = False
+    attachable: bool = False
+    subnets: tuple[Subnet, ...] = ()
+    mtu: int = 0
+    icc: bool = True
+    masquerade: bool = True
+    labels: dict[str, str] = {}
+    options: dict[str, str] = {}
+    ipam_options: dict[str, str] = {}
+
+    @property
+    def predefined(self) -> bool:
+        return self.name in PREDEFINED
+
+
+class Wish(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What a container asks of one network: ``network`` is its ID, ``name`` what it was called.
+    Addresses are empty where any will do; of the default gateways the highest priority's is it."""
+
+    network: str
+    name: str
+    ipv4: str = ""
+    ipv6: str = ""
+    mac: str = ""
+    aliases: tuple[str, ...] = ()
+    links: tuple[str, ...] = ()
+    link_local: tuple[str, ...] = ()
+    options: dict[str, str] = {}
+    priority: int = 0
+
+
+class Endpoint(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A container on a network, for one run. Addresses are address/prefix, or empty; ``host`` and
+    ``inside`` are the names of the links at both ends."""
+
+    id: str
+    network: str
+    container: str
+    mac: str = ""
+    ipv4: str = ""
+    ipv6: str = ""
+    host: str = ""
+    inside: str = ""
+    wish: Wish
+
+    @property
+    def address4(self) -> str:
+        return self.ipv4.partition("/")[0]
+
+    @property
+    def address6(self) -> str:
+        return self.ipv6.partition("/")[0]
+
+
+class Pool(msgspec.Struct, frozen=True, kw_only=True):
+    """Where networks get their subnets: ``base`` cut into parts of prefix length ``size``."""
+
+    base: str
+    size: int
+
+
+class Options(msgspec.Struct, frozen=True, kw_only=True):
+    """What the administrator decided. ``bridge``: the default bridge's name, ``none`` for no
+    default network; ``bip``: its address/prefix."""
+
+    bridge: str = ""
+    bip: str = ""
+    mtu: int = 0
+    icc: bool = True
+    masquerade: bool = True
+    firewall: str = "nftables"
+    pools: tuple[Pool, ...] = (
+        Pool(base="172.20.0.0/14", size=22),
+        Pool(base="10.199.0.0/16", size=22),
+    )
