@@ -25,8 +25,10 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from sampan.errors import SampanError
-from sampan.kernel import cgroups
+from sampan.kernel import cgroups, links, routes
 from sampan.kernel.mounts import mountinfo, umount
+from sampan.kernel.nlmsg import Socket
+from sampan.network.firewall import Firewall
 from tests.compatibility.document import faults
 from tests.compatibility.record import Watched
 
@@ -278,7 +280,23 @@ class Daemon:
         for row in reversed(mountinfo()):
             if row.mount_point.startswith(f"{self.root}/"):
                 umount(row.mount_point, 2)
+        self._remove_networks()
         shutil.rmtree(self.root, ignore_errors=True)
+
+    def _remove_networks(self) -> None:
+        """Bridges and rules of a daemon that was killed: those with its mark."""
+        identity = self.data_root / "engine-id"
+        if not identity.exists():
+            return
+        mark = identity.read_text().strip()
+        with Socket() as netlink:
+            left = [
+                one.link
+                for one in routes.link_states(netlink)
+                if one.alias.startswith(f"sampan {mark} ")
+            ]
+            netlink.batch([links.delete_link(link) for link in left])
+        Firewall(mark).remove()
 
     def leftovers(self, container: str) -> list[str]:
         """What is still there of a container, anywhere on this machine."""

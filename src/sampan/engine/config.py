@@ -16,12 +16,16 @@ from typing import Any, TypeVar
 import msgspec
 
 from sampan.errors import InvalidArgument, NotSupported
+from sampan.kernel.links import mac_bytes
+from sampan.network.types import Wish
 
 __all__ = [
     "BindOptions",
     "ContainerConfig",
     "CreateRequest",
     "DeviceMapping",
+    "EndpointIpam",
+    "EndpointSettings",
     "Healthcheck",
     "HostConfig",
     "ImageOptions",
@@ -237,11 +241,56 @@ class HostConfig(_Wire, frozen=True, kw_only=True):
     io_maximum_bandwidth: int = msgspec.field(default=0, name="IOMaximumBandwidth")
 
 
+class EndpointIpam(_Wire, frozen=True, kw_only=True):
+    ipv4_address: str = msgspec.field(default="", name="IPv4Address")
+    ipv6_address: str = msgspec.field(default="", name="IPv6Address")
+    link_local_ips: list[str] = msgspec.field(default_factory=list, name="LinkLocalIPs")
+
+
+class EndpointSettings(_Wire, frozen=True, kw_only=True):
+    """What is asked of one network. What else stands in the API's object is an answer's, which
+    clients send back: it asks for nothing."""
+
+    ipam_config: EndpointIpam = msgspec.field(default=EndpointIpam(), name="IPAMConfig")
+    links: list[str] = []
+    aliases: list[str] = []
+    mac_address: str = ""
+    driver_opts: dict[str, str] = {}
+    gw_priority: int = 0
+
+    def wish(self, network: str, name: str) -> Wish:
+        """Raises InvalidArgument, NotSupported."""
+        where = f"NetworkingConfig.EndpointsConfig.{name}"
+        ipam = self.ipam_config
+        for what, given in (
+            ("Links", self.links),
+            ("IPAMConfig.LinkLocalIPs", ipam.link_local_ips),
+        ):
+            if given:
+                raise NotSupported(f"{where}.{what} is not supported in this version")
+        for option in self.driver_opts:
+            if option != "com.docker.network.endpoint.ifname":
+                raise NotSupported(f"{where}.DriverOpts: {option} is not supported")
+        if self.mac_address:
+            mac_bytes(self.mac_address)
+        return Wish(
+            network=network,
+            name=name,
+            ipv4=ipam.ipv4_address,
+            ipv6=ipam.ipv6_address,
+            mac=self.mac_address,
+            aliases=tuple(self.aliases),
+            options=self.driver_opts,
+            priority=self.gw_priority,
+        )
+
+
 class CreateRequest(msgspec.Struct, frozen=True, kw_only=True):
     """The checked body of ``POST /containers/create``."""
 
     config: ContainerConfig
     host_config: HostConfig
+    endpoints: dict[str, EndpointSettings] = {}
     deep_read_only: bool = True
     warnings: tuple[str, ...] = ()
 
@@ -249,11 +298,10 @@ class CreateRequest(msgspec.Struct, frozen=True, kw_only=True):
 # Place in the body -> why, and what to do instead.
 REFUSED = {
     "ArgsEscaped": "it is for Windows containers",
-    "MacAddress": "containers have no network of their own in this version",
     "OnBuild": "it belongs to an image, not to a container",
-    "HostConfig.PortBindings": "containers have no network of their own in this version",
-    "HostConfig.PublishAllPorts": "containers have no network of their own in this version",
-    "HostConfig.Links": "containers have no network of their own in this version",
+    "HostConfig.PortBindings": "this version does not publish ports",
+    "HostConfig.PublishAllPorts": "this version does not publish ports",
+    "HostConfig.Links": "this version has no names between containers",
     "HostConfig.StorageOpt": "no storage driver here takes options per container",
     "HostConfig.Cgroup": "use CgroupParent",
     "HostConfig.KernelMemory": "the kernel has dropped it; limit Memory",
@@ -283,6 +331,7 @@ _INNER = {
     "BlkioDeviceWriteIOps": _struct_names(ThrottleDevice),
     "BlkioWeightDevice": _struct_names(WeightDevice),
     "Devices": _struct_names(DeviceMapping),
+    "IPAMConfig": _struct_names(EndpointIpam),
     "DriverConfig": _struct_names(DriverConfig),
     "Healthcheck": _struct_names(Healthcheck),
     "ImageOptions": _struct_names(ImageOptions),
@@ -374,22 +423,32 @@ def _at(shown: dict[str, Any], place: str) -> Any:
     return value
 
 
-def _endpoints(networking: object, mode: str) -> None:
-    """The client repeats the network mode here; anything more is a network we do not have."""
+def _endpoints(networking: object) -> dict[str, EndpointSettings]:
     if not isinstance(networking, dict):
         raise InvalidArgument("NetworkingConfig: expected an object")
-    for name, settings in (networking.get("EndpointsConfig") or {}).items():
-        if name != (mode or "default") and not (name in _ISOLATED and mode in _ISOLATED):
-            raise NotSupported(f"network {name} is not supported: use none or host")
-        for key, item in (settings or {}).items():
-            if item and item != {}:
-                raise NotSupported(
-                    f"NetworkingConfig.EndpointsConfig.{name}.{key} is not supported: "
-                    "containers have no network of their own in this version"
-                )
+    given = networking.get("EndpointsConfig") or {}
+    if not isinstance(given, dict):
+        raise InvalidArgument("NetworkingConfig.EndpointsConfig: expected an object")
+    return {name: read_endpoint(name, value or {}) for name, value in given.items()}
 
 
-_ISOLATED = ("", "default", "bridge", "none")
+def read_endpoint(name: str, value: object) -> EndpointSettings:
+    """One network's settings. Raises InvalidArgument."""
+    where = f"NetworkingConfig.EndpointsConfig.{name}"
+    if not isinstance(value, dict):
+        raise InvalidArgument(f"{where}: expected an object")
+    asked = {key: item for key, item in value.items() if key.lower() not in _ANSWERED}
+    known = _known(_without_null(asked), _ENDPOINT_NAMES, f"{where}.")
+    return read_struct(EndpointSettings, known, where)
+
+
+_ENDPOINT_NAMES = _struct_names(EndpointSettings)
+_ANSWERED = frozenset(
+    (
+        "networkid", "endpointid", "gateway", "ipaddress", "ipprefixlen", "ipv6gateway",
+        "globalipv6address", "globalipv6prefixlen", "dnsnames",
+    )
+)  # fmt: skip
 
 
 def read_create(body: object) -> CreateRequest:
@@ -423,6 +482,7 @@ def read_create(body: object) -> CreateRequest:
     if host.memory_swappiness == -1:
         # The client's word for "not given".
         host = msgspec.structs.replace(host, memory_swappiness=None)
+    if config.mac_address:
+        mac_bytes(config.mac_address)
     _refuse(config, host)
-    _endpoints(networking, host.network_mode)
-    return CreateRequest(config=config, host_config=host)
+    return CreateRequest(config=config, host_config=host, endpoints=_endpoints(networking))

@@ -16,6 +16,7 @@ import msgspec
 
 from sampan.engine.config import ContainerConfig, HostConfig  # noqa: TC001 - msgspec reads them
 from sampan.errors import Conflict
+from sampan.network.types import Wish  # noqa: TC001 - msgspec reads it
 
 __all__ = [
     "TRANSITIONS",
@@ -161,6 +162,7 @@ class ContainerRecord(msgspec.Struct, frozen=True, kw_only=True):
     host_config: HostConfig
     args: tuple[str, ...]
     mounts: tuple[UserMount, ...] = ()
+    networks: tuple[Wish, ...] = ()
     state: State = State()
 
     def with_state(self, **changes: object) -> ContainerRecord:

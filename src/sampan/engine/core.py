@@ -25,6 +25,7 @@ from sampan.engine.images import Images
 from sampan.engine.lifecycle import Lifecycle
 from sampan.engine.live import Registry
 from sampan.engine.log import log
+from sampan.engine.networks import Networking
 from sampan.engine.restarts import Restarts
 from sampan.engine.settings import Settings
 from sampan.engine.spec import SHM, SHM_SIZE
@@ -74,6 +75,7 @@ class Engine:
         self.driver = self.image_store.driver
         self.volume_store = VolumeStore(settings.data_root, self.database)
         self.store = ContainerStore(self.database)
+        self._identity = ""
         self.registry = Registry()
         self.events = Events(f"{settings.data_root}/events")
         self.containers = Lifecycle(self)
@@ -86,10 +88,10 @@ class Engine:
         self.execs = Execs(self)
         self.images = Images(self)
         self.transfers = Transfers(self)
+        self.networking = Networking(self)
         self._tasks: set[asyncio.Task[None]] = set()
         self._emptying = False
         self.pruning = False
-        self._identity = ""
 
     async def start(self) -> None:
         """Take up what is there: running containers, and what an earlier daemon left half-done."""
@@ -107,6 +109,7 @@ class Engine:
             if live.monitor is not None:
                 live.monitor.close()
         await self.transfers.close()
+        await self.networking.close()
         self.zygote.close()
         # With containers in it the parent of their groups stays, for them and the next daemon.
         self.hierarchy.group(self.settings.cgroup_parent).prune()

@@ -33,11 +33,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Creation"]
 
-NO_NETWORK = (
-    "this version gives containers no network of their own: {name} is isolated as with "
-    "--network none; use --network host for the machine's network"
-)
-
 
 class Creation:
     """Creates and renames containers of one engine."""
@@ -111,6 +106,9 @@ class Creation:
             config=config,
             host_config=host,
             args=merge.command(config),
+            networks=self._engine.networking.wishes(
+                host.network_mode, request.endpoints, config.mac_address
+            ),
         )
         if not record.config.hostname:
             hostname = spec.hostname(record, self._engine.machine)
@@ -153,8 +151,6 @@ class Creation:
 
     def _warnings(self, record: ContainerRecord, image: Image) -> list[str]:
         warnings = []
-        if record.host_config.network_mode in ("", "default", "bridge"):
-            warnings.append(NO_NETWORK.format(name=record.name))
         own, wanted = platforms.machine().architecture, image.document.architecture
         if wanted != own:
             warnings.append(

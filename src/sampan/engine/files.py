@@ -15,7 +15,7 @@ from sampan.errors import InvalidArgument, NotSupported
 if TYPE_CHECKING:
     from sampan.engine.config import HostConfig
 
-__all__ = ["FILES", "hosts", "resolv_conf", "write_files"]
+__all__ = ["FILES", "hosts", "resolv_conf", "write_file", "write_files"]
 
 FILES = ("hostname", "hosts", "resolv.conf")
 
@@ -83,6 +83,31 @@ def resolv_conf(host: HostConfig, base: str) -> str:
     return "\n".join(lines) + "\n"
 
 
+def reachable(base: str) -> str:
+    """``base`` without name servers on this machine's loopback, where a container finds nobody:
+    those behind systemd-resolved(8), or else the ones Docker falls back to."""
+    kept = [line for line in base.splitlines() if not _is_local(line)]
+    if not any(line.startswith("nameserver") for line in kept):
+        behind = [line for line in _read(_BEHIND).splitlines() if not _is_local(line)]
+        servers = [line for line in behind if line.startswith("nameserver")]
+        kept += servers or [f"nameserver {address}" for address in _FALLBACK]
+    return "\n".join(kept) + "\n"
+
+
+_BEHIND = "/run/systemd/resolve/resolv.conf"
+_FALLBACK = ("8.8.8.8", "8.8.4.4")
+
+
+def _is_local(line: str) -> bool:
+    words = line.split()
+    if len(words) < 2 or words[0] != "nameserver":
+        return False
+    try:
+        return ipaddress.ip_address(words[1].partition("%")[0]).is_loopback
+    except ValueError:
+        return False
+
+
 def _read(path: str) -> str:
     try:
         with open(path, encoding="utf-8", errors="replace") as file:
@@ -94,16 +119,24 @@ def _read(path: str) -> str:
 def write_files(directory: str, host: HostConfig, hostname: str) -> None:
     """Write the three files into an existing directory."""
     shared = host.network_mode == "host"
+    base = _read("/etc/resolv.conf")
+    if not shared and host.network_mode != "none":
+        base = reachable(base)
     texts = {
         "hostname": _plain(hostname, "hostname") + "\n",
         "hosts": hosts(host, _read("/etc/hosts") if shared else _LOCAL),
-        "resolv.conf": resolv_conf(host, _read("/etc/resolv.conf")),
+        "resolv.conf": resolv_conf(host, base),
     }
     for name in FILES:
-        path = f"{directory}/{name}"
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644)
-        try:
-            os.write(descriptor, texts[name].encode())
-            os.fchmod(descriptor, 0o644)
-        finally:
-            os.close(descriptor)
+        write_file(f"{directory}/{name}", texts[name])
+
+
+def write_file(path: str, text: str) -> None:
+    """One of the three; in place, for it may be mounted."""
+    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW
+    descriptor = os.open(path, flags, 0o644)
+    try:
+        os.write(descriptor, text.encode())
+        os.fchmod(descriptor, 0o644)
+    finally:
+        os.close(descriptor)

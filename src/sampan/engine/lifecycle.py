@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from sampan.engine import networks
 from sampan.engine import spec as specs
 from sampan.engine.container import advance, now
 from sampan.engine.log import log
@@ -138,6 +137,7 @@ class Lifecycle:
         spec, seccomp = specs.spec_json(self.spec_of(live))
         live.spec = None  # what a running container is made of, its monitor knows
         rows, columns = host.console_size
+        plugs = await engine.networking.prepare(live)
         message: dict[str, object] = {
             "id": record.id,
             "run_dir": engine.run_dir(record.id),
@@ -157,6 +157,7 @@ class Lifecycle:
             "init": bool(host.init),
             # With clients waiting, these go first: the socket keeps requests in order.
             "start": not live.parked,
+            **({"plugs": plugs} if plugs else {}),
         }
         for attempt in range(1, HANDOVERS + 1):
             try:
@@ -232,6 +233,7 @@ class Lifecycle:
         self._engine.clear_run_dir(live.id)
         self._engine.release_shm(live.record)
         self._engine.volumes.release(live.record)
+        self._engine.networking.release(live)
         live.settle_starts()
         live.settle_ends()
         if live.record.host_config.auto_remove:
@@ -336,6 +338,7 @@ class Lifecycle:
         saved = self._save(live.record)
         self._engine.release_shm(live.record)
         self._engine.volumes.release(live.record)
+        self._engine.networking.release(live)
         self._engine.execs.all_ended(live)
         self.tell_end(live)
         # A row that cannot be written now is made up for at the next start, from exit.json.
@@ -349,7 +352,7 @@ class Lifecycle:
 
     def tell_start(self, live: Live) -> None:
         """The events of a container's start, which the row has."""
-        networks.publish(self._engine, live.record, "connect")
+        self._engine.networking.publish(live.record, "connect")
         self._engine.publish_marked(live.record, "start", live.record.state.started_at, {})
 
     def tell_end(self, live: Live) -> None:
@@ -358,7 +361,7 @@ class Lifecycle:
         lasted = max(0, state.finished_at - state.started_at) // 1_000_000_000
         attributes = {"exitCode": str(state.exit_code), "execDuration": str(lasted)}
         self._engine.publish_marked(live.record, "die", state.finished_at, attributes)
-        networks.publish(self._engine, live.record, "disconnect")
+        self._engine.networking.publish(live.record, "disconnect")
 
     def _lost(self, live: Live, monitor: Monitor) -> None:
         """A connection ended without an exit: the monitor is dead."""

@@ -1,36 +1,218 @@
-"""The networks that every engine has: their names, IDs and drivers, and which one is a container's.
+"""Containers on networks: what they ask for, what a start gives them, and what its end takes.
 
-``none`` and ``host`` are what they say. ``bridge`` is what a container gets that asks for nothing;
-this version isolates it as ``none`` does.
+``sampan.network`` knows networks, addresses and the kernel; this knows containers, and on which
+thread what is done. docs/network.md, "A start, step by step".
 """
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING
 
+import msgspec
+
+from sampan.engine import files
+from sampan.engine.log import log
+from sampan.errors import InvalidArgument, NotFound, SampanError
+from sampan.network.networks import Networks
+from sampan.network.types import Wish
+
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from sampan.engine.config import EndpointSettings
     from sampan.engine.container import ContainerRecord
     from sampan.engine.core import Engine
+    from sampan.engine.live import Live
+    from sampan.network.types import Endpoint, Network
 
-__all__ = ["DRIVERS", "network_id", "network_of", "publish"]
+__all__ = ["DEFAULT_MODES", "Networking"]
 
-DRIVERS = {"bridge": "bridge", "host": "host", "none": "null"}
-
-
-def network_id(engine: Engine, name: str) -> str:
-    """64 digits: the engine's, then the name's."""
-    return engine.identity.replace("-", "") + name.encode().hex().ljust(32, "0")
+DEFAULT_MODES = ("", "default", "bridge")
 
 
-def network_of(record: ContainerRecord) -> str:
-    """Its network's name; ``container:ID`` where it uses another container's."""
-    mode = record.host_config.network_mode
-    return "bridge" if mode in ("", "default", "bridge") else mode
+class Networking:
+    """The networks of one engine's containers; ``networks`` are the networks."""
 
+    def __init__(self, engine: Engine) -> None:
+        settings = engine.settings
+        self._engine = engine
+        self.networks = Networks(
+            engine.database,
+            engine.identity,
+            settings.exec_root,
+            settings.network,
+            engine.founded,
+        )
+        self._gone: list[Endpoint] = []
+        self._freeing: asyncio.Task[None] | None = None
 
-def publish(engine: Engine, record: ContainerRecord, action: str) -> None:
-    """``connect`` and ``disconnect``: the events of a container's network around its runs."""
-    name = network_of(record)
-    if name in DRIVERS:
-        attributes = {"container": record.id, "name": name, "type": DRIVERS[name]}
-        engine.events.publish("network", action, network_id(engine, name), attributes)
+    # -- what containers ask for ---------------------------------------------------------------
+
+    def _mode(self, mode: str) -> Network | None:
+        """The network a mode means; None for another container's. Raises NotFound."""
+        if mode.startswith("container:"):
+            return None
+        if mode in DEFAULT_MODES:
+            try:
+                return self.networks.default()
+            except NotFound:
+                return self.networks.find("none")  # --bridge none
+        return self.networks.find(mode)
+
+    def wishes(
+        self, mode: str, given: Mapping[str, EndpointSettings], mac: str = ""
+    ) -> tuple[Wish, ...]:
+        """A container's wishes, the mode's network first. Raises NotFound, InvalidArgument."""
+        first = self._mode(mode)
+        if first is None:
+            if given:
+                raise InvalidArgument(
+                    "conflicting options: cannot attach both user-defined and non-user-defined "
+                    "network-modes"
+                )
+            return ()
+        asked: dict[str, Wish] = {}
+        for name, settings in given.items():
+            network = self._mode(name)
+            if network is None:
+                raise InvalidArgument(f"NetworkingConfig.EndpointsConfig.{name}: not a network")
+            asked[network.id] = self.wish(network, settings)
+        wish = asked.pop(first.id, None) or Wish(network=first.id, name=first.name)
+        if asked and first.predefined and first.name != "bridge":
+            raise InvalidArgument(
+                f"conflicting options: a container in network mode {first.name} is on no other "
+                "network"
+            )
+        if mac and not wish.mac:
+            wish = msgspec.structs.replace(wish, mac=mac)
+        return (wish, *asked.values())
+
+    def wish(self, network: Network, settings: EndpointSettings) -> Wish:
+        """One endpoint's settings, checked. Raises InvalidArgument."""
+        found = settings.wish(network.id, network.name)
+        if network.predefined:
+            if found.ipv4 or found.ipv6:
+                raise InvalidArgument(
+                    "user specified IP address is supported on user defined networks only"
+                )
+            if found.aliases:
+                raise InvalidArgument(
+                    "network-scoped aliases are only supported for user-defined networks"
+                )
+        return found
+
+    def wishes_of(self, record: ContainerRecord) -> tuple[Wish, ...]:
+        """A container's, also of one that an earlier version made."""
+        if record.networks:
+            return record.networks
+        try:
+            return self.wishes(record.host_config.network_mode, {})
+        except NotFound:
+            return ()
+
+    # -- a container's life --------------------------------------------------------------------
+
+    async def prepare(self, live: Live) -> list[dict[str, object]]:
+        """Before a start: the networks are up, addresses are leased, /etc/hosts says so. What the
+        maker is to plug. Raises what prevents it, by name."""
+        self.release(live)  # of a start that was cut short
+        wishes = self.wishes_of(live.record)
+        for wish in wishes:
+            try:
+                network = self.networks.find(wish.network)
+            except NotFound as error:
+                raise NotFound(f"network {wish.name} not found") from error
+            if network.driver == "bridge" and not self.networks.is_up(network):
+                await asyncio.to_thread(self.networks.bring_up, network.id)
+        endpoints = self.networks.lease(live.id, wishes)
+        self._write_hosts(live.record, endpoints)
+        return self.networks.plugs(endpoints)
+
+    def _write_hosts(self, record: ContainerRecord, endpoints: list[Endpoint]) -> None:
+        if not endpoints:
+            return
+        config = record.config
+        names = config.hostname or record.id[:12]
+        if config.domainname:
+            names = f"{config.hostname}.{config.domainname} {config.hostname}"
+        addresses = [
+            address
+            for endpoint in endpoints
+            for address in (endpoint.address4, endpoint.address6)
+            if address
+        ]
+        text = files.hosts(record.host_config)
+        text += "".join(f"{address}\t{names}\n" for address in addresses)
+        files.write_file(f"{self._engine.directory(record.id)}/hosts", text)
+
+    def release(self, live: Live) -> None:
+        """After an end: its addresses are free as soon as its links are gone."""
+        self._gone += self.networks.leave(live.id)
+        if self._gone and (self._freeing is None or self._freeing.done()):
+            self._freeing = asyncio.get_running_loop().create_task(self._free())
+
+    async def _free(self) -> None:
+        """One thread for all that end at the same time: a link's end waits for the kernel."""
+        while self._gone:
+            gone, self._gone = self._gone, []
+            try:
+                await asyncio.to_thread(self.networks.free, gone)
+            except SampanError as error:
+                # The next daemon frees them.
+                log.error("links cannot be deleted", error=error.message)
+
+    async def settle(self) -> None:
+        """Wait until what has ended is freed."""
+        if self._freeing is not None:
+            await self._freeing
+
+    async def recover(self) -> None:
+        """Take up what runs and free what does not."""
+        running = {
+            live.id
+            for live in self._engine.registry
+            if live.monitor is not None or live.record.state.running
+        }
+        try:
+            await asyncio.to_thread(self.networks.recover, running)
+        except SampanError as error:
+            log.error("networks cannot be taken up", error=error.message)
+
+    async def close(self) -> None:
+        """Take down what nobody uses."""
+        await self.settle()
+        try:
+            await asyncio.to_thread(self.networks.close)
+        except SampanError as error:
+            log.error("networks cannot be taken down", error=error.message)
+
+    # -- what others want to know --------------------------------------------------------------
+
+    def endpoint(self, container_id: str, network_id: str) -> Endpoint | None:
+        """A running container's endpoint on a network."""
+        for endpoint in self.networks.leases.of(container_id):
+            if endpoint.network == network_id:
+                return endpoint
+        return None
+
+    def gateways(self, endpoint: Endpoint) -> tuple[str, str]:
+        """The IPv4 and the IPv6 gateway of an endpoint, empty for none."""
+        network = self.networks.find(endpoint.network)
+        found = {":" in subnet.subnet: subnet.gateway for subnet in network.subnets}
+        if network.internal:
+            return "", ""
+        return (
+            found.get(False, "") if endpoint.ipv4 else "",
+            found.get(True, "") if endpoint.ipv6 else "",
+        )
+
+    def publish(self, record: ContainerRecord, action: str) -> None:
+        """``connect`` and ``disconnect``: the events of a container's networks around its runs."""
+        for wish in self.wishes_of(record):
+            try:
+                network = self.networks.find(wish.network)
+            except NotFound:
+                continue
+            attributes = {"container": record.id, "name": network.name, "type": network.driver}
+            self._engine.events.publish("network", action, network.id, attributes)

@@ -49,6 +49,7 @@ async def recover(engine: Engine) -> None:
             engine.release_shm(live.record)
     engine.volumes.settle()
     await _sweep(engine)
+    await engine.networking.recover()
     for live in engine.registry:
         _recur(engine, live)
     engine.restarts.open()

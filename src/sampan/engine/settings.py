@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from sampan.errors import InvalidArgument
+from sampan.network.types import Options as NetworkOptions
 
 if TYPE_CHECKING:
     from sampan.engine.config import HostConfig
@@ -110,6 +111,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     seccomp_profile: str = "builtin"
     defaults: Defaults = Defaults()
     transfers: Transfers = Transfers()
+    network: NetworkOptions = NetworkOptions()
 
     @property
     def containers(self) -> str:

@@ -13,7 +13,7 @@ from sampan.engine import resources as limits
 from sampan.engine import security
 from sampan.engine.files import FILES
 from sampan.engine.seccomp import profile_for, program_json
-from sampan.errors import InvalidArgument, NotSupported
+from sampan.errors import InvalidArgument
 from sampan.oci.runtime import (
     SPEC_VERSION,
     Capabilities,
@@ -123,9 +123,7 @@ def check_modes(host: HostConfig) -> None:
                 raise InvalidArgument(f'HostConfig.{name} "{mode}" names no container')
             continue
         if field == "network_mode":
-            raise NotSupported(
-                f"network {mode} is not supported: use none, host or container:ID in this version"
-            )
+            continue  # a network's name
         raise InvalidArgument(f'HostConfig.{name} "{mode}" is invalid: use host or private')
 
 

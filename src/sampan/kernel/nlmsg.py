@@ -108,12 +108,17 @@ class Socket:
 
     def make_room(self, size: int) -> None:
         """Let a batch of ``size`` bytes be sent, and as much be answered (CAP_NET_ADMIN)."""
-        for option in (_SO_SNDBUFFORCE, _SO_RCVBUFFORCE):
-            self._socket.setsockopt(_socket.SOL_SOCKET, option, size)
+        try:
+            for option in (_SO_SNDBUFFORCE, _SO_RCVBUFFORCE):
+                self._socket.setsockopt(_socket.SOL_SOCKET, option, size)
+        except OSError as error:
+            raise KernelError("setsockopt", error.errno or 0, "SO_SNDBUFFORCE") from None
 
     def batch(self, messages: Sequence[Message]) -> None:
         """Send the messages in one call. Raises the first one's KernelError; those behind it have
         been tried all the same (of rtnetlink: there is no transaction)."""
+        if not messages:
+            return
         first = self._sequence + 1
         data = b"".join(one.pack(first + number) for number, one in enumerate(messages))
         self._sequence += len(messages)
@@ -132,8 +137,7 @@ class Socket:
         except KernelError:
             raise
         except OSError as error:
-            call = messages[0].call if messages else "netlink"
-            raise KernelError(call, error.errno or 0, "batch") from None
+            raise KernelError(messages[0].call, error.errno or 0, "batch") from None
         if failures:
             raise failures[0]
 

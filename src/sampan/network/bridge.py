@@ -56,12 +56,13 @@ def make(network: Network, identity: str, mtu: int) -> int:
     parameters = {"forwarding": 1, "route_localnet": 1, "rp_filter": 0}
     try:
         with Socket() as socket:
-            socket.batch([links.new_bridge(name, mtu=mtu, mac=_mac(network))])
+            socket.batch([links.new_bridge(name, mac=_mac(network))])
             try:
                 index = index_of(name)
                 socket.batch(
                     [
-                        links.set_link(name, alias=alias(identity, network)),
+                        # Set, not made with it, the MTU does not follow the ports'.
+                        links.set_link(name, mtu=mtu, alias=alias(identity, network)),
                         links.set_parameters(
                             name, ipv4=parameters, addresses_by_hand=not network.ipv6
                         ),

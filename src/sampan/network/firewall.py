@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 __all__ = ["Firewall", "table_name"]
 
 _FAMILY = "inet"
+_NO_TABLES = (EPERM, EOPNOTSUPP, EPROTONOSUPPORT)
 _IPV4, _IPV6 = b"\x02", b"\x0a"
 _LOOPBACK = b"\x7f"
 _PROTOCOLS = {"tcp": b"\x06", "udp": b"\x11", "sctp": b"\x84"}
@@ -113,7 +114,7 @@ class Firewall:
         try:
             nftables.commit(messages)
         except KernelError as error:
-            if error.errno in (EPERM, EOPNOTSUPP, EPROTONOSUPPORT):
+            if error.errno in _NO_TABLES:
                 raise Unavailable(
                     f"the firewall's rules cannot be set: {error.message}; this needs nf_tables "
                     "with NAT in the kernel and CAP_NET_ADMIN; --firewall none does without, and "
@@ -126,12 +127,17 @@ class Firewall:
         try:
             nftables.commit([nftables.delete_table(_FAMILY, self.table)])
         except KernelError as error:
-            if error.errno not in (ENOENT, EPERM, EOPNOTSUPP, EPROTONOSUPPORT):
+            if error.errno not in (ENOENT, *_NO_TABLES):
                 raise
 
     def present(self) -> bool:
         """Whether the table is there: somebody may have flushed everything."""
-        return nftables.has_table(_FAMILY, self.table)
+        try:
+            return nftables.has_table(_FAMILY, self.table)
+        except KernelError as error:
+            if error.errno in _NO_TABLES:
+                return False
+            raise
 
     def _rule(self, chain: str, *parts: bytes) -> Message:
         return nftables.new_rule(_FAMILY, self.table, chain, *parts)

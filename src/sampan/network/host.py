@@ -51,14 +51,13 @@ class Machine:
             return DEFAULT_MTU
         return by_index[min(ways, key=lambda one: one.metric).link].mtu
 
-    def taken(self, but: str = "") -> list[Net]:
-        """What its routes lead to, but for the default and those of link ``but``. A route to half
-        of all addresses is a VPN's default route, and none in particular."""
-        skipped = self.links[but].link if but in self.links else 0
+    def taken(self) -> list[Net]:
+        """What its routes lead to, but for the default. A route to half of all addresses is a
+        VPN's default route, and none in particular."""
         found = []
         for route in self._routes:
             least = 3 if "." in route.destination else 8
-            if route.prefix >= least and route.link != skipped:
+            if route.prefix >= least:
                 found.append(parse(route.destination))
         return found
 

@@ -208,7 +208,7 @@ class Networks:
     def _renumbered(self, network: Network, machine: Machine, used: bool) -> Network:
         """What was chosen for it may be somebody else's by now: a daemon's that was started since,
         or a VPN's. Chosen again while nobody has an address of it."""
-        taken = machine.taken(network.link)
+        taken = machine.taken()
         hits = [
             (subnet, hit)
             for subnet in network.subnets
@@ -326,5 +326,5 @@ class Networks:
                 there = machine.links.get(network.link)
                 if there is not None and bridge.is_ours(there, self._identity, network):
                     bridge.remove(network.link)
-        if not self._up and self._firewall is not None:
+        if not self._up and self._firewall is not None and self._firewall.present():
             self._firewall.remove()

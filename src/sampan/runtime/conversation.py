@@ -26,6 +26,7 @@ from sampan.kernel.processes import (
 from sampan.runtime import gate, hooks, notify
 from sampan.runtime.child import died
 from sampan.runtime.namespaces import map_ids
+from sampan.runtime.plugs import plug_into
 
 if TYPE_CHECKING:
     from sampan.oci.runtime import Process, Spec
@@ -200,6 +201,12 @@ class InitConversation(Conversation):
     def _placed(self) -> bytes:
         if self.plan.user and not self.plan.time:
             self._map()
+        if self.launch.plugs and not self.plan.is_plain:
+            namespace = kernel.open_namespace(self.child.pid, "network")
+            try:
+                plug_into(self.launch.plugs, self.child.pid, namespace)
+            finally:
+                os.close(namespace)
         linux = self.plan.linux
         if linux is None or not linux.net_devices:
             return b""

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, NoReturn
 from sampan.errors import InvalidArgument, KernelError
 from sampan.kernel import namespaces as kernel
 from sampan.kernel import netlink, seccomp
+from sampan.kernel.nlmsg import Socket
 from sampan.kernel.paths import Procfs
 from sampan.kernel.processes import CLONE_PARENT, clone3, migrate
 from sampan.oci.runtime import DeviceRule
@@ -28,6 +29,7 @@ from sampan.runtime import spec as rules
 from sampan.runtime.child import Child, kept_descriptors
 from sampan.runtime.conversation import InitConversation, raise_limits
 from sampan.runtime.namespaces import Plan, refused
+from sampan.runtime.plugs import plug
 from sampan.runtime.process import new_terminal
 
 if TYPE_CHECKING:
@@ -35,6 +37,7 @@ if TYPE_CHECKING:
     from sampan.kernel.seccomp import Filter
     from sampan.oci.runtime import Mount, Spec
     from sampan.runtime.gate import Heir
+    from sampan.runtime.plugs import Plug
 
 __all__ = ["DEFAULT_DEVICES", "Child", "Launch", "Setup", "begin", "create"]
 
@@ -73,7 +76,7 @@ class Launch:
     (CLONE_PARENT), which reaps it, and whose death is meant by ``death_signal``. ``hold_roots``:
     fill ``Child.roots``. ``heir``: where the namespaces allow it the caller does not fork, but goes
     on as the container's init itself (``processes.migrate``), with this in the place of its parent;
-    ``begin`` does not return then.
+    ``begin`` does not return then. ``plugs``: its links to bridges of the host's.
     """
 
     __slots__ = (
@@ -90,6 +93,7 @@ class Launch:
         "listen_fds",
         "no_new_keyring",
         "no_pivot",
+        "plugs",
         "preserve_fds",
         "rootfs",
         "sibling",
@@ -118,6 +122,7 @@ class Launch:
         sibling: bool = False,
         hold_roots: bool = False,
         heir: Heir | None = None,
+        plugs: tuple[Plug, ...] = (),
     ) -> None:
         if listen_fds and spec.process is not None:
             activated = (f"LISTEN_FDS={listen_fds}", "LISTEN_PID=1")
@@ -143,6 +148,7 @@ class Launch:
         self.sibling = sibling
         self.hold_roots = hold_roots
         self.heir = heir
+        self.plugs = plugs
 
 
 class Setup:
@@ -247,6 +253,8 @@ def _clone_inside(child: Child, setup: Setup) -> None:
     plan, prepared = setup.plan, setup.prepared
     assert plan is not None and prepared is not None
     flags = plan.new & ~kernel.CLONE_NEWPID
+    plugs = setup.launch.plugs
+    host = Socket() if plugs else None
     try:
         abroad = kernel.Abroad(flags)
     except KernelError as error:
@@ -254,6 +262,9 @@ def _clone_inside(child: Child, setup: Setup) -> None:
     try:
         if flags & kernel.CLONE_NEWNET:
             netlink.set_loopback_up()
+        if host is not None:
+            plug(plugs, host)
+            host.close()
         procfs = Procfs()
         try:
             setup.site = rootfs.lay(setup.launch, prepared, procfs, _BELONG_TO_THE_CHILD)
@@ -264,6 +275,8 @@ def _clone_inside(child: Child, setup: Setup) -> None:
         _clone(child, setup, plan.new & kernel.CLONE_NEWPID)
     finally:
         abroad.return_home()
+        if host is not None:
+            host.close()
 
 
 def _succeed(child: Child, setup: Setup, heir: Heir, abroad: kernel.Abroad) -> NoReturn:

@@ -6,7 +6,6 @@ import re
 from typing import TYPE_CHECKING, Any
 
 from sampan.api.docker.render import summary
-from sampan.engine.networks import network_id, network_of
 from sampan.engine.sizes import container_sizes
 from sampan.errors import InvalidArgument, NotFound
 
@@ -112,7 +111,7 @@ def _ports(name: str) -> Maker:
                 )
             wanted |= {f"{port}/{match[3] or 'tcp'}" for port in range(first, last + 1)}
         if name == "publish":
-            return lambda _: False  # containers have no network of their own to publish from
+            return lambda _: False  # this version publishes no ports
         return lambda live: bool(wanted & set(live.record.config.exposed_ports or ()))
 
     return make
@@ -120,8 +119,10 @@ def _ports(name: str) -> Maker:
 
 def _network(engine: Engine) -> Callable[[Live, str], bool]:
     def match(live: Live, wanted: str) -> bool:
-        name = network_of(live.record)
-        return wanted == name or (wanted != "" and network_id(engine, name).startswith(wanted))
+        return wanted != "" and any(
+            wanted == wish.name or wish.network.startswith(wanted)
+            for wish in engine.networking.wishes_of(live.record)
+        )
 
     return match
 

@@ -1,8 +1,6 @@
-"""The API's tag *Network*, as far as there are networks: the three that every engine has.
+"""The API's tag *Network*: listing and inspecting; what makes or changes a network is to come.
 
-``none`` and ``host`` are what they say. ``bridge`` is what a container gets that asks for nothing;
-this version isolates it as ``none`` does, so the network has no addresses and is *internal*.
-Whatever makes or changes a network is refused by name.
+``none`` and ``host`` are what they say; ``bridge`` is what a container gets that asks for nothing.
 """
 
 from __future__ import annotations
@@ -11,66 +9,66 @@ from typing import TYPE_CHECKING, Any
 
 from sampan.api.docker.context import Context, reply
 from sampan.engine.container import rfc3339
-from sampan.engine.networks import DRIVERS, network_id, network_of
 from sampan.errors import InvalidArgument, NotFound, NotSupported, PermissionDenied
+from sampan.network.types import PREDEFINED
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from sampan.api.http.connection import Answer
     from sampan.engine.core import Engine
+    from sampan.network.types import Network
 
 __all__ = ["ROUTES"]
 
 _FILTERS = ("dangling", "driver", "id", "label", "name", "scope", "type")
 
 
-def _network(engine: Engine, name: str, detailed: bool) -> dict[str, Any]:
-    inside: dict[str, Any] = {}
-    if detailed:
-        inside = {
-            live.id: {
-                "Name": live.record.name,
-                "EndpointID": "",
-                "MacAddress": "",
-                "IPv4Address": "",
-                "IPv6Address": "",
-            }
-            for live in engine.registry
-            if live.record.state.running and network_of(live.record) == name
+def _network(engine: Engine, network: Network, detailed: bool) -> dict[str, Any]:
+    config = [
+        {
+            "Subnet": subnet.subnet,
+            **({"IPRange": subnet.ip_range} if subnet.ip_range else {}),
+            **({"Gateway": subnet.gateway} if subnet.gateway else {}),
+            **({"AuxiliaryAddresses": subnet.auxiliary} if subnet.auxiliary else {}),
         }
+        for subnet in network.subnets
+    ]
     return {
-        "Name": name,
-        "Id": network_id(engine, name),
-        "Created": rfc3339(engine.founded),
+        "Name": network.name,
+        "Id": network.id,
+        "Created": rfc3339(network.created),
         "Scope": "local",
-        "Driver": DRIVERS[name],
-        "EnableIPv4": name == "bridge",
-        "EnableIPv6": False,
-        "IPAM": {"Driver": "default", "Options": None, "Config": []},
-        "Internal": name == "bridge",
-        "Attachable": False,
+        "Driver": network.driver,
+        "EnableIPv4": network.ipv4,
+        "EnableIPv6": network.ipv6,
+        "IPAM": {"Driver": "default", "Options": network.ipam_options or None, "Config": config},
+        "Internal": network.internal,
+        "Attachable": network.attachable,
         "Ingress": False,
         "ConfigFrom": {"Network": ""},
         "ConfigOnly": False,
-        "Containers": inside,
-        "Options": {},
-        "Labels": {},
+        "Containers": _containers(engine, network) if detailed else {},
+        "Options": network.options,
+        "Labels": network.labels,
     }
 
 
-def _find(engine: Engine, reference: str) -> str:
-    """A network's name, by its name, ID, or the beginning of that. Raises NotFound."""
-    if reference in DRIVERS:
-        return reference
-    found = [
-        name for name in DRIVERS if reference and network_id(engine, name).startswith(reference)
-    ]
-    if len(found) > 1:
-        raise InvalidArgument(f"network {reference} is ambiguous: {len(found)} IDs begin so")
-    if not found:
-        raise NotFound(f"network {reference} not found")
-    return found[0]
+def _containers(engine: Engine, network: Network) -> dict[str, Any]:
+    found = {}
+    for live in engine.registry:
+        wishes = engine.networking.wishes_of(live.record) if live.record.state.running else ()
+        if not any(wish.network == network.id for wish in wishes):
+            continue
+        endpoint = engine.networking.endpoint(live.id, network.id)
+        found[live.id] = {
+            "Name": live.record.name,
+            "EndpointID": endpoint.id if endpoint else "",
+            "MacAddress": endpoint.mac if endpoint else "",
+            "IPv4Address": endpoint.ipv4 if endpoint else "",
+            "IPv6Address": endpoint.ipv6 if endpoint else "",
+        }
+    return found
 
 
 def _selected(network: Mapping[str, Any], filters: Mapping[str, Sequence[str]]) -> bool:
@@ -84,7 +82,7 @@ def _selected(network: Mapping[str, Any], filters: Mapping[str, Sequence[str]]) 
         elif name == "type":
             if not set(values) <= {"builtin", "custom"}:
                 raise InvalidArgument(f"invalid filter: 'type'={values}")
-            good = "builtin" in values
+            good = ("builtin" if network["Name"] in PREDEFINED else "custom") in values
         elif name == "dangling":
             if not set(values) <= {"true", "1", "false", "0"}:
                 raise InvalidArgument(f"invalid filter 'dangling={values}'")
@@ -98,7 +96,10 @@ def _selected(network: Mapping[str, Any], filters: Mapping[str, Sequence[str]]) 
 
 async def list_(context: Context) -> Answer:
     filters = context.filters(_FILTERS)
-    every = [_network(context.engine, name, detailed=False) for name in DRIVERS]
+    every = [
+        _network(context.engine, network, detailed=False)
+        for network in context.engine.networking.networks
+    ]
     return reply([network for network in every if _selected(network, filters)])
 
 
@@ -108,19 +109,18 @@ async def inspect(context: Context) -> Answer:
         raise NotFound(
             f"network {context.parameters[0]} not found in scope {context.text('scope')}"
         )
-    name = _find(context.engine, context.parameters[0])
-    return reply(_network(context.engine, name, detailed=True))
+    network = context.engine.networking.networks.find(context.parameters[0])
+    return reply(_network(context.engine, network, detailed=True))
 
 
 async def create(context: Context) -> Answer:
     body = await context.body()
     if not isinstance(body, dict) or not isinstance(body.get("Name"), str) or not body["Name"]:
         raise InvalidArgument("network: give its name as Name")
-    if body["Name"] in (*DRIVERS, "default"):
+    if body["Name"] in (*PREDEFINED, "default"):
         raise PermissionDenied(f"operation is not permitted on predefined {body['Name']} network")
     raise NotSupported(
-        f"network {body['Name']}: this version has no networks but none and host: containers are "
-        "isolated, or use the machine's network with --network host"
+        f"network {body['Name']}: this version has no networks but bridge, none and host"
     )
 
 
@@ -129,7 +129,7 @@ async def change(context: Context) -> Answer:
     body = await context.body()
     if not isinstance(body, dict) or not isinstance(body.get("Container"), str):
         raise InvalidArgument("network: give the container's name as Container")
-    name = _find(context.engine, context.parameters[0])
+    name = context.engine.networking.networks.find(context.parameters[0]).name
     context.engine.registry.find(body["Container"])
     if name == "host":
         raise InvalidArgument("container cannot be connected to or disconnected from host network")
@@ -140,7 +140,7 @@ async def change(context: Context) -> Answer:
 
 
 async def delete(context: Context) -> Answer:
-    name = _find(context.engine, context.parameters[0])
+    name = context.engine.networking.networks.find(context.parameters[0]).name
     raise PermissionDenied(f"{name} is a pre-defined network and cannot be removed")
 
 

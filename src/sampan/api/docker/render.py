@@ -9,13 +9,14 @@ import msgspec
 
 from sampan.engine import security
 from sampan.engine.container import rfc3339
-from sampan.engine.networks import DRIVERS, network_id, network_of
+from sampan.network.types import PREDEFINED
 
 if TYPE_CHECKING:
     from sampan.api.docker.versions import Version
     from sampan.engine.container import ContainerRecord, Health, UserMount
     from sampan.engine.core import Engine
     from sampan.engine.live import Exec, Live
+    from sampan.network.types import Endpoint, Wish
 
 __all__ = ["duration", "exec_json", "inspect", "status_text", "summary"]
 
@@ -80,31 +81,68 @@ def _mounts(record: ContainerRecord) -> list[dict[str, Any]]:
     return [_mount(mount) for mount in record.mounts if mount.listed]
 
 
-def _endpoint(network: str) -> dict[str, Any]:
+def _endpoint(wish: Wish, endpoint: Endpoint | None, gateways: tuple[str, str]) -> dict[str, Any]:
+    ipam = {"IPv4Address": wish.ipv4, "IPv6Address": wish.ipv6}
+    given = {key: value for key, value in ipam.items() if value}
     return {
-        "IPAMConfig": None,
-        "Links": None,
-        "Aliases": None,
-        "MacAddress": "",
-        "DriverOpts": None,
-        "GwPriority": 0,
-        "NetworkID": network,
-        "EndpointID": "",
-        "Gateway": "",
-        "IPAddress": "",
-        "IPPrefixLen": 0,
-        "IPv6Gateway": "",
-        "GlobalIPv6Address": "",
-        "GlobalIPv6PrefixLen": 0,
+        "IPAMConfig": given or None,
+        "Links": list(wish.links) or None,
+        "Aliases": list(wish.aliases) or None,
+        "MacAddress": endpoint.mac if endpoint else wish.mac,
+        "DriverOpts": wish.options or None,
+        "GwPriority": wish.priority,
+        "NetworkID": wish.network,
+        "EndpointID": endpoint.id if endpoint else "",
+        "Gateway": gateways[0],
+        "IPAddress": endpoint.address4 if endpoint else "",
+        "IPPrefixLen": _prefix(endpoint.ipv4) if endpoint else 0,
+        "IPv6Gateway": gateways[1],
+        "GlobalIPv6Address": endpoint.address6 if endpoint else "",
+        "GlobalIPv6PrefixLen": _prefix(endpoint.ipv6) if endpoint else 0,
         "DNSNames": None,
     }
 
 
-def _networks(engine: Engine, record: ContainerRecord) -> dict[str, Any]:
-    name = network_of(record)
-    if name not in DRIVERS:
-        return {}
-    return {name: _endpoint(network_id(engine, name) if record.state.up else "")}
+def _prefix(address: str) -> int:
+    return int(address.partition("/")[2] or 0)
+
+
+def _networks(engine: Engine, record: ContainerRecord) -> dict[str, dict[str, Any]]:
+    found = {}
+    for wish in engine.networking.wishes_of(record):
+        endpoint = engine.networking.endpoint(record.id, wish.network)
+        gateways = engine.networking.gateways(endpoint) if endpoint else ("", "")
+        found[wish.name] = shown = _endpoint(wish, endpoint, gateways)
+        if not record.state.up and wish.name in PREDEFINED:
+            shown["NetworkID"] = ""
+    return found
+
+
+def _network_settings(engine: Engine, record: ContainerRecord) -> dict[str, Any]:
+    networks = _networks(engine, record)
+    # The fields from before there were several networks speak of the default one.
+    old = networks.get("bridge") or {}
+    exposed = record.config.exposed_ports or ()
+    return {
+        "Bridge": "",
+        "SandboxID": record.id if record.state.running else "",
+        "SandboxKey": f"/proc/{record.state.pid}/ns/net" if record.state.running else "",
+        "Ports": dict.fromkeys(exposed) if record.state.running and old else {},
+        "HairpinMode": False,
+        "LinkLocalIPv6Address": "",
+        "LinkLocalIPv6PrefixLen": 0,
+        "SecondaryIPAddresses": None,
+        "SecondaryIPv6Addresses": None,
+        "EndpointID": old.get("EndpointID", ""),
+        "Gateway": old.get("Gateway", ""),
+        "GlobalIPv6Address": old.get("GlobalIPv6Address", ""),
+        "GlobalIPv6PrefixLen": old.get("GlobalIPv6PrefixLen", 0),
+        "IPAddress": old.get("IPAddress", ""),
+        "IPPrefixLen": old.get("IPPrefixLen", 0),
+        "IPv6Gateway": old.get("IPv6Gateway", ""),
+        "MacAddress": old.get("MacAddress", ""),
+        "Networks": networks,
+    }
 
 
 def _health(health: Health) -> dict[str, Any]:
@@ -211,26 +249,7 @@ def inspect(engine: Engine, live: Live) -> dict[str, Any]:
         "GraphDriver": {"Name": record.driver, "Data": engine.driver.graph(record.id)},
         "Mounts": _mounts(record),
         "Config": _config(record),
-        "NetworkSettings": {
-            "Bridge": "",
-            "SandboxID": "",
-            "SandboxKey": "",
-            "Ports": {},
-            "HairpinMode": False,
-            "LinkLocalIPv6Address": "",
-            "LinkLocalIPv6PrefixLen": 0,
-            "SecondaryIPAddresses": None,
-            "SecondaryIPv6Addresses": None,
-            "EndpointID": "",
-            "Gateway": "",
-            "GlobalIPv6Address": "",
-            "GlobalIPv6PrefixLen": 0,
-            "IPAddress": "",
-            "IPPrefixLen": 0,
-            "IPv6Gateway": "",
-            "MacAddress": "",
-            "Networks": _networks(engine, record),
-        },
+        "NetworkSettings": _network_settings(engine, record),
     }
 
 

@@ -49,6 +49,7 @@ from sampan.runtime.gate import Channel
 from sampan.runtime.launch import Launch, begin
 from sampan.runtime.mount import Plan as MountPlan
 from sampan.runtime.namespaces import Plan
+from sampan.runtime.plugs import inside, outside
 from sampan.runtime.process import Entry
 from sampan.runtime.supervisor import further, messages, protocol
 from sampan.runtime.supervisor.files import (
@@ -336,6 +337,7 @@ def make_container(
             init_process=request.init,
             sibling=True,
             hold_roots=True,
+            plugs=request.plugs,
         )
         if takes_over(request, decoded) and decoded.process is not None:
             launch.heir = Heir(
@@ -405,6 +407,9 @@ def rehearse() -> None:
     os.sched_yield()
     for mount in (*request.rootfs, *spec.mounts):
         MountPlan(mount, request.bundle)
+    for plug in request.plugs:
+        outside(plug, 1)
+        inside(plug, 1)
     assert spec.process is not None
     os.sched_yield()
     Entry(

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from sampan.errors import InvalidArgument, SampanError
 from sampan.oci.record import Misread, Record
 from sampan.oci.runtime import Mount, Resources  # noqa: TC001  records read them
+from sampan.runtime.plugs import Plug  # noqa: TC001
 
 if TYPE_CHECKING:
     from typing import Self
@@ -116,6 +117,7 @@ class Spawn(Message):
     start: bool = False
     stdio: bool = False
     bound: bool = False
+    plugs: tuple[Plug, ...] = ()
 
 
 class Plain(Message):

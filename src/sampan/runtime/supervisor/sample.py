@@ -74,5 +74,16 @@ SAMPLE = json.dumps(
         "cgroup": "/sample",
         "log": {"driver": "json-file", "path": "/sample", "max_size": None, "max_file": 1},
         "start": True,
+        "plugs": [
+            {
+                "host": "sample",
+                "name": "eth0",
+                "master": 1,
+                "mac": "02:42:0a:00:00:02",
+                "mtu": 1500,
+                "addresses": ["10.0.0.2/16"],
+                "gateways": ["10.0.0.1"],
+            }
+        ],
     }
 ).encode("ascii")
