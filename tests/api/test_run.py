@@ -51,11 +51,16 @@ def test_standard_input_reaches_its_end_and_the_output_after_it(daemon: Daemon) 
     assert done.stdout == "x\n" * 50_000 + "end\n"
 
 
-def test_without_a_network_option_it_runs_isolated_and_says_so(daemon: Daemon) -> None:
+def test_without_a_network_option_it_runs_on_the_default_network(daemon: Daemon) -> None:
     done = daemon.docker("run", "--rm", "host", "cat", "/proc/net/dev")
-    assert done.returncode == 0
-    assert "--network none" in done.stderr
-    assert "eth" not in done.stdout
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "eth0" in done.stdout
+
+
+def test_a_network_that_is_not_there_is_told_at_the_start(daemon: Daemon) -> None:
+    done = daemon.docker("run", "--rm", "--network", "mine", "host", "true")
+    assert done.returncode == 125
+    assert "network mine not found" in done.stderr
 
 
 def test_an_image_that_nobody_has_is_said_with_whom_was_asked(daemon: Daemon) -> None:

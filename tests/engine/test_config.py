@@ -65,10 +65,10 @@ def test_fields_with_one_meaning_refuse_others(place: str) -> None:
         ({"HostConfig": []}, "HostConfig: expected an object"),
         ({"HostConfig": {"Mystery": 1}}, "HostConfig.Mystery is not a field"),
         ({"Mystery": "x"}, "Mystery is not a field"),
-        ({"NetworkingConfig": {"EndpointsConfig": {"net": {}}}}, "network net"),
+        ({"NetworkingConfig": {"EndpointsConfig": {"net": 3}}}, "EndpointsConfig.net: expected"),
         (
-            {"NetworkingConfig": {"EndpointsConfig": {"default": {"Aliases": ["a"]}}}},
-            "EndpointsConfig.default.Aliases",
+            {"NetworkingConfig": {"EndpointsConfig": {"net": {"Mystery": "a"}}}},
+            "EndpointsConfig.net.Mystery is not a field",
         ),
     ],
     ids=str,

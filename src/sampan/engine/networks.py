@@ -49,10 +49,8 @@ class Networking:
 
     # -- what containers ask for ---------------------------------------------------------------
 
-    def _mode(self, mode: str) -> Network | None:
-        """The network a mode means; None for another container's. Raises NotFound."""
-        if mode.startswith("container:"):
-            return None
+    def find(self, mode: str) -> Network:
+        """The network that a mode, a name or an ID means. Raises NotFound."""
         if mode in DEFAULT_MODES:
             try:
                 return self.networks.default()
@@ -63,30 +61,39 @@ class Networking:
     def wishes(
         self, mode: str, given: Mapping[str, EndpointSettings], mac: str = ""
     ) -> tuple[Wish, ...]:
-        """A container's wishes, the mode's network first. Raises NotFound, InvalidArgument."""
-        first = self._mode(mode)
-        if first is None:
+        """A container's wishes, the mode's network first. Raises InvalidArgument."""
+        if mode.startswith("container:"):
             if given:
                 raise InvalidArgument(
-                    "conflicting options: cannot attach both user-defined and non-user-defined "
-                    "network-modes"
+                    "conflicting options: a container in the network of another is on no network "
+                    "of its own"
                 )
             return ()
-        asked: dict[str, Wish] = {}
-        for name, settings in given.items():
-            network = self._mode(name)
-            if network is None:
-                raise InvalidArgument(f"NetworkingConfig.EndpointsConfig.{name}: not a network")
-            asked[network.id] = self.wish(network, settings)
-        wish = asked.pop(first.id, None) or Wish(network=first.id, name=first.name)
-        if asked and first.predefined and first.name != "bridge":
+        asked = {}
+        for name, settings in {mode: None, **given}.items():
+            wish = self._wish(name, settings)
+            key = wish.network or wish.name
+            if settings is not None or key not in asked:
+                asked[key] = wish
+        first, *others = asked.values()
+        if others and first.name in ("host", "none"):
             raise InvalidArgument(
                 f"conflicting options: a container in network mode {first.name} is on no other "
                 "network"
             )
-        if mac and not wish.mac:
-            wish = msgspec.structs.replace(wish, mac=mac)
-        return (wish, *asked.values())
+        if mac and not first.mac:
+            first = msgspec.structs.replace(first, mac=mac)
+        return (first, *others)
+
+    def _wish(self, name: str, settings: EndpointSettings | None) -> Wish:
+        try:
+            network = self.find(name)
+        except NotFound:
+            # Not an error before the start: it may be made by then.
+            return settings.wish("", name) if settings is not None else Wish(network="", name=name)
+        if settings is None:
+            return Wish(network=network.id, name=network.name)
+        return self.wish(network, settings)
 
     def wish(self, network: Network, settings: EndpointSettings) -> Wish:
         """One endpoint's settings, checked. Raises InvalidArgument."""
@@ -106,10 +113,7 @@ class Networking:
         """A container's, also of one that an earlier version made."""
         if record.networks:
             return record.networks
-        try:
-            return self.wishes(record.host_config.network_mode, {})
-        except NotFound:
-            return ()
+        return self.wishes(record.host_config.network_mode, {})
 
     # -- a container's life --------------------------------------------------------------------
 
@@ -117,17 +121,24 @@ class Networking:
         """Before a start: the networks are up, addresses are leased, /etc/hosts says so. What the
         maker is to plug. Raises what prevents it, by name."""
         self.release(live)  # of a start that was cut short
-        wishes = self.wishes_of(live.record)
+        wishes = tuple(self._resolved(wish) for wish in self.wishes_of(live.record))
+        if wishes != live.record.networks:
+            live.record = msgspec.structs.replace(live.record, networks=wishes)
+            self._engine.store.put(live.record)
         for wish in wishes:
-            try:
-                network = self.networks.find(wish.network)
-            except NotFound as error:
-                raise NotFound(f"network {wish.name} not found") from error
+            network = self.networks.find(wish.network)
             if network.driver == "bridge" and not self.networks.is_up(network):
                 await asyncio.to_thread(self.networks.bring_up, network.id)
         endpoints = self.networks.lease(live.id, wishes)
         self._write_hosts(live.record, endpoints)
         return self.networks.plugs(endpoints)
+
+    def _resolved(self, wish: Wish) -> Wish:
+        try:
+            network = self.networks.find(wish.network or wish.name)
+        except NotFound as error:
+            raise NotFound(f"network {wish.name} not found") from error
+        return msgspec.structs.replace(wish, network=network.id, name=network.name)
 
     def _write_hosts(self, record: ContainerRecord, endpoints: list[Endpoint]) -> None:
         if not endpoints:
@@ -213,6 +224,6 @@ class Networking:
             try:
                 network = self.networks.find(wish.network)
             except NotFound:
-                continue
+                continue  # it was removed meanwhile
             attributes = {"container": record.id, "name": network.name, "type": network.driver}
             self._engine.events.publish("network", action, network.id, attributes)

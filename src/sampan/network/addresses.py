@@ -5,7 +5,6 @@ After RFC 4632 (prefixes), RFC 4193 (unique local IPv6 addresses), RFC 6890 (wha
 
 from __future__ import annotations
 
-import hashlib
 import ipaddress
 from typing import TYPE_CHECKING
 
@@ -90,7 +89,7 @@ def _network(start: int, size: int, version: int) -> Net:
 
 def local_prefix(identity: str) -> str:
     """The /48 of an engine: ``fd`` and 40 bits of its identity (RFC 4193)."""
-    digits = hashlib.sha256(identity.encode()).hexdigest()[:10]
+    digits = identity.replace("-", "")[:10]
     return f"{ipaddress.IPv6Address(int(f'fd{digits}', 16) << 80)}/48"
 
 

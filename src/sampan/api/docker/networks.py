@@ -98,7 +98,7 @@ async def list_(context: Context) -> Answer:
     filters = context.filters(_FILTERS)
     every = [
         _network(context.engine, network, detailed=False)
-        for network in context.engine.networking.networks
+        for network in sorted(context.engine.networking.networks, key=lambda one: one.name)
     ]
     return reply([network for network in every if _selected(network, filters)])
 
