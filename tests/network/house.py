@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import sqlite3
 import subprocess
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -59,6 +60,13 @@ class House:
     def plugs(self) -> set[str]:
         return {name for name in self.links() if name.startswith("vsp")}
 
+    def leases(self) -> set[str]:
+        """The addresses that the database says are somebody's."""
+        with sqlite3.connect(f"file:{self.daemon.data_root}/sampan.db?mode=ro", uri=True) as rows:
+            found = {row[0] for row in rows.execute("SELECT address FROM leases")}
+        rows.close()
+        return found
+
     def tables(self) -> list[str]:
         return self.run("nft", "list", "tables").stdout.split()
 
@@ -86,7 +94,7 @@ def house(shared_house: House) -> Iterator[House]:
     it again."""
     yield shared_house
     shared_house.daemon.remove_all()
-    shared_house.daemon.wait_for(lambda: not shared_house.plugs())
+    shared_house.daemon.wait_for(lambda: not shared_house.plugs() and not shared_house.leases())
 
 
 @pytest.fixture
