@@ -57,7 +57,7 @@ def test_tier_0_is_the_lean_part_of_the_standard_library(module: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("module", "most"), [("sampan.cli.main", 70), ("sampan.runtime.supervisor.zygote", 178)]
+    ("module", "most"), [("sampan.cli.main", 70), ("sampan.runtime.supervisor.zygote", 179)]
 )
 def test_the_number_of_modules_is_held(module: str, most: int) -> None:
     assert len(loaded(module)) <= most

@@ -112,7 +112,7 @@ def test_a_terminal_is_one(daemon: Daemon) -> None:
         (("--dns-search", "a.b"), "grep search /etc/resolv.conf", "search a.b\n"),
         (("--dns-option", "ndots:3"), "grep options /etc/resolv.conf", "options ndots:3\n"),
         (("--sysctl", "kernel.msgmax=4242"), "cat /proc/sys/kernel/msgmax", "4242\n"),
-        (("--init",), "cat /proc/1/comm | head -c 3; echo", "sam\n"),
+        (("--init",), "cat /proc/1/comm; tr '\\0' '\\n' < /proc/1/cmdline", "sampan-init\n" * 2),
         (("--oom-score-adj", "500"), "cat /proc/self/oom_score_adj", "500\n"),
         (
             ("--security-opt", "no-new-privileges"),

@@ -92,6 +92,7 @@ __all__ = [
     "set_scheduler",
     "set_securebits",
     "start_time",
+    "stat_fields",
 ]
 
 CLONE_PIDFD = 0x00001000
@@ -350,13 +351,13 @@ def start_time(pid: int) -> int:
 
     ``KernelError`` (``ENOENT`` or ``ESRCH``) if there is no such process.
     """
-    return int(_stat_fields(pid)[19])
+    return int(stat_fields(pid)[19])
 
 
 def process_state(pid: int) -> str | None:
     """The letter of the process's state (``R S D Z T t X I``), or None if there is none."""
     try:
-        return _stat_fields(pid)[0].decode()
+        return stat_fields(pid)[0].decode()
     except KernelError as error:
         if error.errno in (ENOENT, ESRCH):
             return None
@@ -366,7 +367,7 @@ def process_state(pid: int) -> str | None:
 _STAT_BYTES = 4096  # 52 numbers and a name, in one read
 
 
-def _stat_fields(pid: int) -> list[bytes]:
+def stat_fields(pid: int) -> list[bytes]:
     """Fields 3 and on of proc_pid_stat(5): ``comm``, field 2, may hold blanks and parentheses."""
     path = f"/proc/{pid}/stat"
     try:

@@ -19,6 +19,7 @@ from sampan.kernel.processes import (
     set_dumpable,
     set_process_name,
 )
+from sampan.kernel.titles import set_process_title
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -32,6 +33,12 @@ def split(run: Callable[[], NoReturn]) -> NoReturn:
     signal.pthread_sigmask(signal.SIG_BLOCK, everything)
     if os.getpid() != 1:
         set_child_subreaper()
+    # Before the program can look; of its own it has others as soon as it is executed.
+    set_process_name("sampan-init")
+    try:
+        set_process_title("sampan-init")
+    except OSError:
+        pass  # a filter that allows no pipe: ps(1) in the container shows our arguments
     program = os.fork()
     if program == 0:
         # A process group of its own in the foreground, so that the terminal's ^C reaches the
@@ -61,7 +68,6 @@ def _drop_everything() -> None:
     kept = have.permitted & {capabilities.NUMBERS["CAP_KILL"]}
     capabilities.apply(capabilities.Caps(effective=kept, permitted=kept, bounding=have.bounding))
     set_dumpable(False)
-    set_process_name("sampan-init")
 
 
 def _reap(program: int) -> None:

@@ -23,6 +23,7 @@ from typing import NoReturn
 
 from sampan.errors import KernelError
 from sampan.kernel import processes
+from sampan.kernel.titles import find_arguments
 from sampan.runtime.supervisor import asleep, exec_maker, maker, messages, protocol
 from sampan.runtime.supervisor.handover import SOCKET_FD
 from sampan.runtime.supervisor.warm import warm_up
@@ -38,6 +39,7 @@ def main() -> None:
     """Serve spawn requests on descriptor ``SOCKET_FD`` until it is closed."""
     processes.close_range(SOCKET_FD + 1)
     processes.set_process_name("sampan-zygote")
+    find_arguments()
     processes.set_dumpable(False)
     os.chdir("/")
     os.umask(0o027)
