@@ -232,6 +232,13 @@ def test_a_capability_that_nobody_can_grant_is_a_warning(bundle: Path) -> None:
     assert container.finish()[0] == 0
 
 
+def test_what_runc_spec_asks_of_the_ambient_set_is_no_warning(bundle: Path) -> None:
+    sets = {name: ["CAP_KILL"] for name in ("bounding", "effective", "permitted", "ambient")}
+    container = Run(bundle, spec_of("true", process={"capabilities": sets}))
+    assert container.child.warnings == ()
+    assert container.finish()[0] == 0
+
+
 def test_rlimits(bundle: Path) -> None:
     limits = [{"type": "RLIMIT_NOFILE", "soft": 64, "hard": 128}]
     process = {"rlimits": limits}

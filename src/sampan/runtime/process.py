@@ -240,17 +240,21 @@ class Entry:
 
 
 def capability_sets(process: Process) -> capabilities.Caps:
-    """The sets by number; what the kernel has no number for was warned about by validation."""
+    """The sets by number; what the kernel has no number for was warned about by validation.
+
+    An ambient capability that is not inheritable asks for nothing, by the kernel's rules, and is in
+    every configuration that ``runc spec`` writes: that is not worth a warning a run.
+    """
     sets = process.capabilities
     if sets is None:
         return capabilities.Caps()
     numbers = capabilities.NUMBERS
-    return capabilities.Caps(
-        **{
-            name: frozenset(numbers[one] for one in getattr(sets, name) if one in numbers)
-            for name in ("effective", "permitted", "inheritable", "bounding", "ambient")
-        }
-    )
+    found = {
+        name: frozenset(numbers[one] for one in getattr(sets, name) if one in numbers)
+        for name in ("effective", "permitted", "inheritable", "bounding", "ambient")
+    }
+    found["ambient"] &= found["inheritable"]
+    return capabilities.Caps(**found)
 
 
 def become_child() -> None:
