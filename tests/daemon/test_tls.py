@@ -6,6 +6,7 @@ import http.client
 import io
 import json
 import os
+import signal
 import socket
 import ssl
 import struct
@@ -260,5 +261,52 @@ def test_tls_without_a_check_of_clients_must_be_asked_for_twice(
     try:
         assert one.spawn().wait(20) == 1
         assert "becomes root" in one.log.read_text()
+    finally:
+        one.close()
+
+
+def test_renewed_certificates_are_taken_up_by_sighup(tmp_path: Path) -> None:
+    """And with a half of a renewal, or a CA that is not one, it goes on with what it had."""
+    first, second = (make_certificates(tmp_path / name) for name in ("1", "2"))
+    used = tmp_path / "used"
+    used.mkdir()
+
+    def put(source: Path, *names: str) -> None:
+        for name in names:
+            (used / name).write_bytes((source / "server" / name).read_bytes())
+
+    put(first, "ca.pem", "cert.pem", "key.pem")
+    port = free_port()
+    one = Daemon(
+        tmp_path / "daemon",
+        *("-H", f"tcp://127.0.0.1:{port}", "--tlsverify", "--tlscacert", str(used / "ca.pem")),
+        *("--tlscert", str(used / "cert.pem"), "--tlskey", str(used / "key.pem")),
+    )
+    (tmp_path / "daemon").mkdir()
+
+    def ping(certificates: Path) -> bytes:
+        with connect(certificates, port) as tls:
+            tls.sendall(b"GET /_ping HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+            return tls.recv(100).partition(b"\r\n")[0]
+
+    def reload(words: str) -> None:
+        before = one.log.read_text().count(words)
+        os.kill(one.pid, signal.SIGHUP)
+        one.wait_for(lambda: one.log.read_text().count(words) > before)
+
+    try:
+        one.start()
+        old = connect(first, port)
+        put(second, "cert.pem")
+        reload("certificates stay as they were")
+        assert ping(first) == b"HTTP/1.1 200 OK"
+        put(second, "ca.pem", "key.pem")
+        reload("configuration reloaded")
+        assert ping(second) == b"HTTP/1.1 200 OK"
+        with pytest.raises(ssl.SSLError):
+            ping(first)
+        old.sendall(b"GET /_ping HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert old.recv(100).startswith(b"HTTP/1.1 200 OK")
+        old.close()
     finally:
         one.close()

@@ -109,6 +109,7 @@ async def _serve(given: Given, options: Options, manager: Manager, zygote: Zygot
     def reload() -> None:
         manager.reloading()
         reloader.reload()
+        doors.reload()
         manager.tell("READY=1")
 
     def dump() -> None:

@@ -14,6 +14,7 @@ from sampan.errors import InvalidArgument
 
 if TYPE_CHECKING:
     import asyncio
+    import ssl
     from collections.abc import Callable
 
     from sampan.daemon.options import Options, Tls
@@ -29,6 +30,8 @@ class Doors:
         self._loop = loop
         self._servers: list[asyncio.Server] = []
         self._paths: list[str] = []
+        self._tls: Tls | None = None
+        self._context: ssl.SSLContext | None = None
 
     async def open(
         self, options: Options, manager: Manager, server: Callable[[], asyncio.Protocol]
@@ -58,18 +61,30 @@ class Doors:
     ) -> Callable[[], asyncio.Protocol]:
         # OpenSSL is 2 MB of a daemon: only of those that serve TLS.
         from sampan.api.http.tls import Tls as Connection
-        from sampan.api.http.tls import server_context
 
-        try:
-            context = server_context(tls.certificate, tls.key, tls.ca if tls.verify else None)
-        except OSError as error:
-            files = [tls.certificate, tls.key, *([tls.ca] if tls.verify else [])]
-            raise InvalidArgument(f"TLS with {', '.join(files)}: {error}") from error
+        self._tls, self._context = tls, _context(tls)
 
         def refused(reason: str) -> None:
             log.debug("a TLS client was refused", reason=reason)
 
-        return lambda: Connection(server, context, self._loop, refused)
+        def connection() -> asyncio.Protocol:
+            assert self._context is not None
+            return Connection(server, self._context, self._loop, refused)
+
+        return connection
+
+    def reload(self) -> None:
+        """Read the certificates again, for whoever connects from now on.
+
+        What is wrong with them is logged, and those we had stay: a renewal puts two files there,
+        one after the other.
+        """
+        if self._tls is None:
+            return
+        try:
+            self._context = _context(self._tls)
+        except InvalidArgument as error:
+            log.error("the certificates stay as they were", error=error.message)
 
     async def _listen(self, sock: socket.socket, factory: Callable[[], asyncio.Protocol]) -> None:
         if sock.family == socket.AF_UNIX:
@@ -91,3 +106,13 @@ class Doors:
                 os.unlink(path)
             except FileNotFoundError:
                 continue
+
+
+def _context(tls: Tls) -> ssl.SSLContext:
+    from sampan.api.http.tls import server_context
+
+    try:
+        return server_context(tls.certificate, tls.key, tls.ca if tls.verify else None)
+    except OSError as error:
+        files = [tls.certificate, tls.key, *([tls.ca] if tls.verify else [])]
+        raise InvalidArgument(f"TLS with {', '.join(files)}: {error}") from error
