@@ -22,7 +22,16 @@ from sampan.sdk import execution
 from sampan.sdk.home import DEFAULT_DATA_ROOT, Home
 from sampan.sdk.options import Request, RunOptions, StartOptions, read_options
 from sampan.sdk.result import Chunk, Result, Usage
-from sampan.sdk.steps import Awaiting, Blocking, Steps, operation, work
+from sampan.sdk.steps import (
+    AsyncHeld,
+    AsyncSource,
+    Awaiting,
+    Held,
+    Source,
+    Steps,
+    operation,
+    work,
+)
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -100,25 +109,10 @@ class _Process:
         return self._execution.destroy()
 
 
-class Process(_Process, Blocking):
+class Process(_Process, Source):
     """A running container, and its output as an iteration of chunks."""
 
     __slots__ = ()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
-
-    def __iter__(self) -> Iterator[Chunk]:
-        while (chunk := self.read()) is not None:
-            yield chunk
 
     def lines(self) -> Iterator[Chunk]:
         """Its output in lines, each with its end."""
@@ -128,25 +122,10 @@ class Process(_Process, Blocking):
         yield from lines.end()
 
 
-class AsyncProcess(_Process, Awaiting):
+class AsyncProcess(_Process, AsyncSource):
     """A running container, and its output as an asynchronous iteration of chunks."""
 
     __slots__ = ()
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        await self.close()
-
-    async def __aiter__(self) -> AsyncIterator[Chunk]:
-        while (chunk := await self.read()) is not None:
-            yield chunk
 
     async def lines(self) -> AsyncIterator[Chunk]:
         """Its output in lines, each with its end."""
@@ -269,7 +248,7 @@ class _Session:
         return (yield from execution.start(home, request))
 
 
-class Session(_Session, Blocking):
+class Session(_Session, Held):
     __doc__ = _Session.__doc__
     __slots__ = ()
 
@@ -281,16 +260,8 @@ class Session(_Session, Blocking):
         self.open()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
-
-class AsyncSession(_Session, Awaiting):
+class AsyncSession(_Session, AsyncHeld):
     __doc__ = _Session.__doc__
     __slots__ = ()
 
@@ -301,14 +272,6 @@ class AsyncSession(_Session, Awaiting):
     async def __aenter__(self) -> Self:
         await self.open()
         return self
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        await self.close()
 
 
 S = TypeVar("S", bound=_Session)

@@ -6,7 +6,9 @@ event loop. What is raised while it waits (KeyboardInterrupt, a task's cancellat
 inside it, at the ``yield``, and it may wait again to clean up before it lets that pass.
 
 ``operation`` makes a method of such a generator function: one that returns in a ``Blocking``
-object, one to be awaited in an ``Awaiting`` one.
+object, one to be awaited in an ``Awaiting`` one. What has a ``close`` is used in a ``with``
+statement of its form (``Held``, ``AsyncHeld``), what has a ``read`` is an iteration (``Source``,
+``AsyncSource``).
 """
 
 from __future__ import annotations
@@ -14,13 +16,41 @@ from __future__ import annotations
 import math
 import select
 import time
-from collections.abc import Callable, Coroutine, Generator, Mapping
-from typing import Any, Concatenate, Generic, ParamSpec, TypeVar, overload
+from collections.abc import AsyncIterator, Callable, Coroutine, Generator, Iterator, Mapping
+from typing import (
+    TYPE_CHECKING,
+    Any,
+    Concatenate,
+    Generic,
+    ParamSpec,
+    Protocol,
+    TypeVar,
+    overload,
+)
 
-__all__ = ["Awaiting", "Blocking", "Steps", "Wait", "Work", "operation", "take", "wait", "work"]
+if TYPE_CHECKING:
+    from types import TracebackType
+    from typing import Self
+
+__all__ = [
+    "AsyncHeld",
+    "AsyncSource",
+    "Awaiting",
+    "Blocking",
+    "Held",
+    "Source",
+    "Steps",
+    "Wait",
+    "Work",
+    "operation",
+    "take",
+    "wait",
+    "work",
+]
 
 P = ParamSpec("P")
 T = TypeVar("T")
+T_co = TypeVar("T_co", covariant=True)
 S = TypeVar("S")
 
 
@@ -112,6 +142,78 @@ class Awaiting:
         from sampan.sdk import awaiting
 
         return awaiting.take(steps)
+
+
+class _Closing(Protocol):
+    def close(self) -> object: ...
+
+
+class _AsyncClosing(Protocol):
+    def close(self) -> Coroutine[Any, Any, None] | None: ...
+
+
+class _Reading(Protocol[T_co]):
+    def read(self) -> T_co | None: ...
+
+
+class _AsyncReading(Protocol[T_co]):
+    def read(self) -> Coroutine[Any, Any, T_co | None]: ...
+
+
+class Held(Blocking):
+    """Closed at the end of a ``with``."""
+
+    __slots__ = ()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self: _Closing,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+class AsyncHeld(Awaiting):
+    """Closed at the end of an ``async with``."""
+
+    __slots__ = ()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self: _AsyncClosing,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        ending = self.close()
+        if ending is not None:
+            await ending
+
+
+class Source(Held):
+    """An iteration of what ``read`` gives."""
+
+    __slots__ = ()
+
+    def __iter__(self: _Reading[T]) -> Iterator[T]:
+        while (value := self.read()) is not None:
+            yield value
+
+
+class AsyncSource(AsyncHeld):
+    """An asynchronous iteration of what ``read`` gives."""
+
+    __slots__ = ()
+
+    async def __aiter__(self: _AsyncReading[T]) -> AsyncIterator[T]:
+        while (value := await self.read()) is not None:
+            yield value
 
 
 class operation(Generic[S, P, T]):

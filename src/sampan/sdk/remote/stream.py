@@ -6,12 +6,10 @@ from typing import TYPE_CHECKING, Generic, TypeVar
 
 import msgspec
 
-from sampan.sdk.steps import Awaiting, Blocking, Steps, operation
+from sampan.sdk.steps import AsyncSource, Source, Steps, operation
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Iterator
-    from types import TracebackType
-    from typing import Self
+    from collections.abc import Callable
 
     from sampan.sdk.remote.wire import Answer
 
@@ -54,38 +52,12 @@ class _Stream(Generic[T]):
             answer.close()
 
 
-class Stream(_Stream[T], Blocking):
-    def __iter__(self) -> Iterator[T]:
-        while (value := self.read()) is not None:
-            yield value
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
+class Stream(_Stream[T], Source):
+    pass
 
 
-class AsyncStream(_Stream[T], Awaiting):
-    async def __aiter__(self) -> AsyncIterator[T]:
-        while (value := await self.read()) is not None:
-            yield value
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
+class AsyncStream(_Stream[T], AsyncSource):
+    pass
 
 
 class JsonLines(Generic[T]):

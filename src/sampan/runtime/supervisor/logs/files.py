@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import NoReturn
 
-__all__ = ["RotatedFile", "compress"]
+__all__ = ["FileDriver", "RotatedFile", "compress"]
 
 _MODE = 0o640
 _FLAGS = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
@@ -251,3 +251,29 @@ def compress(path: str) -> None:
 
 def _private(path: str, flags: int) -> int:
     return os.open(path, flags, _MODE)
+
+
+class FileDriver:
+    """What the drivers have in common whose batches are bytes for a file (``log.Driver``)."""
+
+    __slots__ = ("_file",)
+
+    def __init__(self, file: RotatedFile) -> None:
+        self._file = file
+
+    @staticmethod
+    def size(batch: bytes) -> int:
+        return len(batch)
+
+    @property
+    def problem(self) -> str:
+        return self._file.problem
+
+    def descriptors(self) -> dict[str, int]:
+        return {"log": self._file.fileno()}
+
+    def waits_for(self) -> tuple[int, int] | None:
+        return None
+
+    def close(self) -> None:
+        self._file.close()

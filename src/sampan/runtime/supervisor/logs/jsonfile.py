@@ -21,6 +21,7 @@ import os
 import re
 from typing import TYPE_CHECKING
 
+from sampan.runtime.supervisor.logs.files import FileDriver
 from sampan.runtime.supervisor.logs.text import timestamp
 
 if TYPE_CHECKING:
@@ -70,10 +71,10 @@ def escape(text: bytes) -> bytes:
     return text
 
 
-class JsonFile:
+class JsonFile(FileDriver):
     """The driver (``log.Driver``); a batch is lines of JSON."""
 
-    __slots__ = ("_ends", "_file")
+    __slots__ = ("_ends",)
 
     def __init__(self, file: RotatedFile, attributes: dict[str, str] | None = None) -> None:
         attrs = ""
@@ -87,7 +88,7 @@ class JsonFile:
             stream: f'","stream":"{stream}"{attrs},"time":"'.encode("utf-8", "replace")
             for stream in ("stdout", "stderr")
         }
-        self._file = file
+        super().__init__(file)
 
     def encode(self, stream: str, parts: Sequence[bytes], now: int) -> bytes:
         """The entries of what a ``Splitter`` gave."""
@@ -119,10 +120,6 @@ class JsonFile:
         return entries
 
     @staticmethod
-    def size(entries: bytes) -> int:
-        return len(entries)
-
-    @staticmethod
     def count(entries: bytes) -> int:
         return entries.count(b"\n")
 
@@ -130,19 +127,6 @@ class JsonFile:
     def split(entries: bytes, room: int) -> bytes:
         """As many whole entries as fit into ``room`` bytes."""
         return entries[: cut(entries, room)]
-
-    @property
-    def problem(self) -> str:
-        return self._file.problem
-
-    def descriptors(self) -> dict[str, int]:
-        return {"log": self._file.fileno()}
-
-    def waits_for(self) -> tuple[int, int] | None:
-        return None
-
-    def close(self) -> None:
-        self._file.close()
 
 
 def cut(entries: bytes, size: int) -> int:

@@ -14,6 +14,8 @@ import os
 import struct
 from typing import TYPE_CHECKING
 
+from sampan.runtime.supervisor.logs.files import FileDriver
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -33,13 +35,13 @@ def _block(kind: int, now: int, payload: bytes) -> bytes:
     return HEAD.pack(size, kind, now) + payload + LENGTH.pack(size)
 
 
-class LocalFile:
+class LocalFile(FileDriver):
     """The driver (``log.Driver``); a batch is blocks."""
 
-    __slots__ = ("_file", "_first")
+    __slots__ = ("_first",)
 
     def __init__(self, file: RotatedFile, attributes: dict[str, str] | None = None) -> None:
-        self._file = file
+        super().__init__(file)
         self._first = b""
         if attributes:
             pairs = {name: attributes[name] for name in sorted(attributes)}
@@ -68,10 +70,6 @@ class LocalFile:
         return blocks
 
     @staticmethod
-    def size(blocks: bytes) -> int:
-        return len(blocks)
-
-    @staticmethod
     def count(blocks: bytes) -> int:
         """Entries: lines, and pieces of lines."""
         total = position = 0
@@ -86,19 +84,6 @@ class LocalFile:
     def split(blocks: bytes, room: int) -> bytes:
         """As many whole blocks as fit into ``room`` bytes."""
         return blocks[: cut(blocks, room)]
-
-    @property
-    def problem(self) -> str:
-        return self._file.problem
-
-    def descriptors(self) -> dict[str, int]:
-        return {"log": self._file.fileno()}
-
-    def waits_for(self) -> tuple[int, int] | None:
-        return None
-
-    def close(self) -> None:
-        self._file.close()
 
 
 def cut(blocks: bytes, size: int) -> int:
