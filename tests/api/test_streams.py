@@ -57,6 +57,13 @@ class Stream:
         self.sock.shutdown(socket.SHUT_WR)
 
 
+def attach(daemon: Daemon, container: str, query: str, *, behind: bytes = b"") -> Stream:
+    """Ask to attach, with what comes ``behind`` the request in the same piece."""
+    stream = Stream(daemon, f"/containers/{container}/attach?{query}")
+    stream.send(behind=behind)
+    return stream
+
+
 def frames(data: bytes) -> list[tuple[int, bytes]]:
     found = []
     position = 0
@@ -77,10 +84,8 @@ def watched(daemon: Daemon) -> Iterator[tuple[str, Future[bytes]]]:
     """A container with one client that takes nothing and one that takes all, from the first test
     here on: the time it takes until the one is given up passes beside the other tests."""
     container = daemon.run("sh", "-c", "read x; seq 1000000; echo done", OpenStdin=True)
-    stuck = Stream(daemon, f"/containers/{container}/attach?stream=1&stdin=1&stdout=1")
-    stuck.send()
-    taking = Stream(daemon, f"/containers/{container}/attach?stream=1&stdout=1")
-    taking.send()
+    stuck = attach(daemon, container, "stream=1&stdin=1&stdout=1")
+    taking = attach(daemon, container, "stream=1&stdout=1")
     stuck.sock.sendall(b"go\n")
     taking.sock.settimeout(60)
     with ThreadPoolExecutor(1) as pool:
@@ -115,9 +120,7 @@ def test_a_half_close_ends_the_input_and_not_the_output(daemon: Daemon) -> None:
     container = daemon.create(
         "sh", "-c", "cat; sleep 0.2; echo end", OpenStdin=True, StdinOnce=True
     )
-    path = f"/containers/{container}/attach?stream=1&stdin=1&stdout=1"
-    stream = Stream(daemon, path)
-    stream.send()
+    stream = attach(daemon, container, "stream=1&stdin=1&stdout=1")
     daemon.post(f"/containers/{container}/start")
     stream.sock.sendall(b"typed\n")
     stream.end_input()
@@ -126,8 +129,7 @@ def test_a_half_close_ends_the_input_and_not_the_output(daemon: Daemon) -> None:
 
 def test_input_in_the_same_packet_as_the_request_is_not_lost(daemon: Daemon) -> None:
     container = daemon.create("cat", OpenStdin=True, StdinOnce=True)
-    stream = Stream(daemon, f"/containers/{container}/attach?stream=1&stdin=1&stdout=1")
-    stream.send(behind=b"early\n")
+    stream = attach(daemon, container, "stream=1&stdin=1&stdout=1", behind=b"early\n")
     daemon.post(f"/containers/{container}/start")
     stream.sock.sendall(b"late\n")
     stream.end_input()
@@ -144,8 +146,7 @@ def test_a_refused_upgrade_leaves_the_connection_to_http(daemon: Daemon) -> None
 def test_what_was_said_before_can_be_replayed(daemon: Daemon) -> None:
     container = daemon.run("sh", "-c", "echo before; read x; echo after", OpenStdin=True)
     daemon.wait_for(lambda: daemon.logs(container) == "before\n")
-    stream = Stream(daemon, f"/containers/{container}/attach?logs=1&stream=1&stdin=1&stdout=1")
-    stream.send()
+    stream = attach(daemon, container, "logs=1&stream=1&stdin=1&stdout=1")
     stream.sock.sendall(b"go\n")
     assert texts(stream.rest(), 1) == b"before\nafter\n"
 
@@ -157,8 +158,7 @@ def test_a_log_and_the_stream_behind_it_fit_together(daemon: Daemon) -> None:
     )
     daemon.post(f"/containers/{container}/start")
     for _ in range(5):
-        stream = Stream(daemon, f"/containers/{container}/attach?logs=1&stream=1&stdout=1")
-        stream.send()
+        stream = attach(daemon, container, "logs=1&stream=1&stdout=1")
         while len(stream.buffer) < 300_000:
             data = stream.sock.recv(65536)
             assert data
@@ -186,9 +186,7 @@ def test_what_a_container_says_at_its_end_comes_once_wherever_that_meets_the_sea
         script = f"seq 0 {before.count(chr(10)) - 1}; read x; echo after"
         container = daemon.run("sh", "-c", script, OpenStdin=True)
         daemon.wait_for(lambda: len(daemon.logs(container)) == len(before))
-        path = f"/containers/{container}/attach?logs=1&stream=1&stdin=1&stdout=1"
-        stream = Stream(daemon, path)
-        stream.send()
+        stream = attach(daemon, container, "logs=1&stream=1&stdin=1&stdout=1")
         stream.sock.sendall(b"go\n")
         assert texts(stream.rest(), 1).decode() == before + "after\n"
 
@@ -198,8 +196,7 @@ def test_what_a_container_says_at_its_end_comes_once_wherever_that_meets_the_sea
 
 def test_a_line_that_was_begun_before_the_attachment_is_whole(daemon: Daemon) -> None:
     container = daemon.run("sh", "-c", "printf 'name? '; read x; echo hello $x", OpenStdin=True)
-    stream = Stream(daemon, f"/containers/{container}/attach?logs=1&stream=1&stdin=1&stdout=1")
-    stream.send()
+    stream = attach(daemon, container, "logs=1&stream=1&stdin=1&stdout=1")
     while b"name? " not in stream.buffer:
         stream.buffer += stream.sock.recv(4096)
     stream.sock.sendall(b"you\n")
@@ -209,8 +206,7 @@ def test_a_line_that_was_begun_before_the_attachment_is_whole(daemon: Daemon) ->
 def test_a_log_alone_ends_the_stream(daemon: Daemon) -> None:
     container = daemon.run("echo", "x")
     daemon.wait(container)
-    stream = Stream(daemon, f"/containers/{container}/attach?logs=1&stdout=1")
-    stream.send()
+    stream = attach(daemon, container, "logs=1&stdout=1")
     assert frames(stream.rest()) == [(1, b"x\n")]
 
 
@@ -218,9 +214,7 @@ def test_detach_keys_tell_the_events(daemon: Daemon) -> None:
     container = daemon.run("cat", Tty=True, OpenStdin=True)
     instance = _exec(daemon, container, "cat", AttachStdin=True, Tty=True, DetachKeys="x,y")
     began = time.time()
-    path = f"/containers/{container}/attach?stream=1&stdin=1&stdout=1&detachKeys=ctrl-a,d"
-    stream = Stream(daemon, path)
-    stream.send()
+    stream = attach(daemon, container, "stream=1&stdin=1&stdout=1&detachKeys=ctrl-a,d")
     stream.sock.sendall(b"\x01d")
     stream.rest()
     other = Stream(daemon, f"/exec/{instance}/start", body={"Tty": True})
@@ -239,8 +233,7 @@ def test_detach_keys_tell_the_events(daemon: Daemon) -> None:
 
 def test_a_client_that_goes_away_does_not_matter(daemon: Daemon) -> None:
     container = daemon.create("sh", "-c", "for i in 1 2 3; do echo $i; sleep 0.1; done")
-    stream = Stream(daemon, f"/containers/{container}/attach?stream=1&stdout=1")
-    stream.send()
+    stream = attach(daemon, container, "stream=1&stdout=1")
     stream.sock.close()
     daemon.post(f"/containers/{container}/start")
     assert daemon.wait(container) == 0
@@ -249,8 +242,7 @@ def test_a_client_that_goes_away_does_not_matter(daemon: Daemon) -> None:
 
 def test_removing_a_container_ends_streams_that_waited_for_its_start(daemon: Daemon) -> None:
     container = daemon.create("true")
-    stream = Stream(daemon, f"/containers/{container}/attach?stream=1&stdout=1")
-    stream.send()
+    stream = attach(daemon, container, "stream=1&stdout=1")
     daemon.delete(f"/containers/{container}")
     assert stream.rest() == b""
 
