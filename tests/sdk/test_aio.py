@@ -42,7 +42,7 @@ def within(data_root: Path, work: Callable[[aio.Session], Awaitable[T]]) -> T:
     for thread in threading.enumerate():
         if thread.name == "sampan-syncfs":
             thread.join(60)  # nobody waits for a busy disk but who counts descriptors
-    assert len(os.listdir("/proc/self/fd")) == before
+    assert len(os.listdir("/proc/self/fd")) <= before  # an earlier test may have left garbage
     return result
 
 
