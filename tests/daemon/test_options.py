@@ -52,7 +52,13 @@ def test_flags_are_written_as_dockerds() -> None:
         (["--default-ulimit", "nofile"], "expected name=soft[:hard]"),
         (["--default-ulimit", "nonsense=1:2"], "invalid ulimit type: nonsense"),
         (["--default-shm-size", "none"], "expected a size"),
-        (["--iptables"], "--iptables is not supported: containers have no network"),
+        (["--userland-proxy"], "--userland-proxy is not supported: there is no proxy"),
+        (["--bip", "10.1.0.1"], "--bip 10.1.0.1: expected an IPv4 address with its prefix length"),
+        (["--bridge", "none", "--bip", "10.1.0.1/24"], "bridge none and bip"),
+        (["--bridge", "a-name-of-16-bytes"], "at most 15 characters"),
+        (["--default-address-pool", "base=10.1.0.0/16"], "expected a base, as"),
+        (["--default-address-pool", "base=10.1.0.0/16,size=8"], "expected a size of 16 to 30"),
+        (["--firewall", "iptables"], "expected nftables or none"),
         (["--live-restore=false"], "--live-restore is not supported: containers always outlive"),
         (["--add-runtime", "runc=/usr/bin/runc"], "--add-runtime is not supported"),
         (["--exec-opt", "native.cgroupdriver=systemd"], "--exec-opt is not supported"),
@@ -81,7 +87,19 @@ def test_what_says_what_we_do_anyway_is_taken(tmp_path: Path) -> None:
             "--exec-opt", "native.cgroupdriver=cgroupfs", "--default-runtime", "sampan",
             "--userns-remap=", "--experimental=false")  # fmt: skip
     from_file(tmp_path, {"live-restore": True, "runtimes": {}, "storage-opts": [],
-                         "features": {"buildkit": False}, "ip-forward": False})  # fmt: skip
+                         "features": {"buildkit": False}, "ip-forward": True})  # fmt: skip
+
+
+def test_networks_are_told_as_dockerds(tmp_path: Path) -> None:
+    flags = "--bip 10.1.0.1/24 -b br7 --mtu=1300 --icc=false --iptables=0"
+    pool = "--default-address-pool=base=10.2.0.0/16,size=24"
+    found = options(*flags.split(), pool).settings.network
+    assert (found.bip, found.bridge, found.mtu, found.icc) == ("10.1.0.1/24", "br7", 1300, False)
+    assert (found.firewall, found.masquerade) == ("none", True)
+    assert [(one.base, one.size) for one in found.pools] == [("10.2.0.0/16", 24)]
+    pools = [{"base": "10.3.0.0/16", "size": 26}]
+    found = from_file(tmp_path, {"default-address-pools": pools, "bridge": "none"}).settings.network
+    assert [(one.base, one.size) for one in found.pools] == [("10.3.0.0/16", 26)]
 
 
 def test_a_file_has_dockerds_keys(tmp_path: Path) -> None:
@@ -139,7 +157,8 @@ def test_a_file_may_be_toml(tmp_path: Path) -> None:
         ('{"max-concurrent-uploads": "3"}', "expected a number"),
         ('{"log-opts": {"max-file": 3}}', "log-opts: expected names with texts"),
         ('{"default-ulimits": {"nofile": 5}}', "default-ulimits: expected"),
-        ('{"mtu": 1400}', "mtu is not supported: containers have no network"),
+        ('{"fixed-cidr": "10.1.0.0/24"}', "fixed-cidr is not supported: this version's networks"),
+        ('{"default-address-pools": ["10.0.0.0/8"]}', "default-address-pools: expected [{"),
         ('{"proxies": {"ftp-proxy": "x"}}', "proxies.ftp-proxy"),
         ("[" * 100_000, "daemon.json: "),
     ],

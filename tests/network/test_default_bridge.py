@@ -238,6 +238,41 @@ def test_where_no_bridge_can_be_made_the_start_says_so(own_house: House) -> None
     assert daemon.wait(daemon.run("true", HostConfig={"NetworkMode": "host"})) == 0
 
 
+def test_the_administrator_decides_name_address_and_icc(own_house: House) -> None:
+    daemon = own_house.daemon
+    daemon.options = ("--bridge=br7", "--bip=10.7.0.9/24", "--mtu=1300", "--icc=false")
+    daemon.start()
+    server = daemon.run(*ECHO, HostConfig=DEFAULT)
+    listening(own_house, server)
+    client = daemon.run("sleep", "1000", HostConfig=DEFAULT)
+    assert address(daemon, server) == "10.7.0.1"
+    link = own_house.links()["br7"]
+    assert link["mtu"] == 1300
+    assert "timed out" in ask(own_house, client, address(daemon, server))
+    assert own_house.run("python3", "-c", ASK, "10.7.0.1", "7").stdout == "10.7.0.9"
+    daemon.remove_all()
+    daemon.stop()
+    daemon.options = ()
+    daemon.start()
+    assert address(daemon, daemon.run("sleep", "9", HostConfig=DEFAULT)) == "172.20.0.2"
+    daemon.remove_all()
+    daemon.stop()
+    daemon.options = ("--bridge=none",)
+    daemon.start()
+    assert daemon.get("/networks/bridge").status == 404
+    isolated = daemon.run("ls", "/sys/class/net", HostConfig=DEFAULT)
+    daemon.wait(isolated)
+    assert daemon.logs(isolated) == "lo\n"
+
+
+def test_without_a_firewall_of_ours_there_is_no_table(own_house: House) -> None:
+    own_house.daemon.options = ("--firewall=none",)
+    daemon = own_house.daemon.start()
+    container = daemon.run("sleep", "1000", HostConfig=DEFAULT)
+    assert address(daemon, container) == "172.20.0.2"
+    assert own_house.tables() == []
+
+
 def test_many_starts_and_ends_leave_no_link_and_no_lease(house: House) -> None:
     daemon = house.daemon
     for _ in range(10):

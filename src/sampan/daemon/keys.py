@@ -146,6 +146,36 @@ def _address(text: str) -> str:
     return text
 
 
+def _pool(text: str) -> tuple[str, int]:
+    """dockerd's ``base=172.30.0.0/16,size=24``."""
+    values = dict(part.partition("=")[::2] for part in text.split(","))
+    return _base_and_size(values.get("base"), values.get("size"))
+
+
+def _pools(value: object) -> list[tuple[str, int]]:
+    if not isinstance(value, list) or not all(isinstance(item, dict) for item in value):
+        raise ValueError('[{"base": …, "size": …}]')
+    return [_base_and_size(item.get("base"), item.get("size")) for item in value]
+
+
+def _base_and_size(base: object, size: object) -> tuple[str, int]:
+    try:
+        net = ipaddress.ip_network(str(base))
+        length = int(str(size))
+    except ValueError as error:
+        raise ValueError("a base, as 172.30.0.0/16, and a size, as 24") from error
+    if not net.prefixlen <= length <= net.max_prefixlen - 2:
+        raise ValueError(f"a size of {net.prefixlen} to {net.max_prefixlen - 2} for base {net}")
+    return str(net), length
+
+
+def _interface(text: str) -> str:
+    found = ipaddress.ip_interface(text)
+    if "/" not in text or found.version != 4:
+        raise ValueError("an IPv4 address with its prefix length, as 172.30.0.1/24")
+    return str(found)
+
+
 def _choice(metavar: str, values: Collection[str]) -> Kind:
     def check(text: str) -> str:
         if text not in values:
@@ -171,6 +201,7 @@ ADDRESSES = Kind(
 MAP = Kind("NAME=VALUE", lambda text: dict([_pair(text)]), _map, many=True)
 SWITCHES = Kind("NAME[=BOOL]", lambda text: dict([_switch(text)]), _switches, many=True)
 LIMITS = Kind("NAME=SOFT[:HARD]", lambda text: dict([_limit(text)]), _limits, many=True)
+POOLS = Kind("base=SUBNET,size=LENGTH", lambda text: [_pool(text)], _pools, many=True)
 ANY = Kind("VALUE", lambda text: [text], _any, many=True)
 ONE = Kind("VALUE", _text, _any)
 
@@ -202,7 +233,7 @@ def _refused(
     return [Key(name, kind, flag=flag, why=why, only=only) for name in names]
 
 
-_NETWORKS = "containers have no network of their own in this version"
+_NETWORKS = "this version's networks do not have it"
 _SWARM = "this engine has no swarm mode"
 _CONTAINERD = "this engine runs containers itself, without containerd"
 _RUNTIMES = "containers are run by this engine's own runtime, sampan"
@@ -245,6 +276,18 @@ KEYS: tuple[Key, ...] = (
     Key("dns", ADDRESSES, [], "name servers of containers"),
     Key("dns-opts", LIST, [], "their resolver's options", "dns-opt"),
     Key("dns-search", LIST, [], "their search domains"),
+    # networks
+    Key("bridge", TEXT, "", "the default network's bridge; none: no such network", short="b"),
+    Key("bip", Kind("ADDRESS/LENGTH", _interface, lambda value: _interface(_text(value))), "",
+        "address of that bridge, and its subnet"),
+    Key("mtu", INT, 0, "MTU of its links (the uplink's)"),
+    Key("icc", BOOL, True, "whether containers on it reach one another"),
+    Key("ip-masq", BOOL, True, "whether they leave with an address of this machine"),
+    Key("default-address-pools", POOLS, [], "where networks get their subnets",
+        "default-address-pool"),
+    Key("firewall", _choice("NAME", ("nftables", "none")), "nftables",
+        "who keeps the firewall's rules; none: you do"),
+    Key("iptables", BOOL, True, "false is the same as firewall none"),
     # images
     Key("insecure-registries", LIST, [], "HOST[:PORT] or network without verified TLS",
         "insecure-registry", reload=True),
@@ -263,16 +306,17 @@ KEYS: tuple[Key, ...] = (
     *_refused("nothing here is experimental", "experimental", kind=BOOL, only=(False,)),
     *_refused("this kernel's policy is not ours to use", "selinux-enabled", kind=BOOL,
               only=(False,)),
-    *_refused(_NETWORKS, "bridge", only=("none",)),
-    *_refused(_NETWORKS, "iptables", "ip6tables", "ip-forward", "ip-masq", "ipv6", "icc",
-              "userland-proxy", kind=BOOL, only=(False,)),
+    *_refused("rules are set with nf_tables' own messages", "firewall-backend", only=("nftables",)),
+    *_refused("IPv6 is in the same table: see --firewall", "ip6tables", kind=BOOL, only=(True,)),
+    *_refused("without forwarding containers reach nobody", "ip-forward", kind=BOOL, only=(True,)),
+    *_refused("there is no proxy: the kernel does it", "userland-proxy", kind=BOOL, only=(False,)),
+    *_refused(_NETWORKS, "ipv6", kind=BOOL, only=(False,)),
     # refused
     *_refused(_RUNTIMES, "runtimes", flag="add-runtime", only=({},)),
     *_refused(_NETWORKS, "allow-direct-routing", "ip-forward-no-drop", kind=BOOL, only=(False,)),
-    *_refused(_NETWORKS, "bip", "bip6", "bridge-accept-fwmark", "default-gateway",
-              "default-gateway-v6", "firewall-backend", "fixed-cidr", "fixed-cidr-v6", "ip", "mtu",
-              "network-control-plane-mtu", "userland-proxy-path"),
-    *_refused(_NETWORKS, "default-address-pools", flag="default-address-pool"),
+    *_refused(_NETWORKS, "bip6", "bridge-accept-fwmark", "default-gateway", "default-gateway-v6",
+              "fixed-cidr", "fixed-cidr-v6", "ip", "network-control-plane-mtu",
+              "userland-proxy-path"),
     *_refused(_NETWORKS, "default-network-opts", flag="default-network-opt"),
     *_refused(_NETWORKS, "host-gateway-ips", flag="host-gateway-ip"),
     *_refused(_NETWORKS, "host-gateway-ip", flag=""),

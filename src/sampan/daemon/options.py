@@ -15,6 +15,8 @@ from sampan.daemon.configuration import merge, read_arguments
 from sampan.engine.settings import Defaults, Settings, Transfers
 from sampan.engine.spec import SHM_SIZE
 from sampan.errors import InvalidArgument, NotSupported, SampanError
+from sampan.network.types import Options as NetworkOptions
+from sampan.network.types import Pool
 
 if TYPE_CHECKING:
     from sampan.daemon.configuration import Given
@@ -195,6 +197,25 @@ def _transfers(values: dict[str, Any]) -> Transfers:
     )
 
 
+def _network(values: dict[str, Any]) -> NetworkOptions:
+    pools = tuple(Pool(base=base, size=size) for base, size in values["default-address-pools"])
+    bridge: str = values["bridge"]
+    if len(bridge) > 15 or "/" in bridge or bridge != "".join(bridge.split()):
+        raise InvalidArgument(f"bridge {bridge}: a link's name has at most 15 characters")
+    if bridge == "none" and values["bip"]:
+        raise InvalidArgument("bridge none and bip: there is no bridge to have an address")
+    firewall = values["firewall"] if values["iptables"] else "none"
+    return NetworkOptions(
+        bridge=bridge,
+        bip=values["bip"],
+        mtu=values["mtu"],
+        icc=values["icc"],
+        masquerade=values["ip-masq"],
+        firewall=firewall,
+        **({"pools": pools} if pools else {}),
+    )
+
+
 def _environment(name: str) -> str:
     """A proxy's variable, in either spelling."""
     return os.environ.get(name.upper()) or os.environ.get(name, "")
@@ -242,6 +263,7 @@ def resolve(values: dict[str, Any]) -> Options:
             seccomp_profile=values["seccomp-profile"] or "builtin",
             defaults=defaults,
             transfers=_transfers(values),
+            network=_network(values),
         ),
     )
 

@@ -52,7 +52,7 @@ def make(network: Network, identity: str, mtu: int) -> int:
     Raises Conflict when the name is somebody else's, Unavailable where bridges cannot be made.
     """
     name = network.link
-    parameters = {"forwarding": 1, "route_localnet": 1, "rp_filter": 0}
+    parameters = {"forwarding": 1}
     try:
         with Socket() as socket:
             socket.batch([links.new_bridge(name, mac=_mac(network))])

@@ -107,6 +107,8 @@ class Networks:
 
     def _is_otherwise(self, network: Network) -> bool:
         options = self.options
+        if not network.subnets:
+            return True
         bip = f"{network.subnets[0].gateway}/{network.subnets[0].prefix}"
         return (
             (network.mtu, network.icc, network.masquerade)

@@ -1,0 +1,165 @@
+"""Who reaches whom: the machine, its containers, and another host on the same wire."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.network.house import ASK, DEFAULT, ECHO, House, address
+
+pytestmark = pytest.mark.root
+
+MACHINE, NEIGHBOUR = "192.0.2.2", "192.0.2.1"
+SERVER = ECHO[-1].replace("7", "int(__import__('sys').argv[1])")
+
+
+class Street:
+    """The house, and another host on its wire."""
+
+    def __init__(self, house: House) -> None:
+        self.house = house
+        self.host = f"{house.name}-n"
+        subprocess.run(["ip", "netns", "add", self.host], check=True)
+        house.run("ip", "link", "add", "wire", "type", "veth", "peer", "eth0", "netns", self.host)
+        house.run("ip", "address", "add", f"{MACHINE}/24", "dev", "wire")
+        house.run("ip", "link", "set", "wire", "up")
+        self.neighbour("ip", "address", "add", f"{NEIGHBOUR}/24", "dev", "eth0")
+        self.neighbour("ip", "link", "set", "eth0", "up")
+        # A neighbour who knows where our containers are, and has a route of its own to them.
+        self.neighbour("ip", "route", "add", "default", "via", MACHINE)
+
+    def neighbour(self, *words: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            ["ip", "netns", "exec", self.host, *words],
+            capture_output=True, text=True, timeout=30, check=True,
+        )  # fmt: skip
+
+    def place(self, who: str) -> list[str]:
+        """How to be in somebody's network: ``machine``, ``neighbour``, or a container's ID."""
+        if who == "machine":
+            return list(self.house.enter)
+        if who == "neighbour":
+            return ["nsenter", f"--net=/run/netns/{self.host}"]
+        return ["nsenter", "-t", str(self.house.daemon.state(who)["Pid"]), "-n"]
+
+    def reaches(self, who: str, host: str, port: int = 7) -> str:
+        """As whom the server at ``host`` sees ``who``; "" when it does not answer."""
+        done = subprocess.run(
+            [*self.place(who), "python3", "-c", ASK, host, str(port)],
+            capture_output=True, text=True, timeout=30, check=False,
+        )  # fmt: skip
+        return done.stdout
+
+    def serve(self, who: str, port: int) -> subprocess.Popen[str]:
+        server = subprocess.Popen(
+            [*self.place(who), "python3", "-u", "-c", SERVER, str(port)],
+            stdout=subprocess.PIPE, text=True,
+        )  # fmt: skip
+        assert server.stdout is not None
+        assert server.stdout.readline() == "listening\n"
+        return server
+
+
+@pytest.fixture
+def street(own_house: House) -> Iterator[Street]:
+    one = Street(own_house)
+    try:
+        own_house.daemon.start()
+        yield one
+    finally:
+        subprocess.run(["ip", "netns", "delete", one.host], check=True)
+
+
+def test_a_container_leaves_as_the_machine_and_is_not_reached_from_the_wire(street: Street) -> None:
+    daemon = street.house.daemon
+    container = daemon.run(*ECHO, HostConfig=DEFAULT)
+    daemon.wait_for(lambda: "listening" in daemon.logs(container))
+    server = street.serve("neighbour", 8)
+    try:
+        assert street.reaches(container, NEIGHBOUR, 8) == MACHINE
+        assert street.reaches("machine", address(daemon, container)) == "172.20.0.1"
+        assert street.reaches("neighbour", address(daemon, container)) == ""
+    finally:
+        server.kill()
+        server.wait()
+
+
+def test_two_engines_networks_do_not_reach_each_other(street: Street, tmp_path: Path) -> None:
+    daemon = street.house.daemon
+    one = daemon.run(*ECHO, HostConfig=DEFAULT)
+    (tmp_path / "two").mkdir()
+    other = street.house.another(tmp_path / "two").start()
+    try:
+        two = other.run("sleep", "1000", HostConfig=DEFAULT)
+        daemon.wait_for(lambda: "listening" in daemon.logs(one))
+        pid = str(other.state(two)["Pid"])
+        done = subprocess.run(
+            ["nsenter", "-t", pid, "-n", "python3", "-c", ASK, address(daemon, one), "7"],
+            capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        assert "timed out" in done.stderr
+    finally:
+        other.close()
+
+
+def test_the_machines_loopback_is_not_reached_from_a_container(street: Street) -> None:
+    """CVE-2020-8558, with all that a container with CAP_NET_ADMIN could do, and route_localnet."""
+    daemon = street.house.daemon
+    container = daemon.run("sleep", "1000", HostConfig=DEFAULT)
+    street.house.run("sysctl", "-qw", "net.ipv4.conf.sampan0.route_localnet=1")
+    inside = street.place(container)
+    for words in (
+        "ip address delete 127.0.0.1/8 dev lo",
+        "ip link set lo down",
+        "ip route add 127.0.0.0/8 via 172.20.0.1 dev eth0",
+        "sysctl -qw net.ipv4.conf.all.route_localnet=1",
+    ):
+        subprocess.run([*inside, *words.split()], check=True)
+    server = street.serve("machine", 9)
+    try:
+        assert street.reaches(container, "172.20.0.1", 9) == address(daemon, container)
+        assert street.reaches(container, "127.0.0.1", 9) == ""
+        street.house.run("nft", "flush", "ruleset")
+        assert street.reaches(container, "127.0.0.1", 9) != ""  # so it is the rule that helps
+    finally:
+        server.kill()
+        server.wait()
+
+
+def test_a_machine_that_did_not_forward_is_no_router_now(street: Street) -> None:
+    daemon = street.house.daemon
+    street.house.run("sysctl", "-qw", "net.ipv4.ip_forward=0")
+    far = f"{street.host}-f"
+    subprocess.run(["ip", "netns", "add", far], check=True)
+    try:
+        street.house.run("ip", "link", "add", "wire2", "type", "veth", "peer", "eth0", "netns", far)
+        street.house.run("ip", "address", "add", "198.51.100.1/24", "dev", "wire2")
+        street.house.run("ip", "link", "set", "wire2", "up")
+        for words in (
+            "ip address add 198.51.100.2/24 dev eth0",
+            "ip link set eth0 up",
+            "ip route add default via 198.51.100.1",
+        ):
+            subprocess.run(["ip", "netns", "exec", far, *words.split()], check=True)
+        container = daemon.run("sleep", "1000", HostConfig=DEFAULT)
+        forwarding = street.house.run("sysctl", "-n", "net.ipv4.ip_forward").stdout
+        assert forwarding == "1\n"
+        server = subprocess.Popen(
+            ["ip", "netns", "exec", far, "python3", "-u", "-c", SERVER, "8"],
+            stdout=subprocess.PIPE, text=True,
+        )  # fmt: skip
+        try:
+            assert server.stdout is not None
+            server.stdout.readline()
+            assert street.reaches(container, "198.51.100.2", 8) == "198.51.100.1"
+            assert street.reaches("neighbour", "198.51.100.2", 8) == ""
+        finally:
+            server.kill()
+            server.wait()
+    finally:
+        subprocess.run(["ip", "netns", "delete", far], check=True)
+        assert os.path.exists(f"/run/netns/{street.host}")
