@@ -1,0 +1,59 @@
+"""A daemon killed in the midst of starts and ends: no link, address or rule is left or doubled."""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import random
+import threading
+import time
+
+import pytest
+
+from tests.daemon_fixture import Daemon
+from tests.network.house import DEFAULT, House, address
+
+pytestmark = pytest.mark.root
+
+ROUNDS = 6
+
+
+def churn(daemon: Daemon, ending: threading.Event) -> None:
+    """Start, restart and remove until the daemon is gone."""
+    with contextlib.suppress(OSError, http.client.HTTPException, ValueError):
+        while not ending.is_set():
+            body = {"Image": "host", "Cmd": ["sleep", "1000"], "HostConfig": DEFAULT}
+            container = daemon.request("POST", "/containers/create", body, judge=False).json()["Id"]
+            daemon.request("POST", f"/containers/{container}/start", judge=False)
+            daemon.request("POST", f"/containers/{container}/restart?t=0", judge=False)
+            if random.random() < 0.7:
+                daemon.request("DELETE", f"/containers/{container}?force=1", judge=False)
+
+
+def test_nothing_is_left_or_doubled_by_a_daemon_that_is_killed(own_house: House) -> None:
+    daemon = own_house.daemon.start()
+    for _ in range(ROUNDS):
+        ending = threading.Event()
+        threads = [threading.Thread(target=churn, args=(daemon, ending)) for _ in range(3)]
+        for thread in threads:
+            thread.start()
+        time.sleep(random.uniform(0.05, 0.5))
+        daemon.kill()
+        ending.set()
+        for thread in threads:
+            thread.join()
+        daemon.start()
+
+        def agree() -> bool:
+            """Rows, links and what runs tell of the same."""
+            running = [one["Id"] for one in daemon.get("/containers/json").json()]
+            found = [address(daemon, one) for one in running]
+            assert len(set(found)) == len(found)
+            return own_house.leases() == set(found) and len(own_house.plugs()) == len(found)
+
+        daemon.wait_for(agree)
+    daemon.remove_all()
+    daemon.wait_for(lambda: not own_house.plugs() and not own_house.leases())
+    assert daemon.stop() == 0
+    assert own_house.links() == {}
+    assert own_house.tables() == []
