@@ -26,7 +26,7 @@ services:
     image: host
     network_mode: none
     command: ["sh", "-c", "echo kept > /data/made; trap 'exit 0' TERM; while :; do sleep .05; done"]
-    volumes: ["data:/data"]
+    volumes: ["data:/data", "/scratch"]
     restart: unless-stopped
     stop_signal: SIGTERM
     healthcheck:
@@ -89,6 +89,18 @@ def test_three_services_up_and_down(daemon: Daemon, tmp_path: Path) -> None:
     assert states()["three_store_1"] == "exited"
     compose("start", "store")
     assert states()["three_store_1"] == "running"
+    # Containers are replaced, and what volumes of their own have is kept.
+    compose("exec", "-T", "store", "touch", "/scratch/kept")
+    old = daemon.get("/containers/three_store_1/json").json()["Id"]
+    compose("up", "-d", "-t", "5", "--force-recreate")
+    assert daemon.get("/containers/three_store_1/json").json()["Id"] != old
+    assert states() == {f"three_{name}": "running" for name in ("store_1", "web_1", "worker_1")}
+    assert compose("exec", "-T", "store", "ls", "/scratch") == "kept\n"
+    compose("rm", "-f", "-s", "-v", "worker")
+    assert "three_worker_1" not in states()
+    assert compose("run", "--rm", "-T", "--no-deps", "worker", "cat", "/data/made") == "kept\n"
     compose("down", "-v", "-t", "5")
     assert states() == {}
-    assert [one["Name"] for one in daemon.get("/volumes").json()["Volumes"] or []] == []
+    # What was carried over by its name counts as named, here as with dockerd.
+    (kept,) = [one["Name"] for one in daemon.get("/volumes").json()["Volumes"]]
+    assert len(kept) == 64 and daemon.delete(f"/volumes/{kept}").status == 204

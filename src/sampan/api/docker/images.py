@@ -137,7 +137,15 @@ async def inspect(context: Context) -> Answer:
         shown["OsVersion"] = document.os_version
     if context.version < (1, 44):
         shown["VirtualSize"] = image.size
+    if context.version < (1, 45) or _is_compose_1(context):
+        shown |= {"Container": "", "ContainerConfig": shown["Config"]}
     return reply(shown)
+
+
+def _is_compose_1(context: Context) -> bool:
+    """docker-compose 1 speaks the newest version there is, and ends with a KeyError where it looks
+    for a field that went with 1.45 (it asks for the image's volumes to recreate a container)."""
+    return context.request.headers.get("user-agent", "").startswith("docker-compose/1.")
 
 
 def _moment(seconds: float) -> str:
