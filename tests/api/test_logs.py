@@ -302,6 +302,48 @@ def test_a_container_waits_for_a_syslog_server_that_is_gone_for_a_while(daemon: 
     assert daemon.wait(container) == 0
 
 
+def test_only_a_container_that_must_wait_waits_for_a_server_that_takes_nothing(
+    daemon: Daemon,
+) -> None:
+    """``mode=non-blocking``: it runs on, and what had no room is dropped."""
+    with socket.socket(socket.AF_INET) as listener:
+        # What is sent stays in the kernel's buffers, of which there are few.
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        listener.bind(("127.0.0.1", 0))
+        listener.listen()
+        address = f"tcp://127.0.0.1:{listener.getsockname()[1]}"
+        script = "seq 2000000; touch /tmp/through; sleep 600"
+        containers = {}
+        for mode in ("non-blocking", "blocking"):
+            options = {"syslog_address": address, "mode": mode}
+            if mode == "non-blocking":
+                options["max_buffer_size"] = "64k"
+            config = log_config("syslog", **options)
+            containers[mode] = daemon.run("sh", "-c", script, HostConfig=config)
+        marks = {
+            mode: Path(f"/proc/{daemon.state(container)['Pid']}/root/tmp/through")
+            for mode, container in containers.items()
+        }
+        daemon.wait_for(marks["non-blocking"].exists)
+        time.sleep(0.5)
+        assert not marks["blocking"].exists()
+        # The last lines of both are waited for: they are taken now.
+        drains = [threading.Thread(target=drain, args=(listener,)) for _ in containers]
+        for thread in drains:
+            thread.start()
+        for container in containers.values():
+            daemon.delete(f"/containers/{container}", force=1)
+        for thread in drains:
+            thread.join(15)
+
+
+def drain(listener: socket.socket) -> None:
+    connection, _ = listener.accept()
+    with connection:
+        while connection.recv(1 << 20):
+            pass
+
+
 JOURNAL = Path("/run/systemd/journal/socket")
 
 

@@ -113,6 +113,23 @@ def test_bad_options_are_refused_by_name(
         one.close()
 
 
+def test_who_is_not_root_is_told_what_to_do(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "sampan.cli", "daemon", "--data-root", str(tmp_path / "data")],
+        user=65534,
+        group=65534,
+        extra_groups=[],
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+    if "No module named" in done.stderr:
+        pytest.skip("this source tree is root's alone")
+    assert (done.returncode, "needs root: run it with sudo" in done.stderr) == (1, True)
+    assert os.listdir(tmp_path) == []
+
+
 def test_a_group_may_use_the_socket_and_nobody_else(own: Daemon) -> None:
     own.options += ("--group", "4242")
     own.start()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -183,6 +184,26 @@ def test_every_setting_is_acted_on_or_has_a_reason() -> None:
     for key in KEYS:
         assert key.why or key.help or key.name == "proxies", key.name
         assert key.why or not key.long or f"--{key.long}" in usage()
+
+
+FLAGS = next(
+    (
+        path
+        for parent in Path(__file__).resolve().parents
+        if (path := parent / "shared/reference/dockerd_flags.txt").is_file()
+    ),
+    None,
+)
+
+
+@pytest.mark.skipif(FLAGS is None, reason="the list of dockerd's flags is not here")
+def test_each_flag_of_dockerds_is_known() -> None:
+    """A flag that is not known would be refused without the reason."""
+    assert FLAGS is not None
+    found = re.findall(r"(?m)^(?:-\w, )?--([a-z0-9-]+)[ \t]", FLAGS.read_text(encoding="utf-8"))
+    assert len(set(found)) > 80
+    known = {key.long for key in KEYS} | {"config-file", "help", "validate", "version"}
+    assert set(found) <= known
 
 
 def test_the_unit_starts_a_daemon_that_knows_its_flags() -> None:
