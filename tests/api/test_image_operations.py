@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import json
+import os
+import socket
 import tarfile
 from collections.abc import Iterator
 
@@ -193,3 +195,28 @@ def test_what_comes_faster_than_it_is_taken_apart_waits(daemon: Daemon) -> None:
     before = peak(daemon.pid)
     load(daemon, [layer({f"f{n}": b"%d" % n * 1_000_000 for n in range(40)})], "wide:1")
     assert peak(daemon.pid) - before < 40 << 10
+
+
+@pytest.mark.parametrize("path", ["/images/load", "/images/create?fromSrc=-&repo=half"])
+def test_a_client_that_goes_away_in_the_middle_leaves_nothing(daemon: Daemon, path: str) -> None:
+    """Not even what unpacks: of a layer that would take long, all of whose bytes are here."""
+    from backports import zstd
+
+    from tests.storage.unpacking.test_unpacking import zeros
+
+    noise = tarfile.TarInfo("noise")
+    noise.size = 5 << 20  # more than what could be a document
+    long = zstd.compress(noise.tobuf() + os.urandom(noise.size)) + zeros(3 << 30)
+    data = long
+    if path == "/images/load":
+        data = docker_save([BASE], ["half:1"], change={"long/layer.tar": long, "last": bytes(600)})
+    staging = daemon.data_root / "overlay2/staging"
+    before = daemon.get("/images/json", all=1).json()
+    with socket.socket(socket.AF_UNIX) as sock:
+        sock.connect(daemon.socket)
+        head = f"POST {path} HTTP/1.1\r\nHost: x\r\nContent-Length: {len(data) + 1}\r\n\r\n"
+        sock.sendall(head.encode() + data)
+        daemon.wait_for(lambda: any(staging.glob("*/diff/zeros")), 30)
+    daemon.wait_for(lambda: os.listdir(staging) == [])
+    daemon.wait_for(lambda: os.listdir(daemon.data_root / "content/ingest") == [])
+    assert daemon.get("/images/json", all=1).json() == before

@@ -11,6 +11,8 @@ import threading
 from collections import deque
 from typing import TYPE_CHECKING
 
+from sampan.errors import SampanError
+
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
@@ -27,6 +29,7 @@ class Inlet:
         self._chunks: deque[bytes] = deque()
         self._size = 0
         self._ended = False
+        self._broken = False
         self._closed = False
         self._news = threading.Condition()
         self._room = asyncio.Event()
@@ -34,8 +37,9 @@ class Inlet:
     async def fill(self, chunks: AsyncIterator[bytes]) -> None:
         """Hand over chunks until they end, or nobody reads any more.
 
-        However it ends, the thread finds the end behind what it was given.
+        If that fails the thread does not take what it was given for all there is: it fails too.
         """
+        broken = True
         try:
             async for chunk in chunks:
                 with self._news:
@@ -47,9 +51,10 @@ class Inlet:
                     self._news.notify()
                 if full:
                     await self._wait()
+            broken = False
         finally:
             with self._news:
-                self._ended = True
+                self._ended, self._broken = True, broken
                 self._news.notify()
 
     async def _wait(self) -> None:
@@ -61,10 +66,15 @@ class Inlet:
             await self._room.wait()
 
     def read(self, count: int, /) -> bytes:
-        """Up to ``count`` bytes, all that is there; waits for the first. Nothing at the end."""
+        """Up to ``count`` bytes, all that is there; waits for the first. Nothing at the end.
+
+        Raises SampanError where who sends broke off.
+        """
         with self._news:
             while not self._chunks and not self._ended:
                 self._news.wait()
+            if self._broken:
+                raise SampanError("the archive was cut short by who sent it")
             taken: list[bytes] = []
             size = 0
             while self._chunks and size < count:

@@ -70,7 +70,7 @@ class Target(Dresser):
         self._lower = Merged(lower)
         self._has_lower = bool(lower)
         self._loose = loose
-        self._implied: dict[bytes, int] = {}
+        self._implied: dict[int, bytes] = {}  # by inode, as one directory has names through links
         self._root_listed = False
         self._open: OrderedDict[bytes, int] = OrderedDict()
         # Directories' (access, modification) times in ns, to be set when nothing changes any more.
@@ -153,7 +153,8 @@ class Target(Dresser):
     @property
     def loose_ends(self) -> Loose:
         """What is left for ``settle`` of a layer that is unpacked without those below it."""
-        return Loose(tuple(self._implied.items()), self._root_listed, self._hide_root)
+        implied = tuple((path, inode) for inode, path in self._implied.items())
+        return Loose(implied, self._root_listed, self._hide_root)
 
     def _place(self, name: bytes, of: bytes | None = None) -> tuple[bytes | None, bytes, bytes]:
         return place(name, of, relative=self._relative)
@@ -277,7 +278,7 @@ class Target(Dresser):
         self._remember(path, descriptor)
         if self._loose:
             os.fchmod(descriptor, 0o755)
-            self._implied[path] = os.fstat(descriptor).st_ino
+            self._implied[os.fstat(descriptor).st_ino] = path
             return descriptor
         model = self._lower.nearest(path)
         if model is None:
@@ -367,8 +368,7 @@ class Target(Dresser):
             self._retired.append(known)
         self._remember(path, descriptor)
         if existed and self._implied:
-            inode = os.fstat(descriptor).st_ino
-            self._implied = {at: made for at, made in self._implied.items() if made != inode}
+            self._implied.pop(os.fstat(descriptor).st_ino, None)
         self._dress(descriptor, member, existed=existed)
         self._times[path] = member_times(member)
 
