@@ -145,7 +145,8 @@ class Slot(threading.Thread):
                     break  # it was not begun
                 if state["Status"] == "exited":
                     code, error = state["ExitCode"], state["Error"]
-                    if error and not ("monitor" in error and code in (126, 128, 137)):
+                    known = "monitor" in error or "maker was killed" in error
+                    if error and not (known and code in (126, 128, 137)):
                         self._complain("a victim's end", state)
                     break
                 if time.monotonic() > deadline:

@@ -127,7 +127,7 @@ def _kernel() -> Path | None:
 
 
 def _script(arguments: list[str]) -> str:
-    chosen = [argument for argument in arguments if (CHECKOUT / argument).is_dir()]
+    chosen = [argument for argument in arguments if argument and (CHECKOUT / argument).is_dir()]
     named = any((CHECKOUT / argument.partition("::")[0]).is_file() for argument in arguments)
     options = [
         "-m",

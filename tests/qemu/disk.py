@@ -181,6 +181,8 @@ def _fill_base(root: Path, modules: Modules) -> None:
     python = interpreter()
     elves = [python]
     _copy(python, root)
+    # The name that containers of the host image call it by.
+    (root / "usr/bin/python3").symlink_to(python)
     for path in _library():
         _copy(path, root)
         if path.suffix == ".so":

@@ -98,6 +98,7 @@ def ended(pids: list[int]) -> bool:
     return True
 
 
+@pytest.mark.v2
 def test_a_session_leaves_nothing(data_root: Path) -> None:
     with sampan.Session(data_root) as session:
         assert session.run("host", ["true"]).ok
@@ -216,7 +217,9 @@ def test_two_programs_at_once(data_root: Path) -> None:
     assert sessions(data_root) == []
 
 
-@pytest.mark.parametrize("moment", ["running", "reading", "starting"])
+@pytest.mark.parametrize(
+    "moment", [pytest.param("running", marks=pytest.mark.v2), "reading", "starting"]
+)
 def test_a_program_that_is_killed_leaves_nothing(data_root: Path, moment: str) -> None:
     running = (
         "with session.start('host', ['sh', '-c', 'sleep 600 & echo up; sleep 600']) as process:\n"

@@ -17,6 +17,7 @@ from sampan.sdk.options import size
 pytestmark = pytest.mark.root
 
 
+@pytest.mark.v2
 def test_a_command_and_its_result(session: sampan.Session) -> None:
     result = session.run("host", ["python3", "-c", "print(6 * 7)"], memory="256m", timeout=30)
     assert (result.ok, result.exit_code, result.text) == (True, 0, "42\n")
@@ -98,6 +99,7 @@ def test_the_environment_is_not_the_programs(
     assert "SECRET" not in session.run("host", ["env"]).text
 
 
+@pytest.mark.v2
 def test_limits_are_the_kernels(session: sampan.Session) -> None:
     code = (
         "import os; from pathlib import Path\n"

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypedDict
 import msgspec
 
 from sampan.engine.config import read_create
-from sampan.errors import InvalidArgument
+from sampan.errors import InvalidArgument, NotSupported
 
 if TYPE_CHECKING:
     from sampan.engine.config import CreateRequest
@@ -183,6 +183,13 @@ def read_options(
     timeout = given.get("timeout")
     if timeout is not None and not 0 < _number(timeout, "timeout") < math.inf:
         raise InvalidArgument(f"timeout {timeout!r}: expected seconds, more than 0; None for none")
+    network = given.get("network", "none")
+    if network not in ("none", "host"):
+        raise NotSupported(
+            f"network {network} is not supported by run and start: a container of theirs has a "
+            "loopback of its own (None) or the machine's network (\"host\"); a daemon's containers "
+            "are on networks (sampan.connect)"
+        )
     text = given.get("input")
     return Request(
         image=image,

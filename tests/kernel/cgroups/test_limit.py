@@ -57,6 +57,17 @@ def test_memory_limit_ends_in_an_oom_kill_that_is_seen_and_counted(
         os.close(watch[0])
 
 
+def test_more_are_watched_than_a_user_has_instances_of_inotify(group: Group) -> None:
+    """128, by default: each container's monitor has a watch of its own."""
+    watches = [group.oom_watch() for _ in range(300)]
+    try:
+        assert None not in watches
+    finally:
+        for watch in watches:
+            if watch is not None:
+                os.close(watch[0])
+
+
 def test_oom_in_a_sub_group_is_counted_for_the_group(group: Group, work: Work) -> None:
     group.limit(Resources(memory=Memory(limit=24 * MB, swap=24 * MB)))
     below = group.child("below")
