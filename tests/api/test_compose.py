@@ -76,8 +76,10 @@ def test_three_services_up_and_down(daemon: Daemon, tmp_path: Path) -> None:
     compose("up", "-d")
     names = ("store", "web", "worker")
     assert states() == {f"three_{name}_1": "running" for name in names}
-    daemon.wait_for(lambda: "(healthy)" in compose("ps"))
-    daemon.wait_for(lambda: "kept" in compose("logs", "worker"))
+    daemon.wait_for(lambda: daemon.state("three_store_1")["Health"]["Status"] == "healthy")
+    assert "(healthy)" in compose("ps")
+    daemon.wait_for(lambda: "kept" in daemon.logs("three_worker_1"))
+    assert "kept" in compose("logs", "worker")
     assert "web is up" in compose("logs", "--tail", "5", "web")
     assert compose("exec", "-T", "web", "sh", "-c", "echo $KIND") == "web\n"
     compose("up", "-d", "--scale", "worker=2")
