@@ -582,6 +582,32 @@ def test_many_copies_at_once(daemon: Daemon) -> None:
     daemon.wait(container)
 
 
+def test_many_copies_of_one_file_at_once(daemon: Daemon) -> None:
+    """Each of them is whole, and the last one stays."""
+    container = stopped(daemon)
+    results: set[tuple[int, str]] = set()
+
+    def work(number: int) -> None:
+        data = tar_of({"same": bytes([number]) * 1000})
+        for _ in range(15):
+            answer = put(daemon, container, "/tmp", data)
+            results.add((answer.status, answer.message if answer.status != 200 else ""))
+
+    workers = [threading.Thread(target=work, args=(number,)) for number in range(6)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    assert results == {(200, "")}
+    with tarfile.open(fileobj=io.BytesIO(get(daemon, container, "/tmp/same").body)) as archive:
+        (member,) = archive.getmembers()
+        file = archive.extractfile(member)
+        assert file is not None
+        content = file.read()
+    assert content == content[:1] * 1000
+    daemon.delete(f"/containers/{container}")
+
+
 def test_an_events_listener_hears_of_copies(daemon: Daemon) -> None:
     begin = time.time()
     container = sleeping(daemon)

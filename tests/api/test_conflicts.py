@@ -6,9 +6,10 @@ The table is the test: a state, an operation, the status, and words of the messa
 from __future__ import annotations
 
 import json
+import random
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -155,6 +156,50 @@ def test_a_start_with_a_body_is_of_another_age(daemon: Daemon, five: dict[str, s
     assert daemon.state("created")["Status"] == "created"
     answer = daemon.post("/containers/created/start", checkpoint="x")
     assert (answer.status, "checkpoint" in answer.message) == (501, True)
+
+
+def asked_while_it_ends(
+    daemon: Daemon, ask: Callable[[str], tuple[int, str]]
+) -> set[tuple[int, str]]:
+    """What ``ask`` is answered, at each moment of containers' ends."""
+    found = set()
+    for step in range(12):
+        container = daemon.run("sleep", "600")
+        kill = threading.Timer(
+            step * 0.002, daemon.post, (f"/containers/{container}/kill",), {"signal": "KILL"}
+        )
+        kill.start()
+        for _ in range(6):
+            status, message = ask(container)
+            found.add((status, message.replace(container, "ID")))
+        kill.join()
+        daemon.delete(f"/containers/{container}", force=1)
+    return found
+
+
+def test_an_exec_that_the_end_overtakes_is_a_conflict(daemon: Daemon) -> None:
+    def ask(container: str) -> tuple[int, str]:
+        made = daemon.post(f"/containers/{container}/exec", {"Cmd": ["true"]})
+        if made.status == 201:
+            made = daemon.post(f"/exec/{made.json()['Id']}/start", {"Detach": True})
+        return made.status, made.message if made.status >= 400 else ""
+
+    answers = asked_while_it_ends(daemon, ask)
+    assert {status for status, _ in answers} == {200, 409}, answers
+    assert all("is not running" in message for status, message in answers if status == 409)
+
+
+def test_limits_of_a_container_that_ends_meanwhile_are_its_next_starts(daemon: Daemon) -> None:
+    def ask(container: str) -> tuple[int, str]:
+        wanted = {"PidsLimit": random.randrange(50, 5000)}
+        answer = daemon.post(f"/containers/{container}/update", wanted)
+        assert answer.status == 200, answer.body
+        shown = daemon.get(f"/containers/{container}/json").json()["HostConfig"]
+        assert shown["PidsLimit"] == wanted["PidsLimit"]
+        return answer.status, ""
+
+    assert asked_while_it_ends(daemon, ask) == {(200, "")}
+    assert "limits were not set back" not in daemon.log.read_text()
 
 
 @pytest.mark.parametrize("operation", ["start", "stop", "restart", "kill", "pause", "wait", "json"])

@@ -16,12 +16,20 @@ from sampan.engine import resources as limits
 from sampan.engine.config import HostConfig, RestartPolicy, read_struct
 from sampan.engine.log import log
 from sampan.engine.restarts import check_policy
-from sampan.errors import Conflict, InvalidArgument, KernelError, NotSupported, SampanError
+from sampan.errors import (
+    Conflict,
+    InvalidArgument,
+    KernelError,
+    NotSupported,
+    SampanError,
+)
+from sampan.kernel.processes import has_ended
 from sampan.oci.runtime import BlockIO, Cpu, Memory, Pids, Resources
 
 if TYPE_CHECKING:
     from sampan.engine.core import Engine
     from sampan.engine.live import Live
+    from sampan.engine.monitors import Monitor
 
 __all__ = ["changed", "read_update", "update"]
 
@@ -195,6 +203,13 @@ async def update(
         raise
 
 
+async def _set_back(live: Live, monitor: Monitor, resources: Resources) -> None:
+    try:
+        await monitor.call("update", resources=resources.to_json())
+    except SampanError as error:
+        log.error("limits were not set back", container=live.id, error=error.message)
+
+
 async def _update(
     engine: Engine, live: Live, changes: dict[str, Any], policy: RestartPolicy | None
 ) -> list[str]:
@@ -215,12 +230,13 @@ async def _update(
         monitor = live.monitor
         try:
             answer = await monitor.call("update", resources=_written(new, changes).to_json())
-        except SampanError:
-            try:
-                await monitor.call("update", resources=_back(old, changes).to_json())
-            except SampanError as error:
-                log.error("limits were not set back", container=live.id, error=error.message)
-            raise
+        except SampanError as error:
+            if not has_ended(live.record.state.pid):
+                await _set_back(live, monitor, _back(old, changes))
+                raise
+            if live.id not in engine.registry:
+                raise Conflict(f"container {live.id} is not running") from error
+            answer = {}  # Its next start has them.
         warnings = list(answer.get("warnings") or ())
     # Whatever happened to its state meanwhile is in the record now.
     live.record = msgspec.structs.replace(live.record, host_config=new)

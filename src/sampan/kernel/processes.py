@@ -72,6 +72,7 @@ __all__ = [
     "get_no_new_privileges",
     "get_rlimit",
     "get_securebits",
+    "has_ended",
     "parse_signal",
     "migrate",
     "pidfd_getfd",
@@ -352,6 +353,11 @@ def start_time(pid: int) -> int:
     ``KernelError`` (``ENOENT`` or ``ESRCH``) if there is no such process.
     """
     return int(stat_fields(pid)[19])
+
+
+def has_ended(pid: int) -> bool:
+    """Whether there is no such process any more, or one that only waits to be reaped."""
+    return process_state(pid) in (None, "Z", "X")
 
 
 def process_state(pid: int) -> str | None:

@@ -21,7 +21,7 @@ from sampan.kernel import namespaces as kernel
 from sampan.kernel import seccomp
 from sampan.kernel.processes import CLONE_PARENT, migrate, set_dumpable
 from sampan.runtime.conversation import raise_limits
-from sampan.runtime.exec import become_program, namespaces_to_join, open_init, run_child
+from sampan.runtime.exec import become_program, join, namespaces_to_join, open_init, run_child
 from sampan.runtime.process import Entry, become_child, place_stdio
 from sampan.runtime.spec import validate_process
 
@@ -80,14 +80,14 @@ def become(
     # below it, as this process's own is not: ENOENT with nsdelegate. The new process joins it.
     later = joined & kernel.CLONE_NEWCGROUP if born >= 0 else 0
     if joined & ~later:
-        kernel.setns(pidfd, joined & ~later)
+        join(pidfd, joined & ~later)
     # A traceback's lines would be read from the container's files.
     sys.tracebacklimit = 0
     pid, own = migrate(CLONE_PARENT | kernel.CLONE_FILES, cgroup_fd=born)
 
     def run() -> NoReturn:
         if later:
-            kernel.setns(pidfd, later)
+            join(pidfd, later)
         arrived(pid, own)
         place_stdio(stdio, 3)
         become_program(entry)

@@ -54,6 +54,7 @@ __all__ = [
     "RunningContainer",
     "become_program",
     "execute",
+    "join",
     "namespaces_to_join",
     "open_init",
     "run_child",
@@ -152,7 +153,7 @@ class _Exec:
         if affinity is not None and affinity.final:
             _run_on(affinity.final, "final")
         if self.joined:
-            kernel.setns(self.pidfd, self.joined)
+            join(self.pidfd, self.joined)
         if self.joined & kernel.CLONE_NEWPID:
             pid, _ = clone3(CLONE_PARENT)
             if pid:
@@ -318,8 +319,18 @@ def namespaces_to_join(pid: int) -> int:
             if not os.path.samestat(theirs, os.stat(f"/proc/self/ns/{name}")):
                 flags |= flag
     except OSError as error:
-        raise Conflict(f"the container's namespaces: {error.strerror}") from None
+        raise Conflict(f"the container is not running: its namespaces: {error.strerror}") from None
     return flags
+
+
+def join(pidfd: int, kinds: int) -> None:
+    """Enter namespaces of the container's init; Conflict when that is on its way out."""
+    try:
+        kernel.setns(pidfd, kinds)
+    except KernelError as error:
+        if error.errno == errno.ESRCH:
+            raise Conflict(f"the container is not running: {error.message}") from None
+        raise
 
 
 def _run_on(cpus: str, field: str) -> None:

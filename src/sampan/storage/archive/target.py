@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import stat
 from collections import OrderedDict
+from contextlib import suppress
 from errno import ELOOP, ENOENT, ENOTDIR
 from typing import TYPE_CHECKING
 
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
 __all__ = ["Target"]
 
 _CACHED = 64
+_CONTENDED = 16
 _NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _PATH = O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
 _MAX_ID = (1 << 32) - 2  # the last is "leave as it is" to chown(2)
@@ -315,14 +317,7 @@ class Target(Dresser):
     def _make_file(
         self, path: bytes, directory: int, base: bytes, member: Member, reader: Reader
     ) -> None:
-        mode = member.mode
-        self.call = "openat"
-        try:
-            descriptor = os.open(base, _NEW_FILE, mode & 0o777, dir_fd=directory)
-        except FileExistsError:
-            self._replace(directory, base)
-            self.call = "openat"
-            descriptor = os.open(base, _NEW_FILE, mode & 0o777, dir_fd=directory)
+        descriptor = self._new_file(directory, base, member.mode & 0o777)
         try:
             self.call = "write"
             if member.sparse is not None:
@@ -343,6 +338,19 @@ class Target(Dresser):
             raise
         finally:
             os.close(descriptor)
+
+    def _new_file(self, directory: int, base: bytes, mode: int) -> int:
+        """An empty file in the place of what is there. A container's tree is others' too, and
+        somebody may put something there, or take it away, at the same moment (another copy)."""
+        for _ in range(_CONTENDED):
+            self.call = "openat"
+            try:
+                return os.open(base, _NEW_FILE, mode, dir_fd=directory)
+            except FileExistsError:
+                with suppress(FileNotFoundError):
+                    self._replace(directory, base)
+        self.call = "openat"
+        return os.open(base, _NEW_FILE, mode, dir_fd=directory)
 
     def _give_up(self, directory: int, base: bytes, descriptor: int) -> None:
         """A file could not be finished. A layer goes as a whole."""
