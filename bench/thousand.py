@@ -4,7 +4,8 @@ They are started through the API over 8 connections, from the host image and wit
 listed, by the Docker client too; executed in one by one; asked for their statistics; stopped and
 removed over 8 connections. In between the daemon is killed and started again with all of them
 running. Each phase has its time, the time of one operation, and what that was for the first
-hundred and for the last: where the two differ, something is done once for each container there is.
+hundred and for the last, with the daemon's own share in processor time: where the two differ,
+something is done once for each container there is.
 
 ``--peer COUNT`` does the same with dockerd, if it is installed, with that many: its image is
 busybox. Nothing may be left afterwards of ours (``tests/daemon/leftovers``); exits with 1 if it is.
@@ -20,6 +21,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -44,8 +46,12 @@ _COMMAND = ["sh", "-c", "trap 'exit 0' TERM; echo up; sleep 100000 & wait"]
 class Run:
     """The phases, with one engine."""
 
-    def __init__(self, host: str, image: str, count: int) -> None:
+    def __init__(
+        self, host: str, image: str, count: int, daemon: Callable[[], int] | None = None
+    ) -> None:
+        """``daemon`` tells the daemon's PID."""
         self._host = host
+        self._daemon = daemon
         self._image = image
         self._count = count
         self.names: list[str] = []
@@ -69,27 +75,46 @@ class Run:
         self, name: str, work: Callable[[Api, Any], None], items: list[Any], threads: int = 1
     ) -> None:
         times: list[float] = []
+        lock = threading.Lock()
         apis = [self._api, *(Api(self._host, "v1.41") for _ in range(threads - 1))]
+
+        shown = min(_SHOWN, len(items) // 2)
+        marks = {shown: 0.0, len(items) - shown: 0.0}
 
         def one(item: Any) -> None:
             api = apis.pop()
             begin = time.perf_counter()
             work(api, item)
-            times.append(time.perf_counter() - begin)
+            took = time.perf_counter() - begin
+            with lock:
+                times.append(took)
+                if len(times) in marks:
+                    marks[len(times)] = self._cpu()
             apis.append(api)
 
-        begin = time.perf_counter()
+        begin, before = time.perf_counter(), self._cpu()
         with ThreadPoolExecutor(threads) as pool:
             list(pool.map(one, items))
         total = time.perf_counter() - begin
-        first = statistics.median(times[:_SHOWN]) * 1000
-        last = statistics.median(times[-_SHOWN:]) * 1000
+        first = statistics.median(times[:shown]) * 1000
+        last = statistics.median(times[-shown:]) * 1000
         slow = sorted(times)[int(len(times) * 0.99)] * 1000
-        print(
-            f"  {name:<18} {total:8.2f} s  {total / len(items) * 1000:8.2f} ms each   one: "
-            f"first {_SHOWN} {first:7.2f} ms, last {_SHOWN} {last:7.2f} ms, p99 {slow:7.2f} ms",
-            flush=True,
+        text = (
+            f"  {name:<18} {total:7.2f} s {total / len(items) * 1000:7.2f} ms each; one: "
+            f"first {shown} {first:6.2f}, last {shown} {last:6.2f}, p99 {slow:7.2f} ms"
         )
+        if self._daemon is not None:
+            early = (marks[shown] - before) / shown * 1000
+            late = (self._cpu() - marks[len(items) - shown]) / shown * 1000
+            text += f"; the daemon's CPU: {early:.2f}, {late:.2f} ms"
+        print(text, flush=True)
+
+    def _cpu(self) -> float:
+        """Seconds that the daemon has had of a processor."""
+        if self._daemon is None:
+            return 0.0
+        fields = Path(f"/proc/{self._daemon()}/stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
     def _once(self, name: str, work: Callable[[], None]) -> None:
         times = []
@@ -181,7 +206,7 @@ def ours(count: int) -> int:
     try:
         daemon.start()
         before = Before(daemon)
-        run = Run(daemon.host, "host", count)
+        run = Run(daemon.host, "host", count, lambda: daemon.pid)
         run.life(meanwhile)
         left = before.wait(run.names, 30)
     finally:
