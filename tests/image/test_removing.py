@@ -78,6 +78,27 @@ def test_layers_of_other_images_stay(store: ImageStore) -> None:
     assert store.driver.has_layer(store.resolve("base:1").chain[0])
 
 
+def test_an_image_that_goes_before_it_is_saved_is_not_found(
+    store: ImageStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its layers are another's too; an archive without its configuration would be none."""
+    load(store, "a:1")
+    layers = [BASE, ONE]
+    store.load(io.BytesIO(docker_save(layers, ["b:1"], configuration(layers, User="7"))))
+    find = store._chosen
+
+    def gone(name: str) -> object:
+        found = find(name)
+        remove(store, "a:1")
+        return found
+
+    monkeypatch.setattr(store, "_chosen", gone)
+    out = io.BytesIO()
+    with pytest.raises(NotFound, match="No such image"):
+        store.save(["a:1"], out)
+    assert out.getvalue() == b""
+
+
 def test_layers_below_a_container_stay_until_it_goes(store: ImageStore) -> None:
     load(store, "a:1")
     chain = store.resolve("a:1").chain

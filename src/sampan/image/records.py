@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from sampan.errors import NotFound
 from sampan.image.types import Image, to_seconds
 from sampan.oci import digest as digests
 from sampan.oci import image as oci
@@ -118,9 +119,11 @@ class ImageRecords:
         self._documents.pop(image_id, None)
 
     def config(self, image_id: str) -> bytes:
-        """The configuration as the bytes its ID is the digest of."""
+        """The configuration as the bytes its ID is the digest of. NotFound: it was removed."""
         row = self._database.row("SELECT document FROM images WHERE id = ?", (image_id,))
-        return b"" if row is None else bytes(row[0])
+        if row is None:
+            raise NotFound(f"No such image: {image_id}")
+        return bytes(row[0])
 
     def children(self, image_id: str) -> list[str]:
         """IDs of images that were committed from containers of this one."""

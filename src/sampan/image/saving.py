@@ -78,17 +78,18 @@ def save(
     layers: LayerStore,
     blobs: BlobStore,
 ) -> None:
-    """Write an archive of images, each with the familiar names it is to bring along."""
+    """Write an archive of images, each with the familiar names it is to bring along; their layers'
+    blobs are held. NotFound before the first byte: one was removed since it was found."""
+    configs = [records.config(image.id) for image, _ in images]
     archive = _Archive(out)
     archive.directory("blobs")
     archive.directory("blobs/sha256")
     entries: list[dict[str, object]] = []
     descriptors: list[oci.Descriptor] = []
-    for image, names in images:
+    for (image, names), config in zip(images, configs, strict=True):
         described = []
         for diff_id in image.diff_ids:
             described.append(_layer(archive, out, diff_id, layers, blobs))
-        config = records.config(image.id)
         archive.document(place(image.id), config)
         origin = origin_of(records, image, [layer.digest for layer in described])
         if origin is not None:
