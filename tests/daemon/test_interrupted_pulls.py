@@ -157,3 +157,33 @@ def test_a_registry_that_dies_half_way_and_comes_back_is_waited_for(
         assert back.requests("GET", f"/v2/a/blobs/{sha256(big)}")[0]["range"].startswith("bytes=")
     finally:
         back.close()
+
+
+def test_what_unpacks_ends_with_a_killed_daemon(own: Daemon) -> None:
+    """At once, with a layer of a few kilobytes that would take long."""
+    from tests.storage.unpacking.test_unpacking import zeros
+
+    def below(pid: int) -> set[int]:
+        found = set()
+        for thread in Path(f"/proc/{pid}/task").iterdir():
+            found |= {int(child) for child in (thread / "children").read_text().split()}
+        return found.union(*map(below, found)) if found else found
+
+    data = zeros(3 << 30)
+    staging = own.data_root / "overlay2/staging"
+    with socket.socket(socket.AF_UNIX) as sock:
+        sock.connect(own.socket)
+        head = f"POST /images/create?fromSrc=- HTTP/1.1\r\nHost: x\r\nContent-Length: {1 << 30}"
+        sock.sendall(head.encode() + b"\r\n\r\n" + data)
+        own.wait_for(lambda: any(staging.glob("*/diff/zeros")), 30)
+        unpackers = {
+            pid
+            for pid in below(own.pid)
+            if Path(f"/proc/{pid}/comm").read_text() == "sampan-unpack\n"
+        }
+        assert len(unpackers) == 2
+        own.kill()
+    own.wait_for(lambda: not any(os.path.exists(f"/proc/{pid}") for pid in unpackers))
+    own.start()
+    assert os.listdir(staging) == []
+    assert os.listdir(own.data_root / "content/ingest") == []

@@ -319,6 +319,39 @@ def test_memory_is_bounded(unpackers: Unpackers, target: int) -> None:
         unpackers.apply(source, target, style="overlay")
 
 
+@pytest.mark.skipif(not os.path.isdir("/sys/fs/cgroup/pids"), reason="no pids hierarchy of v1")
+def test_where_no_more_processes_may_be_one_layer_fails_and_no_other(
+    unpackers: Unpackers, slow: Slow, target: int
+) -> None:
+    with file_of(BASE) as source:
+        unpackers.apply(source, target, style="overlay")
+        thread, results = begun(unpackers, slow, target)
+        pid = server()
+        (own,) = (
+            line.split(":")[2]
+            for line in Path(f"/proc/{pid}/cgroup").read_text().splitlines()
+            if line.split(":")[1] == "pids"
+        )
+        group = Path(f"/sys/fs/cgroup/pids/sampan-test-{os.getpid()}")
+        group.mkdir()
+        try:
+            (group / "cgroup.procs").write_text(str(pid))
+            (group / "pids.max").write_text("1")
+            with pytest.raises(Unavailable):
+                unpackers.apply(source, target, style="overlay")
+            (group / "pids.max").write_text("max")
+            unpackers.apply(source, target, style="overlay")
+            assert server() == pid
+        finally:
+            Path(f"/sys/fs/cgroup/pids{own}/cgroup.procs").write_text(str(pid))
+            wait_for(lambda: not (group / "cgroup.procs").read_text())
+            group.rmdir()
+    slow.feed(1 << 30)
+    slow.growing.finish()
+    thread.join(30)
+    assert isinstance(results[0], str)
+
+
 def test_without_descriptors_it_is_said_and_works_again(unpackers: Unpackers, target: int) -> None:
     with file_of(BASE) as source:
         unpackers.apply(source, target, style="overlay")
