@@ -322,7 +322,7 @@ def _struct_names(kind: type[msgspec.Struct]) -> dict[str, str]:
     return {name.lower(): name for name in kind.__struct_encode_fields__}
 
 
-# What is an object, or a list of them, wherever a field has this name.
+# What is an object, or a list of them, wherever a field has this name (or is at this place).
 _INNER = {
     "BindOptions": _struct_names(BindOptions),
     "BlkioDeviceReadBps": _struct_names(ThrottleDevice),
@@ -332,6 +332,12 @@ _INNER = {
     "BlkioWeightDevice": _struct_names(WeightDevice),
     "Devices": _struct_names(DeviceMapping),
     "IPAMConfig": _struct_names(EndpointIpam),
+    # Of a network (sampan.network.creation), which few daemons need to know.
+    "IPAM": {name.lower(): name for name in ("Driver", "Config", "Options")},
+    "IPAM.Config": {
+        name.lower(): name for name in ("Subnet", "Gateway", "IPRange", "AuxiliaryAddresses")
+    },
+    "ConfigFrom": {"network": "Network"},
     "DriverConfig": _struct_names(DriverConfig),
     "Healthcheck": _struct_names(Healthcheck),
     "ImageOptions": _struct_names(ImageOptions),
@@ -360,7 +366,7 @@ def _known(value: dict[str, Any], names: dict[str, str], where: str) -> dict[str
     for key, item in value.items():
         name = names.get(key.lower())
         if name is not None:
-            inner = _INNER.get(name)
+            inner = _INNER.get(where + name) or _INNER.get(name)
             result[name] = item if inner is None or not item else _inside(inner, item, where + name)
         elif item:
             raise InvalidArgument(f"{where}{key} is not a field of API 1.51: leave it out")

@@ -13,12 +13,12 @@ import msgspec
 
 from sampan.engine import files
 from sampan.engine.log import log
-from sampan.errors import InvalidArgument, NotFound, SampanError
+from sampan.errors import InvalidArgument, NotFound, PermissionDenied, SampanError
 from sampan.network.networks import Networks
 from sampan.network.types import Wish
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from sampan.engine.config import EndpointSettings
     from sampan.engine.container import ContainerRecord
@@ -98,6 +98,12 @@ class Networking:
     def wish(self, network: Network, settings: EndpointSettings) -> Wish:
         """One endpoint's settings, checked. Raises InvalidArgument."""
         found = settings.wish(network.id, network.name)
+        chosen = any(one.automatic for one in network.subnets) and not network.predefined
+        if chosen and (found.ipv4 or found.ipv6):
+            raise InvalidArgument(
+                "user specified IP address is supported only when connecting to networks with user "
+                f"configured subnets: make network {network.name} with --subnet"
+            )
         if network.predefined:
             if found.ipv4 or found.ipv6:
                 raise InvalidArgument(
@@ -114,6 +120,55 @@ class Networking:
         if record.networks:
             return record.networks
         return self.wishes(record.host_config.network_mode, {})
+
+    # -- networks come and go ------------------------------------------------------------------
+
+    async def create(self, network: Network) -> Network:
+        """Make it. Raises what ``Networks.create`` does."""
+        network = await asyncio.to_thread(self.networks.create, network)
+        self._tell(network, "create")
+        return network
+
+    async def remove(self, reference: str) -> Network:
+        """Raises NotFound, PermissionDenied (a predefined one; containers are on it)."""
+        network = self.networks.find(reference)
+        if network.predefined:
+            raise PermissionDenied(f"{network.name} is a pre-defined network and cannot be removed")
+        self.networks.withdraw(network)
+        try:
+            await self.settle()
+            await asyncio.to_thread(self.networks.remove, network)
+        except BaseException:
+            self.networks.restore(network)
+            raise
+        self._tell(network, "destroy")
+        return network
+
+    async def prune(self, filters: Mapping[str, Sequence[str]]) -> list[str]:
+        """Remove every network of the users' that nobody is on; their names.
+
+        Raises InvalidArgument.
+        """
+        from sampan.engine.pruning import is_labelled, read_until
+
+        until = read_until(filters)
+        removed = []
+        for network in self.networks:
+            if network.predefined or 0 < until < network.created:
+                continue
+            if self.networks.leases.on(network.id) or not is_labelled(filters, network.labels):
+                continue
+            try:
+                await self.remove(network.id)
+            except (PermissionDenied, NotFound):
+                continue  # somebody was faster
+            removed.append(network.name)
+        self._engine.events.publish("network", "prune", "", {"reclaimed": "0"})
+        return removed
+
+    def _tell(self, network: Network, action: str, **more: str) -> None:
+        attributes = {**more, "name": network.name, "type": network.driver}
+        self._engine.events.publish("network", action, network.id, attributes)
 
     # -- a container's life --------------------------------------------------------------------
 
@@ -225,5 +280,4 @@ class Networking:
                 network = self.networks.find(wish.network)
             except NotFound:
                 continue  # it was removed meanwhile
-            attributes = {"container": record.id, "name": network.name, "type": network.driver}
-            self._engine.events.publish("network", action, network.id, attributes)
+            self._tell(network, action, container=record.id)

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from sampan.kernel.routes import LinkState
     from sampan.network.types import Endpoint, Network
 
-__all__ = ["alias", "host_name", "make", "plug", "remove", "repair", "unplug"]
+__all__ = ["alias", "host_name", "link_name", "make", "plug", "remove", "repair", "unplug"]
 
 _MOST = 15  # characters of a link's name
 

@@ -12,7 +12,13 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from sampan.errors import InvalidArgument, NotFound, Unavailable
+from sampan.errors import (
+    AlreadyExists,
+    InvalidArgument,
+    NotFound,
+    PermissionDenied,
+    Unavailable,
+)
 from sampan.network import bridge
 from sampan.network.addresses import around, choose_subnet, overlap, parse
 from sampan.network.firewall import Firewall
@@ -160,12 +166,78 @@ class Networks:
             ):
                 number += 1
             changes["link"] = f"sampan{number}"
-        if network.link == "" or changes:
+        if changes and network.predefined:
             options = {**network.options, "com.docker.network.driver.mtu": str(machine.mtu)}
             link = str(changes.get("link", network.link))
             options["com.docker.network.bridge.name"] = link
             changes["options"] = options
         return msgspec.structs.replace(network, **changes) if changes else network
+
+    def create(self, network: Network) -> Network:
+        """Make a network's row; its bridge comes with its first container.
+
+        Raises AlreadyExists (name), PermissionDenied (what it asks for is another's), Unavailable.
+        """
+        with self._lock, locked():
+            if any(one.name == network.name for one in self._all.values()):
+                raise AlreadyExists(f"network with name {network.name} already exists")
+            machine = Machine()
+            self._check_free(network, machine)
+            network = self._numbered(network, machine)
+            self._store.add_network(network)
+            self._take_up(network)
+        return network
+
+    def _check_free(self, network: Network, machine: Machine) -> None:
+        for other in self._all.values():
+            if other.link == network.link:
+                raise PermissionDenied(
+                    f"cannot create network {network.name}: network {other.name} has the bridge "
+                    f"{network.link}"
+                )
+        if network.link in machine.links:
+            raise PermissionDenied(
+                f"cannot create network {network.name}: the interface {network.link} exists and "
+                f"is not ours; remove it, or choose another com.docker.network.bridge.name"
+            )
+        for subnet in network.subnets:
+            net = parse(subnet.subnet)
+            for other in self._all.values():
+                if overlap(net, [parse(one.subnet) for one in other.subnets]) is not None:
+                    raise PermissionDenied(
+                        "invalid pool request: Pool overlaps with other one on this address "
+                        f"space: {net} and network {other.name}'s {other.subnets[0].subnet}"
+                    )
+            hit = overlap(net, machine.taken())
+            if hit is not None:
+                raise PermissionDenied(
+                    "invalid pool request: Pool overlaps with other one on this address space: "
+                    f"{net} and this machine's {machine.holder(hit)}"
+                )
+
+    def withdraw(self, network: Network) -> None:
+        """Nobody is to find a network that is about to go. Raises PermissionDenied while
+        containers are on it. Then ``remove``, or ``restore``."""
+        used = [endpoint.container[:12] for endpoint in self.leases.on(network.id)]
+        if used:
+            raise PermissionDenied(
+                f"error while removing network: network {network.name} has active endpoints "
+                f"(containers {', '.join(used)})"
+            )
+        self._all.pop(network.id, None)
+
+    def restore(self, network: Network) -> None:
+        self._all[network.id] = network
+
+    def remove(self, network: Network) -> None:
+        """The kernel's part first, and then the row: who dies in between has a network that is
+        down."""
+        with self._lock:
+            if self._up.pop(network.id, None) is not None:
+                bridge.remove(network.link)
+                self.refresh()
+            self._store.remove_network(network.id)
+            self.leases.close(network.id)
 
     def _nets(self) -> list[Net]:
         return [
@@ -185,7 +257,7 @@ class Networks:
     def bring_up(self, network_id: str) -> None:
         """Have the kernel have its bridge and rules. Raises Unavailable, Conflict, KernelError."""
         with self._lock:
-            network = self._all[network_id]
+            network = self.find(network_id)
             if self.is_up(network):
                 return
             with locked():

@@ -1,4 +1,4 @@
-"""The API's tag *Network*: listing and inspecting; what makes or changes a network is to come.
+"""The API's tag *Network*: the engine's networks, and who is on them.
 
 ``none`` and ``host`` are what they say; ``bridge`` is what a container gets that asks for nothing.
 """
@@ -7,9 +7,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from sampan.api.docker.context import Context, reply
+from sampan.api.docker.context import Context, empty, reply
 from sampan.engine.container import rfc3339
-from sampan.errors import InvalidArgument, NotFound, NotSupported, PermissionDenied
+from sampan.engine.pruning import is_labelled
+from sampan.errors import InvalidArgument, NotFound, NotSupported
 from sampan.network.types import PREDEFINED
 
 if TYPE_CHECKING:
@@ -86,9 +87,10 @@ def _selected(network: Mapping[str, Any], filters: Mapping[str, Sequence[str]]) 
         elif name == "dangling":
             if not set(values) <= {"true", "1", "false", "0"}:
                 raise InvalidArgument(f"invalid filter 'dangling={values}'")
-            good = not set(values) & {"true", "1"}  # the predefined are never dangling
+            dangling = network["Name"] not in PREDEFINED and not network["Containers"]
+            good = dangling == bool(set(values) & {"true", "1"})
         else:
-            good = False  # labels: they have none
+            good = is_labelled({"label": values}, network["Labels"])
         if not good:
             return False
     return True
@@ -96,11 +98,13 @@ def _selected(network: Mapping[str, Any], filters: Mapping[str, Sequence[str]]) 
 
 async def list_(context: Context) -> Answer:
     filters = context.filters(_FILTERS)
+    detailed = "dangling" in filters
     every = [
-        _network(context.engine, network, detailed=False)
+        _network(context.engine, network, detailed=detailed)
         for network in sorted(context.engine.networking.networks, key=lambda one: one.name)
     ]
-    return reply([network for network in every if _selected(network, filters)])
+    found = [network for network in every if _selected(network, filters)]
+    return reply([{**network, "Containers": {}} for network in found])
 
 
 async def inspect(context: Context) -> Answer:
@@ -114,14 +118,12 @@ async def inspect(context: Context) -> Answer:
 
 
 async def create(context: Context) -> Answer:
-    body = await context.body()
-    if not isinstance(body, dict) or not isinstance(body.get("Name"), str) or not body["Name"]:
-        raise InvalidArgument("network: give its name as Name")
-    if body["Name"] in (*PREDEFINED, "default"):
-        raise PermissionDenied(f"operation is not permitted on predefined {body['Name']} network")
-    raise NotSupported(
-        f"network {body['Name']}: this version has no networks but bridge, none and host"
-    )
+    from sampan.engine.config import read_body
+    from sampan.network.creation import NetworkRequest, network_of
+
+    request = read_body(NetworkRequest, await context.body())
+    network = await context.engine.networking.create(network_of(request))
+    return reply({"Id": network.id, "Warning": ""}, 201)
 
 
 async def change(context: Context) -> Answer:
@@ -140,13 +142,14 @@ async def change(context: Context) -> Answer:
 
 
 async def delete(context: Context) -> Answer:
-    name = context.engine.networking.networks.find(context.parameters[0]).name
-    raise PermissionDenied(f"{name} is a pre-defined network and cannot be removed")
+    await context.engine.networking.remove(context.parameters[0])
+    return empty()
 
 
 async def prune(context: Context) -> Answer:
-    context.filters(("label", "label!", "until"))
-    return reply({"NetworksDeleted": None})
+    filters = context.filters(("label", "label!", "until"))
+    removed = await context.engine.networking.prune(filters)
+    return reply({"NetworksDeleted": removed or None})
 
 
 ROUTES = (

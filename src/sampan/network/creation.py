@@ -1,0 +1,225 @@
+"""What somebody asks of a new network, and the network that comes of it, or why none does.
+
+The wire shapes are those of ``POST /networks/create`` in the Docker Engine API v1.51; every field
+and every driver option is acted on or refused by name. What other networks and the machine have to
+say to it is ``Networks.create``'s.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+import re
+import time
+
+import msgspec
+
+from sampan.errors import Conflict, InvalidArgument, NotFound, NotSupported, PermissionDenied
+from sampan.network.addresses import parse
+from sampan.network.bridge import link_name
+from sampan.network.types import PREDEFINED, Network, Subnet
+
+__all__ = ["BRIDGE", "ConfigFrom", "IpamConfig", "IpamRequest", "NetworkRequest", "network_of"]
+
+BRIDGE = "com.docker.network.bridge."
+_LONGEST = 255
+_LINK = re.compile(r"[^\s/:\0]{1,15}\Z")
+_MTU = range(68, 65536)  # RFC 791's least
+_LATER = {
+    "macvlan": "this version has no macvlan networks",
+    "ipvlan": "this version has no ipvlan networks",
+    "overlay": "an overlay network is a swarm's, and this engine runs on one machine",
+}
+
+
+class _Wire(msgspec.Struct, frozen=True, kw_only=True, rename="pascal"):
+    pass
+
+
+class IpamConfig(_Wire, frozen=True, kw_only=True):
+    subnet: str = ""
+    gateway: str = ""
+    ip_range: str = msgspec.field(default="", name="IPRange")
+    auxiliary_addresses: dict[str, str] = {}
+
+
+class IpamRequest(_Wire, frozen=True, kw_only=True):
+    driver: str = ""
+    config: list[IpamConfig] = []
+    options: dict[str, str] = {}
+
+
+class ConfigFrom(_Wire, frozen=True, kw_only=True):
+    network: str = ""
+
+
+class NetworkRequest(_Wire, frozen=True, kw_only=True):
+    name: str = ""
+    check_duplicate: bool = True
+    driver: str = ""
+    scope: str = ""
+    enable_ipv4: bool = msgspec.field(default=True, name="EnableIPv4")
+    enable_ipv6: bool = msgspec.field(default=False, name="EnableIPv6")
+    ipam: IpamRequest = msgspec.field(default=IpamRequest(), name="IPAM")
+    internal: bool = False
+    attachable: bool = False
+    ingress: bool = False
+    config_only: bool = False
+    config_from: ConfigFrom = ConfigFrom()
+    options: dict[str, str] = {}
+    labels: dict[str, str] = {}
+
+
+def network_of(request: NetworkRequest) -> Network:
+    """A network with an ID of its own, not made yet.
+
+    Raises InvalidArgument, PermissionDenied, Conflict, NotFound (driver), NotSupported.
+    """
+    _check_name(request.name)
+    _refuse(request)
+    key = os.urandom(32).hex()
+    network = Network(
+        id=key,
+        name=request.name,
+        created=time.time_ns(),
+        link=link_name(key),
+        ipv4=request.enable_ipv4,
+        ipv6=request.enable_ipv6,
+        internal=request.internal,
+        attachable=request.attachable,
+        labels=request.labels,
+        options=request.options,
+    )
+    for name, value in request.options.items():
+        network = _with_option(network, name, value)
+    subnets = tuple(_subnet(one) for one in request.ipam.config if one != IpamConfig())
+    versions = [parse(subnet.subnet).version for subnet in subnets]
+    if 6 in versions and not network.ipv6:
+        raise InvalidArgument(f"network {network.name}: an IPv6 subnet needs EnableIPv6 (--ipv6)")
+    if 4 in versions and not network.ipv4:
+        raise InvalidArgument(f"network {network.name}: an IPv4 subnet needs EnableIPv4")
+    if len(versions) > len(set(versions)):
+        raise PermissionDenied("bridge driver doesn't support multiple subnets")
+    return msgspec.structs.replace(network, subnets=subnets)
+
+
+def _check_name(name: str) -> None:
+    if not name.strip():
+        raise InvalidArgument(f"invalid network name {name!r}: give it as Name")
+    if name in (*PREDEFINED, "default"):
+        raise PermissionDenied(f"operation is not permitted on predefined {name} network")
+    if len(name) > _LONGEST or not name.isprintable() or name.startswith("container:"):
+        raise InvalidArgument(
+            f"invalid network name {name[:40]!r}: at most {_LONGEST} printable characters, "
+            'and not "container:" at the beginning'
+        )
+
+
+def _refuse(request: NetworkRequest) -> None:
+    where = f"network {request.name}"
+    driver = request.driver or "bridge"
+    if driver in ("host", "null"):
+        raise PermissionDenied(f'only one instance of "{driver}" network is allowed')
+    if driver in _LATER:
+        raise NotSupported(f"{where}: driver {driver}: {_LATER[driver]}")
+    if driver != "bridge":
+        raise NotFound(f'plugin "{driver}" not found: {where} can have the driver bridge')
+    for what, refused in (
+        (f"Scope {request.scope}", request.scope not in ("", "local")),
+        ("Ingress", request.ingress),
+        ("ConfigOnly", request.config_only),
+        ("ConfigFrom", bool(request.config_from.network)),
+        (f"IPAM.Driver {request.ipam.driver}", request.ipam.driver not in ("", "default")),
+        ("IPAM.Options", bool(request.ipam.options)),
+        ("EnableIPv6", request.enable_ipv6),
+        ("EnableIPv4 false", not request.enable_ipv4),
+    ):
+        if refused:
+            raise NotSupported(f"{where}: {what} is not supported in this version")
+
+
+def _truth(name: str, value: str) -> bool:
+    """As Go's ParseBool reads it."""
+    if value in ("1", "t", "T", "true", "TRUE", "True"):
+        return True
+    if value in ("0", "f", "F", "false", "FALSE", "False"):
+        return False
+    raise InvalidArgument(f"option {name}: {value!r} is neither true nor false")
+
+
+def _with_option(network: Network, name: str, value: str) -> Network:
+    short = name.removeprefix(BRIDGE)
+    replace = msgspec.structs.replace
+    if name == "com.docker.network.driver.mtu":
+        if not value.isdecimal() or int(value) not in (0, *_MTU):
+            raise InvalidArgument(f"option {name}: {value!r} is not an MTU: {_MTU[0]} to 65535")
+        return replace(network, mtu=int(value))
+    if name == f"{BRIDGE}name":
+        if value in (".", "..") or not _LINK.match(value) or not value.isprintable():
+            raise InvalidArgument(
+                f"option {name}: {value!r} is not an interface's name: 1 to 15 characters, no "
+                "space, colon or slash"
+            )
+        return replace(network, link=value)
+    if name == f"{BRIDGE}enable_icc":
+        return replace(network, icc=_truth(name, value))
+    if name == f"{BRIDGE}enable_ip_masquerade":
+        return replace(network, masquerade=_truth(name, value))
+    # What says that it shall be as it is.
+    usual = {
+        "gateway_mode_ipv4": ("", "nat"),
+        "gateway_mode_ipv6": ("", "nat"),
+        "host_binding_ipv4": ("", "0.0.0.0"),
+        "inhibit_ipv4": ("false", "0"),
+        "default_bridge": ("false", "0"),
+    }.get(short, ())
+    if name.startswith(BRIDGE) and value in usual:
+        return network
+    raise NotSupported(
+        f"network {network.name}: option {name}={value} is not supported in this version"
+    )
+
+
+def _inside(what: str, text: str, subnet: str) -> str:
+    try:
+        address = ipaddress.ip_address(text)
+    except ValueError as error:
+        raise InvalidArgument(f"invalid {what} {text}: {error}") from error
+    net = parse(subnet)
+    if address not in net:
+        raise InvalidArgument(f"invalid {what} {text}: it is not in the subnet {subnet}")
+    if net.num_addresses > 2 and (
+        address == net.network_address or (net.version == 4 and address == net.broadcast_address)
+    ):
+        raise InvalidArgument(f"invalid {what} {text}: it is the subnet's own, or its broadcast")
+    return str(address)
+
+
+def _subnet(config: IpamConfig) -> Subnet:
+    if not config.subnet:
+        raise InvalidArgument("IPAM.Config: Gateway, IPRange and AuxiliaryAddresses need a Subnet")
+    net = parse(config.subnet)
+    if net.num_addresses < 2:
+        raise InvalidArgument(f"invalid subnet {net}: it has room for a gateway only")
+    if net.is_loopback or net.is_multicast or net.is_unspecified or net.prefixlen == 0:
+        raise InvalidArgument(f"invalid subnet {net}: its addresses are nobody's to give")
+    if config.ip_range:
+        part = parse(config.ip_range, "ip-range")
+        # subnet_of knows no two versions.
+        if part.version != net.version or not (
+            part.network_address in net and part.broadcast_address in net
+        ):
+            raise InvalidArgument(f"invalid ip-range {part}: it is not in the subnet {net}")
+    extra = {
+        name: _inside("auxiliary address", text, config.subnet)
+        for name, text in config.auxiliary_addresses.items()
+    }
+    reserved = set(extra.values())
+    if config.gateway:
+        gateway = _inside("gateway", config.gateway, config.subnet)
+    else:
+        first = net.network_address + (1 if net.num_addresses > 2 else 0)
+        gateway = str(first)
+    if gateway in reserved:
+        raise Conflict(f"Address already in use: gateway {gateway} is an auxiliary address too")
+    return Subnet(subnet=str(net), gateway=gateway, ip_range=config.ip_range, auxiliary=extra)
