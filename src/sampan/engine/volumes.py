@@ -18,6 +18,7 @@ from __future__ import annotations
 import asyncio
 import os
 import re
+from collections import Counter
 from contextlib import AsyncExitStack, asynccontextmanager
 from errno import ELOOP, ENOENT, ENOTDIR
 from typing import TYPE_CHECKING, NamedTuple
@@ -62,6 +63,7 @@ class Volumes:
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
         self._locks: dict[str, asyncio.Lock] = {}
+        self._askers: Counter[str] = Counter()
         self._holders: dict[str, set[str]] = {}
         self._pruning = False
 
@@ -70,12 +72,15 @@ class Volumes:
     @asynccontextmanager
     async def _locked(self, name: str) -> AsyncIterator[None]:
         lock = self._locks.setdefault(name, asyncio.Lock())
+        # A lock that was released and is not yet taken by who waits for it says that it is free.
+        self._askers[name] += 1
         try:
             async with lock:
                 yield
         finally:
-            if not lock.locked() and self._locks.get(name) is lock:
-                del self._locks[name]
+            self._askers[name] -= 1
+            if not self._askers[name]:
+                del self._askers[name], self._locks[name]
 
     def users(self, name: str) -> list[str]:
         """IDs of the containers that mount a volume, and of those that hold it."""
@@ -349,8 +354,7 @@ class Volumes:
         rows go with its own."""
         found = []
         for mount in record.mounts:
-            lock = self._locks.get(mount.name)
-            if not mount.anonymous or (lock and lock.locked()):
+            if not mount.anonymous or mount.name in self._locks:
                 continue
             if set(self.users(mount.name)) - {record.id}:
                 continue
