@@ -19,6 +19,7 @@ TIER_0 = [
     "sampan.cli.commands.lifecycle",
     "sampan.cli.commands.listing",
     "sampan.cli.commands.run",
+    "sampan.network.resolver.main",
     "sampan.runtime.command.main",
     "sampan.runtime.supervisor.zygote",
     "sampan.runtime.supervisor.monitor",
@@ -57,7 +58,12 @@ def test_tier_0_is_the_lean_part_of_the_standard_library(module: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("module", "most"), [("sampan.cli.main", 70), ("sampan.runtime.supervisor.zygote", 179)]
+    ("module", "most"),
+    [
+        ("sampan.cli.main", 70),
+        ("sampan.network.resolver.main", 105),
+        ("sampan.runtime.supervisor.zygote", 179),
+    ],
 )
 def test_the_number_of_modules_is_held(module: str, most: int) -> None:
     assert len(loaded(module)) <= most
