@@ -7,19 +7,18 @@ so; the next request starts another. Leaving a request cancels it in the carrier
 from __future__ import annotations
 
 import asyncio
-import fcntl
 import itertools
 import os
 import signal
 import socket
-import sys
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, TypeVar
 
 import msgspec
 
-from sampan.errors import KernelError, Unavailable, by_name
-from sampan.kernel.processes import pidfd_open, pidfd_send_signal
+from sampan.errors import Unavailable, by_name
+from sampan.kernel.companions import start_companion
+from sampan.kernel.processes import pidfd_send_signal
 from sampan.registry.carrier import messages
 
 if TYPE_CHECKING:
@@ -33,8 +32,6 @@ E = TypeVar("E")
 
 IDLE_SECONDS = 30.0
 _END_SECONDS = 5.0
-_SOCKET_FD = 3
-_SAFE_FD = 16
 
 
 class _Carrier:
@@ -101,31 +98,8 @@ class _Carrier:
 
 
 async def _start(content: str) -> _Carrier:
-    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
-    # Out of the way of the descriptor that the new process is given.
-    given = fcntl.fcntl(theirs.fileno(), fcntl.F_DUPFD_CLOEXEC, _SAFE_FD)
-    theirs.close()
     program = "sampan.registry.carrier"
-    try:
-        pid = os.posix_spawn(
-            sys.executable,
-            # Not from the working directory (-P): nobody said that it is ours.
-            [sys.executable, "-P", "-B", "-m", program, str(_SOCKET_FD), content],
-            os.environ,
-            file_actions=(
-                (os.POSIX_SPAWN_OPEN, 0, "/dev/null", os.O_RDONLY, 0),
-                (os.POSIX_SPAWN_OPEN, 1, "/dev/null", os.O_WRONLY, 0),
-                (os.POSIX_SPAWN_DUP2, given, _SOCKET_FD),
-            ),
-            setsigmask=(),
-            setsigdef=signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP},
-        )
-    except OSError as error:
-        ours.close()
-        raise KernelError("posix_spawn", error.errno or 0, sys.executable) from error
-    finally:
-        os.close(given)
-    pidfd = pidfd_open(pid)
+    ours, pidfd = start_companion(program, socket.SOCK_STREAM, os.environ, content)
     ours.setblocking(False)
     reader, writer = await asyncio.open_connection(sock=ours)
     return _Carrier(pidfd, reader, writer)

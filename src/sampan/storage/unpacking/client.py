@@ -8,17 +8,14 @@ there was none for some seconds.
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
-import signal
 import socket
-import sys
 import threading
 from errno import ECONNRESET, EPIPE
 from typing import TYPE_CHECKING
 
 from sampan.errors import KernelError, SampanError, Unavailable, by_name
-from sampan.kernel.processes import pidfd_open
+from sampan.kernel.companions import start_companion
 from sampan.storage.growing import Growing
 from sampan.storage.unpacking import messages
 
@@ -30,8 +27,6 @@ if TYPE_CHECKING:
 __all__ = ["Unpackers"]
 
 IDLE_SECONDS = 5.0
-_SOCKET_FD = 3
-_SAFE_FD = 16
 _INTERPRETERS = ("PYTHON", "LC_", "LD_")
 
 
@@ -52,42 +47,9 @@ def _told(call: str) -> Iterator[None]:
 
 class _Server:
     def __init__(self) -> None:
-        with _told("socketpair"):
-            ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        try:
-            with theirs, _told("fcntl"):
-                given = fcntl.fcntl(theirs.fileno(), fcntl.F_DUPFD_CLOEXEC, _SAFE_FD)
-            self._pidfd = self._start(given)
-        except BaseException:
-            ours.close()
-            raise
-        self._socket = ours
-
-    @staticmethod
-    def _start(given: int) -> int:
-        try:
-            pid = os.posix_spawn(
-                sys.executable,
-                [sys.executable, "-P", "-B", "-m", "sampan.storage.unpacking", str(_SOCKET_FD)],
-                _environment(os.environ),
-                file_actions=(
-                    (os.POSIX_SPAWN_OPEN, 0, "/dev/null", os.O_RDONLY, 0),
-                    (os.POSIX_SPAWN_OPEN, 1, "/dev/null", os.O_WRONLY, 0),
-                    (os.POSIX_SPAWN_DUP2, given, _SOCKET_FD),
-                ),
-                setsigmask=(),
-                setsigdef=signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP},
-            )
-        except OSError as error:
-            raise KernelError("posix_spawn", error.errno or 0, sys.executable) from error
-        finally:
-            os.close(given)
-        try:
-            return pidfd_open(pid)
-        except KernelError:
-            os.kill(pid, signal.SIGKILL)  # nobody has waited for it: it is still that process
-            os.waitpid(pid, 0)
-            raise
+        self._socket, self._pidfd = start_companion(
+            "sampan.storage.unpacking", socket.SOCK_SEQPACKET, _environment(os.environ)
+        )
 
     def begin(self) -> tuple[socket.socket, int] | None:
         """A child: the socket to tell it what, and a pipe that ends with it. None: the server is
