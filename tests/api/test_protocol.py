@@ -92,7 +92,7 @@ def test_a_body_must_be_json_and_say_so(daemon: Daemon) -> None:
             "bind source path does not exist: /no/such",
         ),
         ({"Image": "host", "HostConfig": {"SecurityOpt": ["seccomp={"]}}, 400, "seccomp profile"),
-        ({"Image": "host", "HostConfig": {"Devices": [{"PathOnHost": "/no"}]}}, 400, "'/no'"),
+        ({"Image": "host", "HostConfig": {"Devices": [{"PathOnHost": "/no"}]}}, 400, '"/no"'),
         ({"Image": "host", "HostConfig": {"NanoCpus": 10**12}}, 400, "range of CPUs"),
         ({"Image": "host", "HostConfig": {"Ulimits": [{"Name": "x"}]}}, 400, "ulimit type: x"),
         ({"Image": "host", "WorkingDir": "relative"}, 400, "working directory 'relative'"),
