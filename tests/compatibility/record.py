@@ -109,9 +109,10 @@ class Recorder:
             return
         hosts = {one.host for one in self.watched}
         said = {environment.get("DOCKER_HOST"), environment.get("SAMPAN_HOST"), *rest}
-        if program == "docker" and not hosts & said:
-            return
         row = command_of([word for word in rest if word not in hosts])
+        # Contexts are the client's alone: no daemon is asked.
+        if program == "docker" and not hosts & said and (row is None or row.name[:8] != "context "):
+            return
         if row is not None:
             old = words[0] == "/usr/bin/docker"
             self.add("commands", row.name, "docker 20.10" if old else program, "")

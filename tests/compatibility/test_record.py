@@ -98,6 +98,10 @@ def test_programs_that_talk_to_others_do_not_count(tmp_path: Path) -> None:
     one.add = lambda *record: pytest.fail(str(record))  # type: ignore[method-assign]
     one.command(["/usr/bin/docker", "ps"], {"DOCKER_HOST": "unix:///elsewhere"})
     one.command(["ls", "unix:///here"], {})
+    told: list[tuple[str, ...]] = []
+    one.add = lambda *record: told.append(record)  # type: ignore[method-assign]
+    one.command(["docker", "context", "ls"], {})
+    assert told == [("commands", "context list", "docker", "")]
 
 
 @pytest.mark.skipif(document() is None, reason="the API's document is not here")
