@@ -20,7 +20,7 @@ pytestmark = pytest.mark.root
 CONFIG = ContainerConfig.__struct_encode_fields__
 HOST = HostConfig.__struct_encode_fields__
 # Of these any JSON value is read, since they are refused whatever they are.
-ANYTHING = {"PortBindings", "DeviceRequests"}
+ANYTHING = {"DeviceRequests"}
 
 
 class Nothing:
@@ -120,8 +120,14 @@ WRONG_HOST: list[tuple[dict[str, Any], int, str]] = [
     ({"Cgroup": "x"}, 501, "Cgroup"),
     ({"CgroupParent": "../x"}, 400, ".."),
     ({"Links": ["a:b"]}, 501, "Links"),
-    ({"PortBindings": {"80/tcp": [{"HostPort": "8080"}]}}, 501, "PortBindings"),
-    ({"PublishAllPorts": True}, 501, "PublishAllPorts"),
+    ({"PortBindings": {"80/tcp": [{"HostPort": "x"}]}}, 400, 'port specification: "x"'),
+    ({"PortBindings": {"80/tcp": [{"HostPort": "1/udp"}]}}, 400, 'port specification: "1/udp"'),
+    ({"PortBindings": {"80/tcp": [{"HostPort": "65536"}]}}, 400, "65536"),
+    ({"PortBindings": {"80/tcp": [{"HostIp": "1.2.3"}]}}, 400, "'1.2.3'"),
+    ({"PortBindings": {"80-81/tcp": [{}]}}, 400, "80-81/tcp"),
+    ({"PortBindings": {"0/tcp": [{}]}}, 400, "0/tcp"),
+    ({"PortBindings": {"80/icmp": [{}]}}, 400, "80/icmp"),
+    ({"PortBindings": {"80/tcp": [{"Port": "1"}]}}, 400, "Port"),
     ({"StorageOpt": {"size": "10G"}}, 501, "StorageOpt"),
     ({"DeviceRequests": [{"Driver": "nvidia", "Count": -1}]}, 501, "DeviceRequests"),
     ({"Devices": [{"PathOnHost": "/dev/no-such"}]}, 400, "/dev/no-such"),

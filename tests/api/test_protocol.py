@@ -73,7 +73,7 @@ def test_a_body_must_be_json_and_say_so(daemon: Daemon) -> None:
         ({"Image": 5}, 400, "Config: Image: Expected `str`, got `int`"),
         ({"Image": "host", "HostConfig": {"Memory": "1g"}}, 400, "HostConfig: Memory"),
         ({"Image": "host", "HostConfig": {"Memory": 1000}}, 400, "Minimum memory limit"),
-        ({"Image": "host", "HostConfig": {"PublishAllPorts": True}}, 501, "PublishAllPorts"),
+        ({"Image": "host", "HostConfig": {"StorageOpt": {"size": "1"}}}, 501, "StorageOpt"),
         ({"Image": "host", "HostConfig": {"Nonsense": 1}}, 400, "HostConfig.Nonsense"),
         ({"Image": "host", "Nonsense": 1}, 400, "Nonsense is not a field"),
         ({"Image": "host", "HostConfig": {"CapAdd": ["NONSENSE"]}}, 400, '"NONSENSE"'),

@@ -6,7 +6,6 @@ name. Limits are checked by ``resources``, mounts by ``mounts``, namespaces by `
 
 from __future__ import annotations
 
-import re
 from typing import TYPE_CHECKING
 
 from sampan.engine.control import read_signal
@@ -20,7 +19,6 @@ if TYPE_CHECKING:
 __all__ = ["check_config", "check_host"]
 
 RUNTIME = "sampan"
-_PORT = re.compile(r"([0-9]{1,5})(?:-([0-9]{1,5}))?(?:/(tcp|udp|sctp))?\Z")
 
 
 def check_config(config: ContainerConfig) -> None:
@@ -32,11 +30,6 @@ def check_config(config: ContainerConfig) -> None:
         )
     if config.stop_signal:
         read_signal(config.stop_signal)
-    for text in config.exposed_ports or ():
-        match = _PORT.match(text)
-        first, last = (int(match[1]), int(match[2] or match[1])) if match else (1, 0)
-        if match is None or not 0 < first <= last < 65536:
-            raise InvalidArgument(f'invalid port specification: "{text}" in ExposedPorts')
     check_health(config.healthcheck)
 
 

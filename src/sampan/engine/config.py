@@ -31,6 +31,7 @@ __all__ = [
     "ImageOptions",
     "LogConfig",
     "MountRequest",
+    "PortBinding",
     "RestartPolicy",
     "ThrottleDevice",
     "TmpfsOptions",
@@ -47,6 +48,13 @@ T = TypeVar("T", bound=msgspec.Struct)
 
 class _Wire(msgspec.Struct, frozen=True, kw_only=True, rename="pascal"):
     pass
+
+
+class PortBinding(_Wire, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """``host_port`` is a port, a range to choose from, or empty for any."""
+
+    host_ip: str = ""
+    host_port: str = ""
 
 
 class Healthcheck(_Wire, frozen=True, kw_only=True):
@@ -167,7 +175,7 @@ class HostConfig(_Wire, frozen=True, kw_only=True):
     container_id_file: str = msgspec.field(default="", name="ContainerIDFile")
     log_config: LogConfig = LogConfig()
     network_mode: str = ""
-    port_bindings: dict[str, Any] = {}
+    port_bindings: dict[str, list[PortBinding]] = {}
     restart_policy: RestartPolicy = RestartPolicy()
     auto_remove: bool = False
     volume_driver: str = ""
@@ -299,8 +307,6 @@ class CreateRequest(msgspec.Struct, frozen=True, kw_only=True):
 REFUSED = {
     "ArgsEscaped": "it is for Windows containers",
     "OnBuild": "it belongs to an image, not to a container",
-    "HostConfig.PortBindings": "this version does not publish ports",
-    "HostConfig.PublishAllPorts": "this version does not publish ports",
     "HostConfig.Links": "this version has no names between containers",
     "HostConfig.StorageOpt": "no storage driver here takes options per container",
     "HostConfig.Cgroup": "use CgroupParent",

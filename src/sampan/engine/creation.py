@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from sampan.engine import log_drivers, merge, names, restarts, spec
+from sampan.engine import log_drivers, merge, names, ports, restarts, spec
 from sampan.engine import resources as limits
 from sampan.engine.checking import check_config, check_host
 from sampan.engine.container import ContainerRecord, now
@@ -137,6 +137,7 @@ class Creation:
         host = record.host_config
         spec.check_modes(host)
         check_config(record.config)
+        ports.check_ports(record.config, host)
         check_host(host)
         self._engine.hierarchy.group(self._engine.cgroup_of(record))
         log_drivers.check(host.log_config)
@@ -150,7 +151,7 @@ class Creation:
         return validate(built, self._engine.settings.mount_point)
 
     def _warnings(self, record: ContainerRecord, image: Image) -> list[str]:
-        warnings = []
+        warnings = ports.warnings(record.host_config)
         own, wanted = platforms.machine().architecture, image.document.architecture
         if wanted != own:
             warnings.append(

@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from sampan.engine import files
+from sampan.engine import files, ports
 from sampan.engine.log import log
 from sampan.errors import InvalidArgument, NotFound, PermissionDenied, SampanError
 from sampan.network.networks import Networks
+from sampan.network.ports import PortError
 from sampan.network.types import Wish
 
 if TYPE_CHECKING:
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from sampan.engine.container import ContainerRecord
     from sampan.engine.core import Engine
     from sampan.engine.live import Live
-    from sampan.network.types import Endpoint, Network
+    from sampan.network.types import Endpoint, Network, Port
 
 __all__ = ["DEFAULT_MODES", "Networking"]
 
@@ -184,9 +185,23 @@ class Networking:
             network = self.networks.find(wish.network)
             if network.driver == "bridge" and not self.networks.is_up(network):
                 await asyncio.to_thread(self.networks.bring_up, network.id)
-        endpoints = self.networks.lease(live.id, wishes)
+        wanted = ports.published(live.record)
+        try:
+            endpoints = self.networks.lease(live.id, wishes, wanted)
+        except PortError as error:
+            raise await asyncio.to_thread(
+                ports.failure, error, live.record.name, self._name
+            ) from error
+        if any(endpoint.ports for endpoint in endpoints):
+            await asyncio.to_thread(self.networks.open_ports, endpoints)
         self._write_hosts(live.record, endpoints)
         return self.networks.plugs(endpoints)
+
+    def _name(self, container_id: str) -> str:
+        try:
+            return self._engine.registry.find(container_id).record.name
+        except NotFound:
+            return container_id
 
     def _resolved(self, wish: Wish) -> Wish:
         try:
@@ -241,9 +256,17 @@ class Networking:
             if live.monitor is not None or live.record.state.running
         }
         try:
-            await asyncio.to_thread(self.networks.recover, running)
+            unheld = await asyncio.to_thread(self.networks.recover, running)
         except SampanError as error:
             log.error("networks cannot be taken up", error=error.message)
+            return
+        for endpoint, port in unheld:
+            # The rules lead there all the same; the process is not reached.
+            log.warn(
+                "a published port was bound by a process while there was no daemon",
+                container=endpoint.container,
+                port=f"{port.address}:{port.port}/{port.protocol}",
+            )
 
     async def close(self) -> None:
         """Take down what nobody uses."""
@@ -261,6 +284,10 @@ class Networking:
             if endpoint.network == network_id:
                 return endpoint
         return None
+
+    def ports(self, container_id: str) -> tuple[Port, ...]:
+        """What a running container has published."""
+        return tuple(port for one in self.networks.leases.of(container_id) for port in one.ports)
 
     def gateways(self, endpoint: Endpoint) -> tuple[str, str]:
         """The IPv4 and the IPv6 gateway of an endpoint, empty for none."""

@@ -21,7 +21,17 @@ if TYPE_CHECKING:
     from sampan.kernel.routes import LinkState
     from sampan.network.types import Endpoint, Network
 
-__all__ = ["alias", "host_name", "link_name", "make", "plug", "remove", "repair", "unplug"]
+__all__ = [
+    "alias",
+    "host_name",
+    "link_name",
+    "make",
+    "open_localhost",
+    "plug",
+    "remove",
+    "repair",
+    "unplug",
+]
 
 _MOST = 15  # characters of a link's name
 
@@ -93,17 +103,24 @@ def make(network: Network, identity: str, mtu: int) -> int:
     return index
 
 
+def open_localhost(name: str) -> None:
+    """What comes from 127.0.0.1 may leave by the bridge, and its answers come back."""
+    with Socket() as socket:
+        socket.batch([links.set_parameters(name, ipv4={"route_localnet": 1})])
+
+
 def repair(network: Network, endpoints: Sequence[Endpoint]) -> None:
     """Put the ends that live back onto a bridge that was made again."""
     index = index_of(network.link)
+    messages = []
+    for endpoint in endpoints:
+        if index_of(endpoint.host):
+            messages.append(links.set_link(endpoint.host, master=index, up=True))
+            if endpoint.ports or not network.icc:
+                isolated, hairpin = not network.icc, bool(endpoint.ports)
+                messages.append(links.set_port(endpoint.host, isolated=isolated, hairpin=hairpin))
     with Socket() as socket:
-        socket.batch(
-            [
-                links.set_link(endpoint.host, master=index, up=True)
-                for endpoint in endpoints
-                if index_of(endpoint.host)
-            ]
-        )
+        socket.batch(messages)
 
 
 def remove(name: str) -> None:
@@ -141,5 +158,8 @@ def plug(network: Network, endpoint: Endpoint, index: int, mtu: int) -> dict[str
         "addresses": [one for one in (endpoint.ipv4, endpoint.ipv6) if one],
         "gateways": list(gateways.values()),
         "isolated": not network.icc,
+        # With br_netfilter, what a container sends to its own published port never leaves the
+        # bridge: it goes back by the port it came from.
+        "hairpin": bool(endpoint.ports),
         "ipv6": bool(endpoint.ipv6),
     }

@@ -9,7 +9,7 @@ reachable from where".
 from __future__ import annotations
 
 import ipaddress
-from errno import ENOENT, EOPNOTSUPP, EPERM, EPROTONOSUPPORT
+from errno import EEXIST, ENOENT, EOPNOTSUPP, EPERM, EPROTONOSUPPORT
 from typing import TYPE_CHECKING
 
 from sampan.errors import KernelError, Unavailable
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from sampan.kernel.nlmsg import Message
-    from sampan.network.types import Network
+    from sampan.network.types import Endpoint, Network
 
 __all__ = ["Firewall", "table_name"]
 
@@ -86,6 +86,8 @@ class Firewall:
 
     def __init__(self, identity: str) -> None:
         self.table = table_name(identity)
+        # (map, key) -> (value, endpoint): what is published, and that each rule set has.
+        self._published: dict[tuple[str, bytes], tuple[bytes, str]] = {}
 
     def apply(self, networks: Sequence[Network], *, guard: bool) -> None:
         """Replace the whole table. ``guard``: drop what is forwarded and nobody's of ours.
@@ -111,6 +113,9 @@ class Firewall:
         messages += self._postrouting()
         for network in networks:
             messages += self._network(network)
+        for name in _SETS:
+            pairs = [(key[1], one[0]) for key, one in self._published.items() if key[0] == name]
+            messages += self._add(name, pairs)
         try:
             nftables.commit(messages)
         except KernelError as error:
@@ -121,6 +126,51 @@ class Firewall:
                     "then forwarding and masquerading are yours to set up"
                 ) from error
             raise
+
+    def note(self, endpoints: Iterable[Endpoint]) -> None:
+        """Have the next ``apply`` publish the endpoints' ports."""
+        for endpoint in endpoints:
+            for key, value in _elements(endpoint):
+                self._published[key] = (value, endpoint.id)
+
+    def publish(self, endpoints: Sequence[Endpoint]) -> bool:
+        """Publish the endpoints' ports, in one transaction; an element of a run that ended and is
+        not taken away yet is replaced. False where the table is not what we know it to be: it is
+        to be built anew."""
+        messages = []
+        for endpoint in endpoints:
+            for key, value in _elements(endpoint):
+                old = self._published.get(key)
+                if old is not None:
+                    messages += self._take(key, old[0])
+                messages += self._add(key[0], [(key[1], value)])
+        self.note(endpoints)
+        return self._changed(messages)
+
+    def withdraw(self, endpoints: Iterable[Endpoint]) -> bool:
+        """The endpoints' ports are published no more, but for what is another's by now. False as
+        above."""
+        messages = []
+        for endpoint in endpoints:
+            for key, value in _elements(endpoint):
+                if self._published.get(key) == (value, endpoint.id):
+                    del self._published[key]
+                    messages += self._take(key, value)
+        return self._changed(messages)
+
+    def _changed(self, messages: list[Message]) -> bool:
+        if not messages:
+            return True
+        try:
+            nftables.commit(messages)
+        except KernelError as error:
+            if error.errno in (ENOENT, EEXIST):
+                return False
+            raise
+        return True
+
+    def _take(self, key: tuple[str, bytes], value: bytes) -> list[Message]:
+        return nftables.delete_elements(_FAMILY, self.table, key[0], [(key[1], value)])
 
     def remove(self) -> None:
         """Remove the table, if it is there."""
@@ -258,6 +308,17 @@ class Firewall:
             key = nftables.span(net.network_address.packed, net.prefixlen)
             messages += self._add(f"source{net.version}", [(key, Verdict("jump", outward))])
         return messages
+
+
+def _elements(endpoint: Endpoint) -> list[tuple[tuple[str, bytes], bytes]]:
+    """((map, key), value) of each of an endpoint's published ports."""
+    found = []
+    for port in endpoint.ports:
+        address = endpoint.address6 if ":" in port.address else endpoint.address4
+        host = "" if port.address in ("0.0.0.0", "::") else port.address
+        name, (key, value) = port_element(port.protocol, host, port.port, address, port.inside)
+        found.append(((name, key), value))
+    return found
 
 
 def port_element(

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from sampan.network.store import NetworkStore
-    from sampan.network.types import Network, Wish
+    from sampan.network.types import Network, Port, Wish
 
 __all__ = ["Leases"]
 
@@ -105,6 +105,14 @@ class Leases:
             self._inherit(before, endpoint)
         self._remember(endpoint)
         return endpoint
+
+    def publish(self, endpoint: Endpoint, ports: tuple[Port, ...]) -> Endpoint:
+        """The endpoint with its published ports, in its row and here."""
+        fresh = msgspec.structs.replace(endpoint, ports=ports)
+        self._store.put_endpoint(fresh)
+        own = self._by_container[endpoint.container]
+        own[own.index(endpoint)] = self._endpoints[endpoint.id] = fresh
+        return fresh
 
     def _endpoint(
         self, container: str, network: Network, wish: Wish, position: int, found: dict[int, str]

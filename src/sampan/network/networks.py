@@ -24,6 +24,7 @@ from sampan.network.addresses import around, choose_subnet, overlap, parse
 from sampan.network.firewall import Firewall
 from sampan.network.host import Machine, did_not_forward, forward, index_of, locked
 from sampan.network.leases import Leases
+from sampan.network.ports import Ports
 from sampan.network.store import NetworkStore
 from sampan.network.types import PREDEFINED, Network, Subnet
 
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from sampan.network.addresses import Net
-    from sampan.network.types import Endpoint, Options, Wish
+    from sampan.network.types import Endpoint, Options, Port, PortWish, Wish
     from sampan.storage.database import Database
 
 __all__ = ["Networks", "predefined_id"]
@@ -59,6 +60,8 @@ class Networks:
         self._rows = threading.Lock()  # leases, which nobody waits for
         self._firewall = Firewall(identity) if options.firewall != "none" else None
         self.leases = Leases(self._store)
+        self._ports = Ports()
+        self._localhost: dict[str, int] = {}  # network -> index of its bridge with route_localnet
         self._up: dict[str, tuple[int, int]] = {}  # network -> its bridge's index, its MTU
         self._all: dict[str, Network] = {}
         for name in ("host", "none"):
@@ -264,6 +267,8 @@ class Networks:
                 network = self._bridge(network)
             forward(self._exec_root, six=network.ipv6)
             self.refresh()
+            if any(endpoint.ports for endpoint in self.leases.on(network_id)):
+                self._open_localhost(network_id)
 
     def _bridge(self, network: Network) -> Network:
         machine = Machine()
@@ -347,10 +352,13 @@ class Networks:
             plugs.append(one if endpoint is best else {**one, "gateways": []})
         return plugs
 
-    def lease(self, container_id: str, wishes: Sequence[Wish]) -> list[Endpoint]:
-        """Endpoints for a start, in one transaction. Networks without links give none.
+    def lease(
+        self, container_id: str, wishes: Sequence[Wish], ports: Sequence[PortWish] = ()
+    ) -> list[Endpoint]:
+        """Endpoints for a start, in one transaction; one of them has the published ports. Networks
+        without links give none.
 
-        Raises NotFound, and what ``Leases.add`` raises: then there are none.
+        Raises NotFound, and what ``Leases.add`` and ``Ports.reserve`` raise: then there are none.
         """
         made: list[Endpoint] = []
         with self._rows:
@@ -360,31 +368,80 @@ class Networks:
                         network = self.find(wish.network)
                         if network.driver == "bridge":
                             made.append(self.leases.add(container_id, network, wish, len(made)))
+                    if ports:
+                        self._reserve(made, ports)
             except BaseException:
+                self._ports.release(container_id)
                 self.leases.free(self.leases.leave(container_id))
                 raise
         return made
 
+    def _reserve(self, endpoints: list[Endpoint], wanted: Sequence[PortWish]) -> None:
+        """The ports are the endpoint's whose network leads outside, by priority. A network that is
+        internal publishes nothing, as in Docker."""
+        outward = [one for one in endpoints if not self._all[one.network].internal]
+        if not outward:
+            return
+        best = max(outward, key=lambda one: (one.wish.priority, -endpoints.index(one)))
+        if self._firewall is None:
+            raise Unavailable(
+                "ports are published by this engine's rules, and --firewall none leaves those to "
+                "you: publish nothing, and translate to the container's address yourself"
+            )
+        found = self._ports.reserve(wanted, best)
+        endpoints[endpoints.index(best)] = self.leases.publish(best, found)
+
+    def open_ports(self, endpoints: Sequence[Endpoint]) -> None:
+        """Have the kernel lead the published ports of a start to it. Raises KernelError."""
+        with self._lock:
+            if self._firewall is None:
+                return
+            if not self._firewall.publish(endpoints):
+                self.refresh()
+            for endpoint in endpoints:
+                if endpoint.ports:
+                    self._open_localhost(endpoint.network)
+
+    def _open_localhost(self, network_id: str) -> None:
+        """The machine's connections to its own 127.0.0.1 may go to the bridge. Behind the rules,
+        which keep everybody else away from there, and never without."""
+        index, _ = self._up[network_id]
+        if self._firewall is not None and self._localhost.get(network_id) != index:
+            bridge.open_localhost(self._all[network_id].link)
+            self._localhost[network_id] = index
+
     def leave(self, container_id: str) -> list[Endpoint]:
         """The run is over: what is to be given to ``free``."""
         with self._rows:
+            self._ports.release(container_id)
             return self.leases.leave(container_id)
 
     def free(self, endpoints: Sequence[Endpoint]) -> None:
-        """Delete their links, and then their rows."""
+        """Delete their rules and their links, and then their rows."""
         if endpoints:
+            with self._lock:
+                if self._firewall is not None and not self._firewall.withdraw(endpoints):
+                    self.refresh()
             bridge.unplug([endpoint.host for endpoint in endpoints])
             with self._rows:
                 self.leases.free(endpoints)
 
-    def recover(self, running: set[str]) -> None:
-        """After a daemon's end: what does not run has no endpoint, what runs has a bridge."""
+    def recover(self, running: set[str]) -> list[tuple[Endpoint, Port]]:
+        """After a daemon's end: what does not run has no endpoint, what runs has a bridge and its
+        ports. The ports that a process has bound meanwhile."""
+        unheld = []
         for container in self.leases.containers():
             if container not in running:
                 self.free(self.leave(container))
+                continue
+            for endpoint in self.leases.of(container):
+                unheld += [(endpoint, port) for port in self._ports.adopt(endpoint)]
+                if self._firewall is not None:
+                    self._firewall.note([endpoint])
         for network in self.leases.used():
             self.bring_up(network)
         self._remove_unused()
+        return unheld
 
     def _remove_unused(self) -> None:
         """Bridges of ours that an earlier daemon left and nobody is on."""

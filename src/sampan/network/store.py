@@ -93,6 +93,12 @@ class NetworkStore:
         except sqlite3.IntegrityError as error:
             raise Conflict(f"Address already in use: {address}") from error
 
+    def put_endpoint(self, endpoint: Endpoint) -> None:
+        """What changed of it; its addresses do not."""
+        self._database.execute(
+            "UPDATE endpoints SET document = ? WHERE id = ?", (_encode(endpoint), endpoint.id)
+        )
+
     def remove_endpoints(self, ids: Iterable[str]) -> None:
         """With their leases."""
         with self._database.transaction() as connection:

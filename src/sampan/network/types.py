@@ -8,7 +8,17 @@ from __future__ import annotations
 
 import msgspec
 
-__all__ = ["PREDEFINED", "Endpoint", "Network", "Options", "Pool", "Subnet", "Wish"]
+__all__ = [
+    "PREDEFINED",
+    "Endpoint",
+    "Network",
+    "Options",
+    "Pool",
+    "Port",
+    "PortWish",
+    "Subnet",
+    "Wish",
+]
 
 PREDEFINED = {"bridge": "bridge", "host": "host", "none": "null"}
 """The networks every engine has, and their drivers."""
@@ -71,6 +81,27 @@ class Wish(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     priority: int = 0
 
 
+class PortWish(msgspec.Struct, frozen=True, kw_only=True):
+    """A port that is to be published: on ``address``, empty for any of the machine's, with one of
+    its ports from ``first`` to ``last``, 0 for any that is free."""
+
+    inside: int
+    protocol: str = "tcp"
+    address: str = ""
+    first: int = 0
+    last: int = 0
+
+
+class Port(msgspec.Struct, frozen=True, kw_only=True):
+    """A published port, for one run: the machine's ``address``, which ``0.0.0.0`` and ``::`` are
+    any of, and ``port`` lead to the container's port ``inside``."""
+
+    protocol: str
+    address: str
+    port: int
+    inside: int
+
+
 class Endpoint(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """A container on a network, for one run. Addresses are address/prefix, or empty; ``host`` and
     ``inside`` are the names of the links at both ends."""
@@ -83,6 +114,7 @@ class Endpoint(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     ipv6: str = ""
     host: str = ""
     inside: str = ""
+    ports: tuple[Port, ...] = ()
     wish: Wish
 
     @property

@@ -29,7 +29,8 @@ class Plug(Record):
     """One pair: ``host`` becomes a port of the bridge with index ``master``, ``name`` is inside.
 
     ``addresses`` as address/prefix; ``gateways`` are those of the default routes; ``isolated``
-    ports do not reach one another; without ``ipv6`` the link has no IPv6 at all.
+    ports do not reach one another, ``hairpin`` ones reach themselves; without ``ipv6`` the link has
+    no IPv6 at all.
     """
 
     host: str
@@ -40,6 +41,7 @@ class Plug(Record):
     addresses: tuple[str, ...] = ()
     gateways: tuple[str, ...] = ()
     isolated: bool = False
+    hairpin: bool = False
     ipv6: bool = False
 
 
@@ -57,8 +59,8 @@ def outside(one: Plug, pid: int) -> list[Message]:
         ),
         links.set_parameters(one.host, addresses_by_hand=True),
     ]
-    if one.isolated:
-        messages.append(links.set_port(one.host, isolated=True))
+    if one.isolated or one.hairpin:
+        messages.append(links.set_port(one.host, isolated=one.isolated, hairpin=one.hairpin))
     messages.append(links.set_link(one.host, up=True))
     return messages
 

@@ -111,7 +111,7 @@ def _ports(name: str) -> Maker:
                 )
             wanted |= {f"{port}/{match[3] or 'tcp'}" for port in range(first, last + 1)}
         if name == "publish":
-            return lambda _: False  # this version publishes no ports
+            return lambda live: bool(wanted & set(live.record.host_config.port_bindings))
         return lambda live: bool(wanted & set(live.record.config.exposed_ports or ()))
 
     return make

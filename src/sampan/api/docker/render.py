@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from sampan.engine import security
+from sampan.engine import ports, security
 from sampan.engine.container import rfc3339
 from sampan.network.types import PREDEFINED
 
@@ -118,16 +118,28 @@ def _networks(engine: Engine, record: ContainerRecord) -> dict[str, dict[str, An
     return found
 
 
+def _port_map(engine: Engine, record: ContainerRecord) -> dict[str, list[dict[str, str]] | None]:
+    """What of a running container is exposed, and where it is published."""
+    if not record.state.running or not engine.networking.networks.leases.of(record.id):
+        return {}
+    found: dict[str, list[dict[str, str]] | None]
+    found = dict.fromkeys(ports.exposed(record.config, record.host_config))
+    for port in engine.networking.ports(record.id):
+        key = f"{port.inside}/{port.protocol}"
+        place = {"HostIp": port.address, "HostPort": str(port.port)}
+        found[key] = [*(found.get(key) or ()), place]
+    return found
+
+
 def _network_settings(engine: Engine, record: ContainerRecord) -> dict[str, Any]:
     networks = _networks(engine, record)
     # The fields from before there were several networks speak of the default one.
     old = networks.get("bridge") or {}
-    exposed = record.config.exposed_ports or ()
     return {
         "Bridge": "",
         "SandboxID": record.id if record.state.running else "",
         "SandboxKey": f"/proc/{record.state.pid}/ns/net" if record.state.running else "",
-        "Ports": dict.fromkeys(exposed) if record.state.running and old else {},
+        "Ports": _port_map(engine, record),
         "HairpinMode": False,
         "LinkLocalIPv6Address": "",
         "LinkLocalIPv6PrefixLen": 0,
@@ -259,13 +271,17 @@ def _command(record: ContainerRecord) -> str:
     return " ".join([record.args[0], *args])
 
 
-def _ports(record: ContainerRecord) -> list[dict[str, Any]]:
-    ports = []
-    for text in record.config.exposed_ports or ():
+def _ports(engine: Engine, record: ContainerRecord) -> list[dict[str, Any]]:
+    shown: list[dict[str, Any]] = []
+    for text, places in _port_map(engine, record).items():
         number, _, kind = text.partition("/")
-        if number.isdecimal():
-            ports.append({"PrivatePort": int(number), "Type": kind or "tcp"})
-    return ports
+        inside = {"PrivatePort": int(number), "Type": kind}
+        if places is None:
+            shown.append(inside)
+        for place in places or ():
+            public = {"IP": place["HostIp"], "PublicPort": int(place["HostPort"])}
+            shown.append({**public, **inside})
+    return shown
 
 
 def summary(engine: Engine, live: Live, version: Version, image_name: str) -> dict[str, Any]:
@@ -281,7 +297,7 @@ def summary(engine: Engine, live: Live, version: Version, image_name: str) -> di
         "ImageID": record.image_id,
         "Command": _command(record),
         "Created": record.created // 1_000_000_000,
-        "Ports": _ports(record),
+        "Ports": _ports(engine, record),
         "Labels": record.config.labels or {},
         "State": live.status,
         "Status": status_text(live, time.time()),

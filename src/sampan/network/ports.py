@@ -1,0 +1,226 @@
+"""Published ports: which of the machine's are whose, and the sockets that hold them.
+
+A packet never meets these sockets: the rule set translates before it would. They are bound so that
+the kernel says what is taken, by whomever, and so that nobody takes it later: TCP ones listen, for
+only then does ``SO_REUSEADDR`` not let another in (socket(7)); and ss(8) shows them. They live in
+the daemon and are bound again by its successor; what somebody else has bound in between is told
+(``unheld``), and the rules stand all the same. docs/decisions/0019-no-port-proxy.md.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+from typing import TYPE_CHECKING
+
+from sampan.errors import SampanError
+from sampan.network.types import Port
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from sampan.network.types import Endpoint, PortWish
+
+__all__ = ["PortError", "PortTakenError", "Ports"]
+
+ANY = {4: "0.0.0.0", 6: "::"}
+_RANGE = "/proc/sys/net/ipv4/ip_local_port_range"
+_DYNAMIC = (49153, 65535)  # RFC 6335, 6
+_SCTP = 132  # IPPROTO_SCTP: the standard library has no name for it
+
+
+class PortError(SampanError):
+    """A port cannot be published for an endpoint, whose ID is ``endpoint``."""
+
+    def __init__(self, message: str, endpoint: str) -> None:
+        super().__init__(message)
+        self.endpoint = endpoint
+
+
+class PortTakenError(PortError):
+    """A port is somebody's: the container's ``container``, or else a process's of the machine."""
+
+    def __init__(self, message: str, endpoint: str, port: Port, container: str = "") -> None:
+        super().__init__(message, endpoint)
+        self.port, self.container = port, container
+
+
+class Ports:
+    """The ports of one engine's containers. Not for two threads at once."""
+
+    def __init__(self) -> None:
+        # (protocol, port) -> address -> (container, the socket that holds it)
+        self._held: dict[tuple[str, int], dict[str, tuple[str, socket.socket | None]]] = {}
+        self._by_container: dict[str, list[Port]] = {}
+        self._next = 0
+
+    def reserve(self, wishes: Sequence[PortWish], endpoint: Endpoint) -> tuple[Port, ...]:
+        """All of them, or none. Raises PortError."""
+        try:
+            for wish in wishes:
+                self._one(wish, endpoint)
+        except BaseException:
+            self.release(endpoint.container)
+            raise
+        return tuple(self._by_container.get(endpoint.container, ()))
+
+    def adopt(self, endpoint: Endpoint) -> list[Port]:
+        """Ports that a row says are the endpoint's; those that somebody has bound meanwhile."""
+        unheld = []
+        for port in endpoint.ports:
+            try:
+                self._hold(port, endpoint)
+            except PortError:
+                self._note(port, endpoint.container, None)
+                unheld.append(port)
+        return unheld
+
+    def release(self, container: str) -> None:
+        for port in list(self._by_container.get(container, ())):
+            self._forget(port, container)
+        self._by_container.pop(container, None)
+
+    def _one(self, wish: PortWish, endpoint: Endpoint) -> None:
+        addresses = _addresses(wish, endpoint)
+        first, last = (wish.first, wish.last) if wish.first else _dynamic()
+        size = last - first + 1
+        begin = 0 if wish.first else max(0, self._next - first)
+        taken: PortTakenError | None = None
+        for number in (first + (begin + step) % size for step in range(size)):
+            made: list[Port] = []
+            try:
+                for address in addresses:
+                    port = Port(
+                        protocol=wish.protocol, address=address, port=number, inside=wish.inside
+                    )
+                    self._hold(port, endpoint)
+                    made.append(port)
+            except PortTakenError as error:
+                taken = error
+                for port in made:
+                    self._forget(port, endpoint.container)
+                continue
+            if not wish.first:
+                self._next = number + 1
+            return
+        if taken is not None and size == 1:
+            raise taken
+        raise PortError(
+            f"all ports are allocated: none of {first}-{last}/{wish.protocol} is free",
+            endpoint.id,
+        )
+
+    def _hold(self, port: Port, endpoint: Endpoint) -> None:
+        for address, (container, _) in self._held.get((port.protocol, port.port), {}).items():
+            if _meet(address, port.address):
+                raise PortTakenError(
+                    f"Bind for {_shown(port)} failed: port is already allocated",
+                    endpoint.id, port, container,
+                )  # fmt: skip
+        try:
+            held = _bound(port)
+        except OSError as error:
+            inner = endpoint.address6 if ":" in port.address else endpoint.address4
+            why = os.strerror(error.errno or 0).lower()
+            message = (
+                f"failed to bind host port for {_shown(port)}:{inner}:{port.inside}/"
+                f"{port.protocol}: {why}"
+            )
+            if error.errno == errno.EADDRINUSE:
+                raise PortTakenError(message, endpoint.id, port) from None
+            raise PortError(message, endpoint.id) from None
+        self._note(port, endpoint.container, held)
+
+    def _note(self, port: Port, container: str, held: socket.socket | None) -> None:
+        self._held.setdefault((port.protocol, port.port), {})[port.address] = (container, held)
+        self._by_container.setdefault(container, []).append(port)
+
+    def _forget(self, port: Port, container: str) -> None:
+        key = (port.protocol, port.port)
+        _, held = self._held[key].pop(port.address)
+        if not self._held[key]:
+            del self._held[key]
+        self._by_container[container].remove(port)
+        if held is not None:
+            held.close()
+
+
+def _dynamic() -> tuple[int, int]:
+    """The kernel's own range for ports that nobody named; without /proc, the standard's."""
+    try:
+        with open(_RANGE, encoding="ascii") as file:
+            first, last = (int(word) for word in file.read().split())
+    except OSError:
+        return _DYNAMIC
+    return first, last
+
+
+def _addresses(wish: PortWish, endpoint: Endpoint) -> list[str]:
+    """The machine's addresses it is published on, of the families the endpoint has."""
+    if not wish.address:
+        families = ((4, endpoint.ipv4), (6, endpoint.ipv6))
+        return [ANY[family] for family, has in families if has]
+    six = ":" in wish.address
+    if not (endpoint.ipv6 if six else endpoint.ipv4):
+        raise PortError(
+            f"cannot publish {wish.inside}/{wish.protocol} on {wish.address}: the container has no "
+            f"IPv{6 if six else 4} address; give its network a subnet of that family",
+            endpoint.id,
+        )
+    if wish.address == "::1":
+        raise PortError(
+            f"cannot publish {wish.inside}/{wish.protocol} on ::1: the kernel routes nothing from "
+            "there; publish it on 127.0.0.1",
+            endpoint.id,
+        )
+    return [wish.address]
+
+
+def _meet(one: str, other: str) -> bool:
+    """Whether two addresses cannot have the same port."""
+    if (":" in one) != (":" in other):
+        return False
+    return one == other or one in ANY.values() or other in ANY.values()
+
+
+def _shown(port: Port) -> str:
+    address = f"[{port.address}]" if ":" in port.address else port.address
+    return f"{address}:{port.port}"
+
+
+def _bound(port: Port) -> socket.socket | None:
+    """A socket that holds the port. None where nobody could: SCTP that the kernel has not got."""
+    family = socket.AF_INET6 if ":" in port.address else socket.AF_INET
+    if port.protocol == "udp":
+        made = socket.socket(family, socket.SOCK_DGRAM)
+    elif port.protocol == "tcp":
+        made = socket.socket(family, socket.SOCK_STREAM)
+    elif not _has_sctp():
+        return None
+    else:
+        made = socket.socket(family, socket.SOCK_STREAM, _SCTP)
+    try:
+        if family == socket.AF_INET6:
+            made.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        if port.protocol == "tcp":
+            made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if port.protocol == "udp":
+            # What comes while the rules are away is not to be kept.
+            made.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 0)
+        made.bind((port.address, port.port))
+        if port.protocol != "udp":
+            made.listen(0)
+    except BaseException:
+        made.close()
+        raise
+    return made
+
+
+def _has_sctp() -> bool:
+    """Asked without making a socket, which would have the kernel load the module."""
+    try:
+        with open("/proc/net/protocols", encoding="ascii") as file:
+            return any(line.startswith("SCTP ") for line in file)
+    except OSError:
+        return False
