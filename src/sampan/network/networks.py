@@ -236,6 +236,7 @@ class Networks:
         """The kernel's part first, and then the row: who dies in between has a network that is
         down."""
         with self._lock:
+            self._localhost.pop(network.id, None)
             if self._up.pop(network.id, None) is not None:
                 bridge.remove(network.link)
                 self.refresh()
