@@ -235,3 +235,5 @@ class Creation:
         old = live.record.name
         engine.registry.rename(live, record)
         engine.publish(record, "rename", oldName=f"/{old}")
+        if engine.networking.resolving.uses(live):
+            engine.spawn_task(engine.networking.resolving.rename(live))

@@ -10,14 +10,18 @@ import ipaddress
 import os
 from typing import TYPE_CHECKING
 
+import msgspec
+
 from sampan.errors import InvalidArgument, NotSupported
 
 if TYPE_CHECKING:
     from sampan.engine.config import HostConfig
 
-__all__ = ["FILES", "hosts", "resolv_conf", "write_file", "write_files"]
+__all__ = ["FILES", "hosts", "resolv_conf", "resolv_conf_inside", "write_file", "write_files"]
 
 FILES = ("hostname", "hosts", "resolv.conf")
+
+RESOLVER = "127.0.0.11"
 
 _LOCAL = """127.0.0.1\tlocalhost
 ::1\tlocalhost ip6-localhost ip6-loopback
@@ -81,6 +85,18 @@ def resolv_conf(host: HostConfig, base: str) -> str:
     if host.dns_options:
         lines.append("options " + " ".join(host.dns_options))
     return "\n".join(lines) + "\n"
+
+
+def resolv_conf_inside(host: HostConfig) -> str:
+    """That of a container with names of its networks: one server, which knows the others. Names
+    without a dot are asked of it first."""
+    base = _read("/etc/resolv.conf")
+    given = [line.split()[1:] for line in base.splitlines() if line.split()[:1] == ["options"]]
+    options = host.dns_options or [word for words in given for word in words]
+    if not any(option.startswith("ndots:") for option in options):
+        options = [*options, "ndots:0"]
+    changes = {"dns": [RESOLVER], "dns_options": options}
+    return resolv_conf(msgspec.structs.replace(host, **changes), base)
 
 
 def reachable(base: str) -> str:

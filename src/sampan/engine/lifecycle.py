@@ -156,7 +156,8 @@ class Lifecycle:
             "stdin_once": config.stdin_once,
             "init": bool(host.init),
             # With clients waiting, these go first: the socket keeps requests in order.
-            "start": not live.parked,
+            # So does the resolver, whose sockets are made in the container's network.
+            "start": not (live.parked or engine.networking.resolving.uses(live)),
             **({"plugs": plugs} if plugs else {}),
         }
         for attempt in range(1, HANDOVERS + 1):
@@ -201,7 +202,19 @@ class Lifecycle:
             return
         for attachment in live.parked:
             self._pass(monitor, attachment).add_done_callback(_observed)
-        monitor.request("start").add_done_callback(_observed)
+        if not self._engine.networking.resolving.uses(live):
+            monitor.request("start").add_done_callback(_observed)
+
+    async def _start_named(self, live: Live) -> None:
+        """Of a container that is made: its names are answered before its command asks."""
+        try:
+            await self._engine.networking.resolving.serve(live)
+        except SampanError as error:
+            await self._destroy(live)
+            self._resolve(live, error)
+            return
+        if live.monitor is not None:
+            live.monitor.request("start").add_done_callback(_observed)
 
     def _pass(
         self, monitor: Monitor, attachment: Attachment, *, hold: bool = False
@@ -245,6 +258,8 @@ class Lifecycle:
         name = event.get("event")
         if name == "created":
             live.record = live.record.with_state(pid=event["pid"], start_time=event["start_time"])
+            if self._engine.networking.resolving.uses(live):
+                self._engine.spawn_task(self._start_named(live))
         elif name == "started":
             self.started(live, event)
         elif name == "exit":

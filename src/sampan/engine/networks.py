@@ -13,6 +13,7 @@ import msgspec
 
 from sampan.engine import files, ports
 from sampan.engine.log import log
+from sampan.engine.resolving import Resolving
 from sampan.errors import InvalidArgument, NotFound, PermissionDenied, SampanError
 from sampan.network.networks import Networks
 from sampan.network.ports import PortError
@@ -45,6 +46,7 @@ class Networking:
             settings.network,
             engine.founded,
         )
+        self.resolving = Resolving(engine, self.networks)
         self._gone: list[Endpoint] = []
         self._freeing: asyncio.Task[None] | None = None
 
@@ -195,6 +197,7 @@ class Networking:
         if any(endpoint.ports for endpoint in endpoints):
             await asyncio.to_thread(self.networks.open_ports, endpoints)
         self._write_hosts(live.record, endpoints)
+        await self.resolving.prepare(live)
         return self.networks.plugs(endpoints)
 
     def _name(self, container_id: str) -> str:
@@ -229,7 +232,9 @@ class Networking:
 
     def release(self, live: Live) -> None:
         """After an end: its addresses are free as soon as its links are gone."""
-        self._gone += self.networks.leave(live.id)
+        left = self.networks.leave(live.id)
+        self.resolving.release(left)
+        self._gone += left
         if self._gone and (self._freeing is None or self._freeing.done()):
             self._freeing = asyncio.get_running_loop().create_task(self._free())
 
@@ -259,7 +264,7 @@ class Networking:
             unheld = await asyncio.to_thread(self.networks.recover, running)
         except SampanError as error:
             log.error("networks cannot be taken up", error=error.message)
-            return
+            unheld = []
         for endpoint, port in unheld:
             # The rules lead there all the same; the process is not reached.
             log.warn(
@@ -267,10 +272,15 @@ class Networking:
                 container=endpoint.container,
                 port=f"{port.address}:{port.port}/{port.protocol}",
             )
+        try:
+            await self.resolving.recover()
+        except SampanError as error:
+            log.error("names cannot be answered", error=error.message)
 
     async def close(self) -> None:
         """Take down what nobody uses."""
         await self.settle()
+        await self.resolving.close()
         try:
             await asyncio.to_thread(self.networks.close)
         except SampanError as error:

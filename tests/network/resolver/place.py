@@ -29,7 +29,7 @@ CONTAINER = {"id": "c1", "networks": ["n1"]}
 def endpoint(name: str, *addresses: str, network: str = "n1", **more: Any) -> dict[str, Any]:
     return {
         "id": f"{network}-{name}-{addresses[0]}",
-        "container": f"id-{name}",
+        "container": f"id-{name}-{addresses[0]}",
         "network": network,
         "names": [name],
         "title": f"{name}.{network}",

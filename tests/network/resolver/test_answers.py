@@ -73,7 +73,7 @@ def test_several_answers_go_round(place: Place) -> None:
 
 
 def test_links_are_their_client_s_own(place: Place) -> None:
-    place.serve(endpoint("db", "10.0.0.3"), links={"database": "id-db"}, servers=[])
+    place.serve(endpoint("db", "10.0.0.3"), links={"database": "id-db-10.0.0.3"}, servers=[])
     assert addresses(place.ask("database")) == ["10.0.0.3"]
     namespace, pidfd = place.another()
     place.resolver.serve({"id": "c2", "networks": ["n1"], "servers": []}, namespace, pidfd)
@@ -100,7 +100,10 @@ def test_what_changes_is_answered_from_then_on(place: Place) -> None:
     place.resolver.tell({"op": "endpoint", **WEB, "names": ["site"]})
     assert code(place.ask("web")) == 3
     assert addresses(place.ask("site")) == ["10.0.0.2"]
+    place.resolver.tell({"op": "endpoint", **WEB, "names": ["site"], "id": "its next run's"})
     place.resolver.tell({"op": "forget", "endpoints": [WEB["id"]]})
+    assert addresses(place.ask("site")) == ["10.0.0.2"]
+    place.resolver.tell({"op": "forget", "endpoints": ["its next run's"]})
     assert code(place.ask("site")) == 3
 
 

@@ -24,7 +24,7 @@ def test_it_goes_on_while_nobody_is_connected_and_is_found_again(place: Place) -
     assert place.resolver.pid == 0
     other = {"id": "c2", "networks": []}
     state = {"op": "state", "endpoints": [WEB], "clients": [CONTAINER, other]}
-    assert place.resolver.tell(state) == {"lacking": ["c2"]}
+    assert place.resolver.tell(state) == {"lacking": ["c2"], "pid": place.pid}
     assert addresses(place.ask("web")) == ["10.0.0.2"]
 
 

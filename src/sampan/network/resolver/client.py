@@ -67,9 +67,6 @@ class Resolver:
     def close(self) -> None:
         """It lives on as long as there is somebody to serve."""
         self._socket.close()
-        if self.pid:
-            with contextlib.suppress(ChildProcessError):
-                os.waitpid(self.pid, os.WNOHANG)
 
 
 def open_sockets(namespace: int) -> tuple[socket.socket, socket.socket]:

@@ -4,7 +4,7 @@ A message is JSON with descriptors on a SOCK_SEQPACKET socket (``runtime.supervi
 each is answered, so that a name is known before whoever has it runs. Who may connect is said by
 the mode of the socket's file:
 
-    state     endpoints, clients: all there are; the answer names clients whose sockets are lacking
+    state     endpoints, clients: all there are; the answer names clients without sockets, and us
     endpoint  one endpoint, new or changed
     client    one client; with descriptors its UDP socket, its TCP socket and its process's pidfd
     forget    endpoints, clients: IDs that are gone
@@ -124,7 +124,8 @@ class Resolver:
         for key, client in clients.items():
             if key in self._serving:
                 self._serving[key].client = client
-        return {"lacking": [key for key in clients if key not in self._serving]}
+        lacking = [key for key in clients if key not in self._serving]
+        return {"lacking": lacking, "pid": os.getpid()}
 
     def _endpoint(self, message: dict[str, Any], _: list[int]) -> dict[str, object]:
         self._names.put(Endpoint(message))

@@ -109,6 +109,10 @@ class Names:
     def put(self, endpoint: Endpoint) -> None:
         """A new endpoint, or what has become of one."""
         self.remove(endpoint.id)
+        network = self._networks.get(endpoint.network)
+        if network is not None and endpoint.container in network.containers:
+            # That of its last run, which is not forgotten yet.
+            self.remove(network.containers[endpoint.container].id)
         self.endpoints[endpoint.id] = endpoint
         network = self._networks.setdefault(endpoint.network, _Network())
         network.containers[endpoint.container] = endpoint
