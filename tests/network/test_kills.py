@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import http.client
 import random
+import re
 import threading
 import time
 
@@ -22,7 +23,9 @@ def churn(daemon: Daemon, ending: threading.Event) -> None:
     """Start, restart and remove until the daemon is gone."""
     with contextlib.suppress(OSError, http.client.HTTPException, ValueError):
         while not ending.is_set():
-            body = {"Image": "host", "Cmd": ["sleep", "1000"], "HostConfig": DEFAULT}
+            host = {**DEFAULT, "PublishAllPorts": True}
+            body = {"Image": "host", "Cmd": ["sleep", "1000"], "HostConfig": host}
+            body |= {"ExposedPorts": {"7/tcp": {}}}
             container = daemon.request("POST", "/containers/create", body, judge=False).json()["Id"]
             daemon.request("POST", f"/containers/{container}/start", judge=False)
             daemon.request("POST", f"/containers/{container}/restart?t=0", judge=False)
@@ -45,11 +48,19 @@ def test_nothing_is_left_or_doubled_by_a_daemon_that_is_killed(own_house: House)
         daemon.start()
 
         def agree() -> bool:
-            """Rows, links and what runs tell of the same."""
-            running = [one["Id"] for one in daemon.get("/containers/json").json()]
+            """Rows, links, published ports and what runs tell of the same."""
+            listed = daemon.get("/containers/json").json()
+            running = [one["Id"] for one in listed]
+            public = {port["PublicPort"] for one in listed for port in one["Ports"]}
+            rules = own_house.run("nft", "list", "ruleset").stdout
+            elements = re.findall(r"tcp \. (\d+) : 172", rules)
             found = [address(daemon, one) for one in running]
             assert len(set(found)) == len(found)
-            return own_house.leases() == set(found) and len(own_house.plugs()) == len(found)
+            return (
+                own_house.leases() == set(found)
+                and len(own_house.plugs()) == len(found) == len(public)
+                and sorted(map(int, elements)) == sorted(public)
+            )
 
         daemon.wait_for(agree)
     daemon.remove_all()
