@@ -11,6 +11,7 @@ import socket
 import tarfile
 import zlib
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 
 import pytest
 
@@ -120,6 +121,38 @@ def test_a_bomb_to_import_is_no_different(small: Daemon) -> None:
     answer = small.request("POST", "/images/create", large(b"1"), query=query)
     assert "no space left on device" in answer.body.decode()
     assert small.get("/images/bomb:1/json").status == 404
+
+
+def test_what_a_full_disk_is_in_the_way_of_is_said_and_goes_on_later(small: Daemon) -> None:
+    container = small.run("sleep", "600", name="there")
+    fill = small.data_root / "fill"
+    try:
+        for piece in (1 << 20, 1):
+            with suppress(OSError), fill.open("ab", buffering=0) as file:
+                while True:
+                    file.write(bytes(piece))
+        body = {"Image": "host", "Cmd": ["true"], "HostConfig": {"NetworkMode": "none"}}
+        answers = [
+            small.post("/containers/create", body),
+            small.post("/containers/there/rename", name="renamed"),
+            small.post("/volumes/create", {"Name": "full"}),
+        ]
+        for answer in answers:
+            assert answer.status == 500
+            assert "no space left on device" in answer.message
+        # What needs no room is there: a look at things, a process in what runs, its end.
+        assert [one["Id"] for one in small.get("/containers/json").json()] == [container]
+        made = small.post("/containers/there/exec", {"Cmd": ["true"]}).json()["Id"]
+        assert small.post(f"/exec/{made}/start", {"Detach": True}).status == 200
+        assert small.post("/containers/there/kill").status == 204
+    finally:
+        fill.unlink()
+    assert small.state("there")["Status"] == "exited"
+    assert [one["Names"] for one in small.get("/containers/json", all=1).json()] == [["/there"]]
+    assert small.post("/containers/there/rename", name="renamed").status == 204
+    assert small.post("/volumes/create", {"Name": "full"}).status == 201
+    assert small.delete("/volumes/full").status == 204
+    assert small.delete("/containers/renamed").status == 204
 
 
 @pytest.mark.parametrize("path", ["/images/load", "/images/create?fromSrc=-&repo=gone&tag=1"])

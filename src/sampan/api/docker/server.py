@@ -5,6 +5,7 @@ from __future__ import annotations
 import sqlite3
 import sys
 import time
+from errno import ENOSPC
 from typing import TYPE_CHECKING
 
 from sampan.api.docker import (
@@ -110,7 +111,17 @@ class ApiServer(Server):
         except (OSError, sqlite3.Error) as problem:
             # A full disk, a limit of this process: the client's answer has the usual form.
             log.error("request failed", method=request.method, path=request.path, error=problem)
-            return reply({"message": f"{request.method} {request.path}: {problem}"}, 500)
+            said = f"{request.method} {request.path}: {problem}"
+            if _is_full(problem):
+                root = self._engine.settings.data_root
+                said = f"no space left on device: free some space in {root}, or move it"
+            return reply({"message": said}, 500)
+
+
+def _is_full(problem: OSError | sqlite3.Error) -> bool:
+    if isinstance(problem, OSError):
+        return problem.errno == ENOSPC
+    return getattr(problem, "sqlite_errorcode", 0) == sqlite3.SQLITE_FULL
 
 
 def _report(problem: BaseException) -> None:
