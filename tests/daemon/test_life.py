@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from sampan.kernel import cgroups
-from tests.daemon_fixture import Daemon
+from tests.daemon_fixture import Daemon, own_root
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -29,11 +29,9 @@ pytestmark = pytest.mark.root
 
 
 @pytest.fixture
-def own(tmp_path: Path) -> Iterator[Daemon]:
+def own(quick: Path) -> Iterator[Daemon]:
     """A daemon of this test's own, not started."""
-    root = tmp_path / "d"
-    root.mkdir()
-    one = Daemon(root)
+    one = Daemon(own_root(quick))
     try:
         yield one
     finally:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.daemon_fixture import Daemon
+from tests.daemon_fixture import Daemon, own_root
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -19,10 +19,8 @@ pytestmark = pytest.mark.root
 
 
 @pytest.fixture
-def own(tmp_path: Path) -> Iterator[Daemon]:
-    root = tmp_path / "d"
-    root.mkdir()
-    one = Daemon(root)
+def own(quick: Path) -> Iterator[Daemon]:
+    one = Daemon(own_root(quick))
     try:
         yield one.start()
     finally:

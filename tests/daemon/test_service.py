@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.daemon_fixture import Daemon
+from tests.daemon_fixture import Daemon, own_root
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -26,10 +26,8 @@ pytestmark = pytest.mark.root
 
 
 @pytest.fixture
-def root(tmp_path: Path) -> Path:
-    place = tmp_path / "d"
-    place.mkdir()
-    return place
+def root(quick: Path) -> Path:
+    return own_root(quick)
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.daemon_fixture import Daemon
+from tests.daemon_fixture import Daemon, own_root
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -78,9 +78,9 @@ class House:
 
 
 @pytest.fixture(scope="module")
-def shared_house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
+def shared_house(quick: Path) -> Iterator[House]:
     """One for a module, with its daemon started."""
-    one = House(tmp_path_factory.mktemp("house"))
+    one = House(own_root(quick))
     try:
         one.daemon.start()
         yield one
@@ -98,9 +98,9 @@ def house(shared_house: House) -> Iterator[House]:
 
 
 @pytest.fixture
-def own_house(tmp_path: Path) -> Iterator[House]:
+def own_house(quick: Path) -> Iterator[House]:
     """A test's own, whose daemon is not started yet."""
-    one = House(tmp_path)
+    one = House(own_root(quick))
     try:
         yield one
     finally:
