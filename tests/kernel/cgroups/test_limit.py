@@ -49,7 +49,12 @@ def test_memory_limit_ends_in_an_oom_kill_that_is_seen_and_counted(
         assert poll.poll(20_000), "the OOM was not announced"
         assert greedy.wait() == -signal.SIGKILL
         assert drain_oom(watch[0])
-        assert poll.poll(0) == []
+        for _ in range(9):  # The kernel may tell of the shortage and of the kill apart.
+            if not poll.poll(200):
+                break
+            assert drain_oom(watch[0])
+        else:
+            pytest.fail("it is announced without end")
         assert group.oom_count() == 1
         assert group.account().memory.oom_kills == 1
         assert group.account().memory.usage.limit == 24 * MB
