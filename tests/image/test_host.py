@@ -261,6 +261,8 @@ def test_files_that_come_and_go_are_no_error(machine: Path) -> None:
             (place / "file").write_text("x")
             (place / "file").unlink()
             place.rmdir()
+            os.mkfifo(place)
+            place.unlink()
             place.symlink_to("group")
             place.unlink()
 

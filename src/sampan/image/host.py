@@ -270,10 +270,16 @@ class Machine:
                 yield Entry(place, status.st_mode, *owner, content)
 
     def _content(self, place: str) -> bytes | None:
-        # O_NOFOLLOW and the limit hold for what the file is now, not for what lstat saw.
-        fd = os.open(f"{self.root}/{place}", os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
-        with open(fd, "rb") as file:
-            content = file.read(_SIZE_LIMIT + 1)
+        # What holds is what the file is now, not what lstat saw: it may be a directory, or a pipe.
+        flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+        fd = os.open(f"{self.root}/{place}", flags)
+        try:
+            if not stat.S_ISREG(os.fstat(fd).st_mode):
+                return None
+            with open(fd, "rb", closefd=False) as file:
+                content = file.read(_SIZE_LIMIT + 1)
+        finally:
+            os.close(fd)
         if len(content) > _SIZE_LIMIT or _SECRET_CONTENT.search(content):
             return None
         return content
