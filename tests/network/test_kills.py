@@ -68,3 +68,45 @@ def test_nothing_is_left_or_doubled_by_a_daemon_that_is_killed(own_house: House)
     assert daemon.stop() == 0
     assert own_house.links() == {}
     assert own_house.tables() == []
+
+
+def test_a_kill_in_the_midst_of_connecting_leaves_no_half(own_house: House) -> None:
+    daemon = own_house.daemon.start()
+    for name in ("one", "two"):
+        assert daemon.post("/networks/create", {"Name": name}).status == 201
+    host = {"NetworkMode": "one"}
+    containers = [daemon.run("sleep", "1000", HostConfig=host) for _ in range(3)]
+
+    def shuffle(container: str, ending: threading.Event) -> None:
+        with contextlib.suppress(OSError, http.client.HTTPException, ValueError):
+            while not ending.is_set():
+                action = random.choice(("connect", "disconnect"))
+                network = random.choice(("one", "two"))
+                path = f"/networks/{network}/{action}"
+                daemon.request("POST", path, {"Container": container}, judge=False)
+
+    def agree() -> bool:
+        told = set()
+        for container in containers:
+            shown = daemon.get(f"/containers/{container}/json").json()["NetworkSettings"]
+            told |= {one["IPAddress"] for one in shown["Networks"].values()}
+            assert all(one["EndpointID"] for one in shown["Networks"].values())
+        return own_house.leases() == told and len(own_house.plugs()) == len(told)
+
+    for _ in range(ROUNDS):
+        ending = threading.Event()
+        threads = [threading.Thread(target=shuffle, args=(one, ending)) for one in containers]
+        for thread in threads:
+            thread.start()
+        time.sleep(random.uniform(0.05, 0.5))
+        daemon.kill()
+        ending.set()
+        for thread in threads:
+            thread.join()
+        daemon.start()
+        daemon.wait_for(agree)
+    daemon.remove_all()
+    assert daemon.post("/networks/prune").status == 200
+    assert daemon.stop() == 0
+    assert own_house.links() == {}
+    assert own_house.tables() == []

@@ -162,7 +162,7 @@ class ContainerRecord(msgspec.Struct, frozen=True, kw_only=True):
     host_config: HostConfig
     args: tuple[str, ...]
     mounts: tuple[UserMount, ...] = ()
-    networks: tuple[Wish, ...] = ()
+    networks: tuple[Wish, ...] | None = None
     state: State = State()
 
     def with_state(self, **changes: object) -> ContainerRecord:

@@ -120,7 +120,7 @@ class Networking:
 
     def wishes_of(self, record: ContainerRecord) -> tuple[Wish, ...]:
         """A container's, also of one that an earlier version made."""
-        if record.networks:
+        if record.networks is not None:
             return record.networks
         return self.wishes(record.host_config.network_mode, {})
 
@@ -129,7 +129,7 @@ class Networking:
     async def create(self, network: Network) -> Network:
         """Make it. Raises what ``Networks.create`` does."""
         network = await asyncio.to_thread(self.networks.create, network)
-        self._tell(network, "create")
+        self.tell(network, "create")
         return network
 
     async def remove(self, reference: str) -> Network:
@@ -144,7 +144,7 @@ class Networking:
         except BaseException:
             self.networks.restore(network)
             raise
-        self._tell(network, "destroy")
+        self.tell(network, "destroy")
         return network
 
     async def prune(self, filters: Mapping[str, Sequence[str]]) -> list[str]:
@@ -169,7 +169,7 @@ class Networking:
         self._engine.events.publish("network", "prune", "", {"reclaimed": "0"})
         return removed
 
-    def _tell(self, network: Network, action: str, **more: str) -> None:
+    def tell(self, network: Network, action: str, **more: str) -> None:
         attributes = {**more, "name": network.name, "type": network.driver}
         self._engine.events.publish("network", action, network.id, attributes)
 
@@ -214,21 +214,25 @@ class Networking:
         return msgspec.structs.replace(wish, network=network.id, name=network.name)
 
     def _write_hosts(self, record: ContainerRecord, endpoints: list[Endpoint]) -> None:
-        if not endpoints:
+        if not endpoints and record.host_config.network_mode in ("none", "host"):
+            return  # as it was made
+        if not endpoints and record.host_config.network_mode.startswith("container:"):
             return
+        text = files.hosts(record.host_config) + "".join(self.host_lines(record, endpoints))
+        files.write_file(f"{self._engine.directory(record.id)}/hosts", text)
+
+    def host_lines(self, record: ContainerRecord, endpoints: Sequence[Endpoint]) -> list[str]:
+        """A container's own lines of its /etc/hosts."""
         config = record.config
         names = config.hostname or record.id[:12]
         if config.domainname:
             names = f"{config.hostname}.{config.domainname} {config.hostname}"
-        addresses = [
-            address
+        return [
+            f"{address}\t{names}\n"
             for endpoint in endpoints
             for address in (endpoint.address4, endpoint.address6)
             if address
         ]
-        text = files.hosts(record.host_config)
-        text += "".join(f"{address}\t{names}\n" for address in addresses)
-        files.write_file(f"{self._engine.directory(record.id)}/hosts", text)
 
     def release(self, live: Live) -> None:
         """After an end: its addresses are free as soon as its links are gone."""
@@ -256,12 +260,17 @@ class Networking:
     async def recover(self) -> None:
         """Take up what runs and free what does not."""
         running = {
-            live.id
+            live.id: {wish.network for wish in self.wishes_of(live.record)}
             for live in self._engine.registry
             if live.monitor is not None or live.record.state.running
         }
         try:
-            unheld = await asyncio.to_thread(self.networks.recover, running)
+            unheld, moved = await asyncio.to_thread(self.networks.recover, running)
+            if moved:
+                from sampan.engine.connecting import find_way_out
+
+                for container in moved:
+                    await find_way_out(self._engine, self._engine.registry.find(container))
         except SampanError as error:
             log.error("networks cannot be taken up", error=error.message)
             unheld = []
@@ -317,4 +326,4 @@ class Networking:
                 network = self.networks.find(wish.network)
             except NotFound:
                 continue  # it was removed meanwhile
-            self._tell(network, action, container=record.id)
+            self.tell(network, action, container=record.id)

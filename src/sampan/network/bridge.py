@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "alias",
+    "gateways",
     "host_name",
     "link_name",
     "make",
@@ -141,14 +142,19 @@ def is_ours(link: LinkState, identity: str, network: Network) -> bool:
     return link.alias == alias(identity, network)
 
 
+def gateways(network: Network, endpoint: Endpoint) -> list[str]:
+    """Where an endpoint's ways out lead: none from an internal network."""
+    if network.internal:
+        return []
+    return [
+        subnet.gateway
+        for subnet in network.subnets
+        if subnet.gateway and (endpoint.ipv6 if ":" in subnet.subnet else endpoint.ipv4)
+    ]
+
+
 def plug(network: Network, endpoint: Endpoint, index: int, mtu: int) -> dict[str, object]:
     """What the maker makes of an endpoint: ``runtime.plugs.Plug`` as JSON."""
-    gateways = {}
-    if not network.internal:
-        for subnet in network.subnets:
-            family = "6" if ":" in subnet.subnet else "4"
-            if subnet.gateway and getattr(endpoint, f"ipv{family}"):
-                gateways[family] = subnet.gateway
     return {
         "host": endpoint.host,
         "name": endpoint.inside,
@@ -156,7 +162,7 @@ def plug(network: Network, endpoint: Endpoint, index: int, mtu: int) -> dict[str
         "mac": endpoint.mac,
         "mtu": mtu,
         "addresses": [one for one in (endpoint.ipv4, endpoint.ipv6) if one],
-        "gateways": list(gateways.values()),
+        "gateways": gateways(network, endpoint),
         "isolated": not network.icc,
         # With br_netfilter, what a container sends to its own published port never leaves the
         # bridge: it goes back by the port it came from.

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from sampan.network.store import NetworkStore
     from sampan.network.types import Network, Port, Wish
 
-__all__ = ["Leases"]
+__all__ = ["INTERFACE", "Leases"]
 
 INTERFACE = "com.docker.network.endpoint.ifname"
 """A wish's option: the link's name inside."""
@@ -161,9 +161,13 @@ class Leases:
 
     # -- taking back ---------------------------------------------------------------------------
 
-    def leave(self, container: str) -> list[Endpoint]:
-        """The run is over. The addresses stay taken until ``free``, for the links may live on."""
-        gone = self._by_container.pop(container, [])
+    def leave(self, container: str, network: str = "") -> list[Endpoint]:
+        """The run is over, or it is only to be off one network. The addresses stay taken until
+        ``free``, for the links may live on."""
+        every = self._by_container.pop(container, [])
+        gone = [one for one in every if network in ("", one.network)]
+        if len(gone) < len(every):
+            self._by_container[container] = [one for one in every if one not in gone]
         for endpoint in gone:
             self._endpoints.pop(endpoint.id, None)
             self._leaving[endpoint.id] = endpoint

@@ -23,13 +23,13 @@ from sampan.network import bridge
 from sampan.network.addresses import around, choose_subnet, overlap, parse
 from sampan.network.firewall import Firewall
 from sampan.network.host import Machine, did_not_forward, forward, index_of, locked
-from sampan.network.leases import Leases
+from sampan.network.leases import INTERFACE, Leases
 from sampan.network.ports import Ports
 from sampan.network.store import NetworkStore
 from sampan.network.types import PREDEFINED, Network, Subnet
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Collection, Iterator, Mapping, Sequence
 
     from sampan.network.addresses import Net
     from sampan.network.types import Endpoint, Options, Port, PortWish, Wish
@@ -340,11 +340,8 @@ class Networks:
                 self._firewall.remove()
 
     def plugs(self, endpoints: Sequence[Endpoint]) -> list[dict[str, object]]:
-        """What the maker is told to make of them; their networks are up. Of several default
-        gateways the highest priority's is kept."""
-        if not endpoints:
-            return []
-        best = max(endpoints, key=lambda one: (one.wish.priority, -endpoints.index(one)))
+        """What the maker is told to make of them; their networks are up."""
+        best = self.way_out(endpoints)
         plugs = []
         for endpoint in endpoints:
             network = self._all[endpoint.network]
@@ -352,6 +349,15 @@ class Networks:
             one = bridge.plug(network, endpoint, index, mtu)
             plugs.append(one if endpoint is best else {**one, "gateways": []})
         return plugs
+
+    def gateways(self, endpoint: Endpoint) -> list[str]:
+        return bridge.gateways(self._all[endpoint.network], endpoint)
+
+    def way_out(self, endpoints: Sequence[Endpoint]) -> Endpoint | None:
+        """Of those that have a gateway, whose it is that the default routes lead by: the highest
+        priority's, and the first name's among equals."""
+        ways = [one for one in endpoints if self.gateways(one)]
+        return min(ways, key=lambda one: (-one.wish.priority, one.wish.name), default=None)
 
     def lease(
         self, container_id: str, wishes: Sequence[Wish], ports: Sequence[PortWish] = ()
@@ -368,22 +374,23 @@ class Networks:
                     for wish in wishes:
                         network = self.find(wish.network)
                         if network.driver == "bridge":
-                            made.append(self.leases.add(container_id, network, wish, len(made)))
+                            made.append(self._lease(container_id, network, wish))
                     if ports:
                         self._reserve(made, ports)
             except BaseException:
-                self._ports.release(container_id)
-                self.leases.free(self.leases.leave(container_id))
+                if ports:
+                    self._ports.release(container_id)
+                for endpoint in made:
+                    self.leases.free(self.leases.leave(container_id, endpoint.network))
                 raise
         return made
 
     def _reserve(self, endpoints: list[Endpoint], wanted: Sequence[PortWish]) -> None:
         """The ports are the endpoint's whose network leads outside, by priority. A network that is
         internal publishes nothing, as in Docker."""
-        outward = [one for one in endpoints if not self._all[one.network].internal]
-        if not outward:
+        best = self.way_out(endpoints)
+        if best is None:
             return
-        best = max(outward, key=lambda one: (one.wish.priority, -endpoints.index(one)))
         if self._firewall is None:
             raise Unavailable(
                 "ports are published by this engine's rules, and --firewall none leaves those to "
@@ -411,11 +418,25 @@ class Networks:
             bridge.open_localhost(self._all[network_id].link)
             self._localhost[network_id] = index
 
-    def leave(self, container_id: str) -> list[Endpoint]:
-        """The run is over: what is to be given to ``free``."""
+    def _lease(self, container_id: str, network: Network, wish: Wish) -> Endpoint:
+        names = {endpoint.inside for endpoint in self.leases.of(container_id)}
+        asked = wish.options.get(INTERFACE, "")
+        if asked in names:
+            raise InvalidArgument(
+                f"network {network.name}: the container has an interface {asked} already"
+            )
+        number = 0
+        while f"eth{number}" in names:
+            number += 1
+        return self.leases.add(container_id, network, wish, number)
+
+    def leave(self, container_id: str, network_id: str = "") -> list[Endpoint]:
+        """The run is over, or off one network: what is to be given to ``free``."""
         with self._rows:
-            self._ports.release(container_id)
-            return self.leases.leave(container_id)
+            gone = self.leases.leave(container_id, network_id)
+            if not network_id or any(endpoint.ports for endpoint in gone):
+                self._ports.release(container_id)
+            return gone
 
     def free(self, endpoints: Sequence[Endpoint]) -> None:
         """Delete their rules and their links, and then their rows."""
@@ -427,22 +448,29 @@ class Networks:
             with self._rows:
                 self.leases.free(endpoints)
 
-    def recover(self, running: set[str]) -> list[tuple[Endpoint, Port]]:
-        """After a daemon's end: what does not run has no endpoint, what runs has a bridge and its
-        ports. The ports that a process has bound meanwhile."""
+    def recover(
+        self, running: Mapping[str, Collection[str]]
+    ) -> tuple[list[tuple[Endpoint, Port]], set[str]]:
+        """After a daemon's end: what does not run, or is not to be on a network, has no endpoint
+        there; what runs has a bridge and its ports. ``running``: containers, and their networks.
+        The ports that a process has bound meanwhile; and who lost an endpoint though it runs, for
+        its way out may be another."""
         unheld = []
+        moved = set()
         for container in self.leases.containers():
-            if container not in running:
-                self.free(self.leave(container))
-                continue
-            for endpoint in self.leases.of(container):
+            wanted = running.get(container, ())
+            for endpoint in list(self.leases.of(container)):
+                if endpoint.network not in wanted:
+                    self.free(self.leave(container, endpoint.network))
+                    moved.add(container)
+                    continue
                 unheld += [(endpoint, port) for port in self._ports.adopt(endpoint)]
                 if self._firewall is not None:
                     self._firewall.note([endpoint])
         for network in self.leases.used():
             self.bring_up(network)
         self._remove_unused()
-        return unheld
+        return unheld, moved & set(self.leases.containers())
 
     def _remove_unused(self) -> None:
         """Bridges of ours that an earlier daemon left and nobody is on."""

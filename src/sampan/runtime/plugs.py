@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 from _socket import if_nametoindex
+from errno import ESRCH
 from typing import TYPE_CHECKING
 
 from sampan.errors import KernelError
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 
     from sampan.kernel.nlmsg import Message
 
-__all__ = ["Plug", "inside", "outside", "plug", "plug_into"]
+__all__ = ["Plug", "inside", "outside", "plug", "plug_into", "reroute"]
 
 
 class Plug(Record):
@@ -92,6 +93,17 @@ def plug_into(plugs: Sequence[Plug], pid: int, namespace: int) -> None:
         host.batch([message for one in plugs for message in outside(one, pid)])
     with Inside(namespace):
         _dress(plugs)
+
+
+def reroute(namespace: int, name: str, gateways: Sequence[str], others: Sequence[str]) -> None:
+    """Have the default routes in ``namespace`` lead by link ``name``, not by ``others``."""
+    with Inside(namespace), Socket() as here:
+        index = if_nametoindex(name)
+        gone = [
+            links.delete_route("", gateway=gateway, ignore=(ESRCH,))
+            for gateway in (*others, *gateways)
+        ]
+        here.batch([*gone, *(links.new_route("", gateway=one, link=index) for one in gateways)])
 
 
 def _dress(plugs: Sequence[Plug]) -> None:

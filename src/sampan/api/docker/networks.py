@@ -7,10 +7,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import msgspec
+
 from sampan.api.docker.context import Context, empty, reply
 from sampan.engine.container import rfc3339
 from sampan.engine.pruning import is_labelled
-from sampan.errors import InvalidArgument, NotFound, NotSupported
+from sampan.errors import InvalidArgument, NotFound
 from sampan.network.types import PREDEFINED
 
 if TYPE_CHECKING:
@@ -126,19 +128,40 @@ async def create(context: Context) -> Answer:
     return reply({"Id": network.id, "Warning": ""}, 201)
 
 
-async def change(context: Context) -> Answer:
-    """Connect and disconnect."""
-    body = await context.body()
-    if not isinstance(body, dict) or not isinstance(body.get("Container"), str):
+class _Connect(msgspec.Struct, frozen=True, kw_only=True, rename="pascal"):
+    container: str = ""
+    endpoint_config: dict[str, Any] = {}
+
+
+class _Disconnect(msgspec.Struct, frozen=True, kw_only=True, rename="pascal"):
+    """``force`` is for endpoints whose containers are gone, which there are none of here."""
+
+    container: str = ""
+    force: bool = False
+
+
+async def connect(context: Context) -> Answer:
+    from sampan.engine.config import read_body, read_endpoint
+    from sampan.engine.connecting import connect as put_on
+
+    request = read_body(_Connect, await context.body())
+    if not request.container:
         raise InvalidArgument("network: give the container's name as Container")
     name = context.engine.networking.networks.find(context.parameters[0]).name
-    context.engine.registry.find(body["Container"])
-    if name == "host":
-        raise InvalidArgument("container cannot be connected to or disconnected from host network")
-    raise NotSupported(
-        f"network {name}: this version connects and disconnects nothing: choose a container's "
-        "network when it is made"
-    )
+    settings = read_endpoint(name, request.endpoint_config)
+    await put_on(context.engine, context.parameters[0], request.container, settings)
+    return empty(200)
+
+
+async def disconnect(context: Context) -> Answer:
+    from sampan.engine.config import read_body
+    from sampan.engine.connecting import disconnect as take_off
+
+    request = read_body(_Disconnect, await context.body())
+    if not request.container:
+        raise InvalidArgument("network: give the container's name as Container")
+    await take_off(context.engine, context.parameters[0], request.container)
+    return empty(200)
 
 
 async def delete(context: Context) -> Answer:
@@ -159,6 +182,6 @@ ROUTES = (
     ("POST", "/networks/prune", prune),
     ("GET", "/networks/{id}", inspect),
     ("DELETE", "/networks/{id}", delete),
-    ("POST", "/networks/{id}/connect", change),
-    ("POST", "/networks/{id}/disconnect", change),
+    ("POST", "/networks/{id}/connect", connect),
+    ("POST", "/networks/{id}/disconnect", disconnect),
 )

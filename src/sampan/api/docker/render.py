@@ -81,7 +81,9 @@ def _mounts(record: ContainerRecord) -> list[dict[str, Any]]:
     return [_mount(mount) for mount in record.mounts if mount.listed]
 
 
-def _endpoint(wish: Wish, endpoint: Endpoint | None, gateways: tuple[str, str]) -> dict[str, Any]:
+def _endpoint(
+    wish: Wish, endpoint: Endpoint | None, gateways: tuple[str, str], names: list[str]
+) -> dict[str, Any]:
     ipam = {"IPv4Address": wish.ipv4, "IPv6Address": wish.ipv6}
     given = {key: value for key, value in ipam.items() if value}
     return {
@@ -99,7 +101,7 @@ def _endpoint(wish: Wish, endpoint: Endpoint | None, gateways: tuple[str, str]) 
         "IPv6Gateway": gateways[1],
         "GlobalIPv6Address": endpoint.address6 if endpoint else "",
         "GlobalIPv6PrefixLen": _prefix(endpoint.ipv6) if endpoint else 0,
-        "DNSNames": None,
+        "DNSNames": names or None,
     }
 
 
@@ -112,7 +114,11 @@ def _networks(engine: Engine, record: ContainerRecord) -> dict[str, dict[str, An
     for wish in engine.networking.wishes_of(record):
         endpoint = engine.networking.endpoint(record.id, wish.network)
         gateways = engine.networking.gateways(endpoint) if endpoint else ("", "")
-        found[wish.name] = shown = _endpoint(wish, endpoint, gateways)
+        names: list[str] = []
+        if endpoint is not None and wish.name not in PREDEFINED:
+            own = (record.name, *wish.aliases, record.id[:12], record.config.hostname)
+            names = list(dict.fromkeys(name for name in own if name))
+        found[wish.name] = shown = _endpoint(wish, endpoint, gateways, names)
         if not record.state.up and wish.name in PREDEFINED:
             shown["NetworkID"] = ""
     return found

@@ -1,0 +1,210 @@
+"""Containers come onto networks and leave them, running or not. docs/network.md, "Connect".
+
+Of what does not run only the record changes. What runs gets its endpoint's rows first, then the
+link, then the record; and loses them in the opposite order. So a record that names a network has
+the link, and what has a row and no word in the record is taken away by the next daemon.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from sampan.engine import files
+from sampan.engine.log import log
+from sampan.errors import (
+    Conflict,
+    InvalidArgument,
+    KernelError,
+    NotFound,
+    PermissionDenied,
+    SampanError,
+)
+from sampan.kernel.processes import start_time
+from sampan.runtime import plugs
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from sampan.engine.config import EndpointSettings
+    from sampan.engine.core import Engine
+    from sampan.engine.live import Live
+    from sampan.network.types import Endpoint, Network, Wish
+
+__all__ = ["connect", "disconnect", "find_way_out"]
+
+_MOST = 1024 * 1024
+"""Bytes of an /etc/hosts that we add to: it is the container's to write."""
+
+
+def _is(wish: Wish, network: Network) -> bool:
+    return wish.network == network.id or (not wish.network and wish.name == network.name)
+
+
+def _check(live: Live, network: Network, others: Sequence[Wish]) -> None:
+    mode = live.record.host_config.network_mode
+    if "host" in (network.name, mode):
+        raise InvalidArgument(
+            "container cannot be disconnected from host network or connected to host network"
+        )
+    if mode.startswith("container:"):
+        raise InvalidArgument(
+            "container sharing network namespace with another container or host cannot be "
+            "connected to any other network"
+        )
+    if others and (network.name == "none" or any(wish.name == "none" for wish in others)):
+        raise InvalidArgument(
+            "container cannot be connected to multiple networks with one of the networks in "
+            "private (none) mode"
+        )
+
+
+async def connect(
+    engine: Engine, reference: str, container: str, settings: EndpointSettings
+) -> None:
+    """Put a container on a network.
+
+    Raises NotFound, InvalidArgument, PermissionDenied (it is on it), Conflict (the address).
+    """
+    networking = engine.networking
+    live = engine.registry.find(container)
+    async with live.lock:
+        network = networking.networks.find(reference)
+        if live.removing or live.id not in engine.registry:
+            raise Conflict(f"container {container} is marked for removal and cannot be connected")
+        wishes = networking.wishes_of(live.record)
+        others = tuple(wish for wish in wishes if not _is(wish, network))
+        _check(live, network, others)
+        wish = networking.wish(network, settings)
+        if live.record.state.running:
+            if len(others) < len(wishes):
+                raise PermissionDenied(
+                    f"endpoint with name {live.record.name} already exists in network "
+                    f"{network.name}"
+                )
+            await _plug(engine, live, network, wish)
+        live.record = msgspec.structs.replace(live.record, networks=(*others, wish))
+        engine.store.put(live.record)
+        if live.record.state.running:
+            networking.tell(network, "connect", container=live.id)
+
+
+async def disconnect(engine: Engine, reference: str, container: str) -> None:
+    """Take a container off a network. Raises NotFound, PermissionDenied (it is not on it)."""
+    networking = engine.networking
+    live = engine.registry.find(container)
+    async with live.lock:
+        network = networking.networks.find(reference)
+        _check(live, network, ())
+        wishes = networking.wishes_of(live.record)
+        others = tuple(wish for wish in wishes if not _is(wish, network))
+        if len(others) == len(wishes):
+            raise PermissionDenied(
+                f"container {live.id} is not connected to network {network.name}"
+            )
+        live.record = msgspec.structs.replace(live.record, networks=others)
+        engine.store.put(live.record)
+        if live.record.state.running:
+            await _unplug(engine, live, network)
+        networking.tell(network, "disconnect", container=live.id)
+
+
+# -- what runs -------------------------------------------------------------------------------------
+
+
+@contextmanager
+def _namespace(live: Live) -> Iterator[int]:
+    """A running container's network namespace. The process is the one we think of: what has its
+    number now began when it did. Raises NotFound when it is over."""
+    state = live.record.state
+    try:
+        namespace = os.open(f"/proc/{state.pid}/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+    except OSError as error:
+        raise NotFound(f"container {live.record.name} is not running") from error
+    try:
+        if start_time(state.pid) != state.start_time:
+            raise NotFound(f"container {live.record.name} is not running")
+        yield namespace
+    finally:
+        os.close(namespace)
+
+
+async def _plug(engine: Engine, live: Live, network: Network, wish: Wish) -> None:
+    networking = engine.networking
+    networks = networking.networks
+    if network.driver != "bridge":
+        return
+    if not networks.is_up(network):
+        await asyncio.to_thread(networks.bring_up, network.id)
+    with _namespace(live) as namespace:
+        (endpoint,) = networks.lease(live.id, (wish,))
+        (one,) = networks.plugs([endpoint])
+        plug = plugs.Plug.from_json({**one, "gateways": []})
+        try:
+            await asyncio.to_thread(plugs.plug_into, [plug], live.record.state.pid, namespace)
+        except KernelError:
+            there = networking.endpoint(live.id, network.id) is endpoint
+            networks.leave(live.id, network.id)
+            await asyncio.to_thread(networks.free, [endpoint])
+            if there:
+                raise
+            return  # it ended meanwhile: its next start makes the link
+        if networking.endpoint(live.id, network.id) is not endpoint:
+            await asyncio.to_thread(networks.free, [endpoint])
+            return
+    if networks.way_out(networks.leases.of(live.id)) is endpoint:
+        await find_way_out(engine, live)
+    _edit_hosts(engine, live, add=networking.host_lines(live.record, [endpoint]))
+
+
+async def _unplug(engine: Engine, live: Live, network: Network) -> None:
+    networking = engine.networking
+    networks = networking.networks
+    best = networks.way_out(networks.leases.of(live.id))
+    gone = networks.leave(live.id, network.id)
+    await asyncio.to_thread(networks.free, gone)
+    if best in gone:
+        await find_way_out(engine, live)
+    _edit_hosts(engine, live, remove=[end for one in gone for end in _addresses(one)])
+
+
+def _addresses(endpoint: Endpoint) -> tuple[str, ...]:
+    return tuple(one for one in (endpoint.address4, endpoint.address6) if one)
+
+
+async def find_way_out(engine: Engine, live: Live) -> None:
+    """Have the default routes of what runs lead where they are to lead now."""
+    networks = engine.networking.networks
+    every = networks.leases.of(live.id)
+    best = networks.way_out(every)
+    if best is None:
+        return
+    gateways = networks.gateways(best)
+    others = [gateway for one in every if one is not best for gateway in networks.gateways(one)]
+    try:
+        with _namespace(live) as namespace:
+            await asyncio.to_thread(plugs.reroute, namespace, best.inside, gateways, others)
+    except (OSError, SampanError) as error:
+        # It ended, or has changed its own links, as it may.
+        log.error("no way out of a container", container=live.id, error=str(error))
+
+
+def _edit_hosts(
+    engine: Engine, live: Live, *, add: Sequence[str] = (), remove: Sequence[str] = ()
+) -> None:
+    """Its own lines of /etc/hosts come and go; what it wrote itself stays."""
+    path = f"{engine.directory(live.id)}/hosts"
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+    with open(fd, encoding="utf-8", errors="surrogateescape") as file:
+        text = file.read(_MOST + 1)
+    if len(text) > _MOST:
+        log.error("/etc/hosts is too long to be changed", container=live.id)
+        return
+    lines = [
+        line for line in text.splitlines(keepends=True) if line.partition("\t")[0] not in remove
+    ]
+    files.write_file(path, "".join([*lines, *add]))
