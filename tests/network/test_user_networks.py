@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import json
 import subprocess
 import time
@@ -133,6 +134,7 @@ def test_a_network_is_what_was_asked_for(networks: House) -> None:
         ({"Name": "x", "IPAM": subnet("10.99.1.0/24")}, 403, "network taken's 10.99.0.0/16"),
         ({"Name": "x", "IPAM": subnet("192.0.2.128/25")}, 403, "192.0.2.0/24 on wire"),
         ({"Name": "x", "IPAM": subnet("fd00::/64")}, 400, "IPv6"),
+        ({"Name": "x", "EnableIPv4": False}, 400, "IPv4 or IPv6"),
     ],
 )  # fmt: skip
 def test_what_cannot_be_is_refused_by_name(
@@ -192,6 +194,40 @@ def test_static_addresses_and_aliases(networks: House) -> None:
         "/containers/create", {**body, **on("chosen", IPAMConfig={"IPv4Address": "10.1.1.1"})}
     )
     assert (refused.status, "user configured subnets" in refused.message) == (400, True)
+
+
+def test_ipv6_beside_ipv4_and_alone(networks: House) -> None:
+    daemon = networks.daemon
+    make(daemon, "both", EnableIPv6=True)
+    make(daemon, "alone", EnableIPv4=False, EnableIPv6=True, IPAM=subnet("fd5a::/64"))
+    server = daemon.run(
+        "python3", "-u", "-c",
+        "import socket\n"
+        "server = socket.create_server(('::', 7), family=socket.AF_INET6, dualstack_ipv6=True)\n"
+        "print('listening')\n"
+        "while True: server.accept()\n",
+        **on("both"),
+    )  # fmt: skip
+    daemon.wait_for(lambda: "listening" in daemon.logs(server))
+    shown = endpoint(daemon, server, "both")
+    address = ipaddress.ip_address(shown["GlobalIPv6Address"])
+    assert address in ipaddress.ip_network("fd00::/8")
+    assert shown["GlobalIPv6PrefixLen"] == 64 and shown["IPAddress"]
+    near = daemon.run("sleep", "1000", **on("both"))
+    assert reaches(daemon, near, str(address))
+    assert reaches(daemon, near, shown["IPAddress"])
+    default = inside(daemon, near, "ip", "-6", "route", "show", "default")
+    assert f"via {shown['IPv6Gateway']} dev eth0" in default
+    fixed = on("alone", IPAMConfig={"IPv6Address": "fd5a::77"})
+    six = daemon.run("sleep", "1000", **fixed)
+    shown = endpoint(daemon, six, "alone")
+    assert (shown["GlobalIPv6Address"], shown["IPAddress"]) == ("fd5a::77", "")
+    assert not reaches(daemon, six, str(address))
+    path = daemon.get(f"/containers/{six}/json").json()["HostsPath"]
+    with open(path, encoding="utf-8") as file:
+        assert "fd5a::77\t" in file.read()
+    assert daemon.post("/networks/both/connect", {"Container": six}).status == 200
+    assert reaches(daemon, six, str(address))
 
 
 def test_a_network_in_use_is_not_removed_and_then_leaves_nothing(networks: House) -> None:

@@ -101,8 +101,9 @@ class Networking:
     def wish(self, network: Network, settings: EndpointSettings) -> Wish:
         """One endpoint's settings, checked. Raises InvalidArgument."""
         found = settings.wish(network.id, network.name)
-        chosen = any(one.automatic for one in network.subnets) and not network.predefined
-        if chosen and (found.ipv4 or found.ipv6):
+        chosen = {":" in one.subnet for one in network.subnets if one.automatic}
+        asked = {six for six, text in ((False, found.ipv4), (True, found.ipv6)) if text}
+        if asked & chosen and not network.predefined:
             raise InvalidArgument(
                 "user specified IP address is supported only when connecting to networks with user "
                 f"configured subnets: make network {network.name} with --subnet"

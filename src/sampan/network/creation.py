@@ -117,6 +117,8 @@ def _check_name(name: str) -> None:
 
 def _refuse(request: NetworkRequest) -> None:
     where = f"network {request.name}"
+    if not request.enable_ipv4 and not request.enable_ipv6:
+        raise InvalidArgument(f"{where}: IPv4 or IPv6 must be enabled")
     driver = request.driver or "bridge"
     if driver in ("host", "null"):
         raise PermissionDenied(f'only one instance of "{driver}" network is allowed')
@@ -131,8 +133,6 @@ def _refuse(request: NetworkRequest) -> None:
         ("ConfigFrom", bool(request.config_from.network)),
         (f"IPAM.Driver {request.ipam.driver}", request.ipam.driver not in ("", "default")),
         ("IPAM.Options", bool(request.ipam.options)),
-        ("EnableIPv6", request.enable_ipv6),
-        ("EnableIPv4 false", not request.enable_ipv4),
     ):
         if refused:
             raise NotSupported(f"{where}: {what} is not supported in this version")

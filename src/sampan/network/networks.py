@@ -7,6 +7,7 @@ dies between two of them.
 
 from __future__ import annotations
 
+import os
 import threading
 from typing import TYPE_CHECKING
 
@@ -20,13 +21,13 @@ from sampan.errors import (
     Unavailable,
 )
 from sampan.network import bridge
-from sampan.network.addresses import around, choose_subnet, overlap, parse
+from sampan.network.addresses import around, choose_subnet, local_prefix, overlap, parse
 from sampan.network.firewall import Firewall
 from sampan.network.host import Machine, did_not_forward, forward, index_of, locked
 from sampan.network.leases import INTERFACE, Leases
 from sampan.network.ports import Ports
 from sampan.network.store import NetworkStore
-from sampan.network.types import PREDEFINED, Network, Subnet
+from sampan.network.types import PREDEFINED, Network, Pool, Subnet
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -158,10 +159,16 @@ class Networks:
     def _numbered(self, network: Network, machine: Machine) -> Network:
         """With a subnet where it has none, and a name for its bridge that nobody else has."""
         changes: dict[str, object] = {}
-        if not network.subnets and network.ipv4:
-            net = choose_subnet(self.options.pools, [*machine.taken(), *self._nets()])
-            gateway = str(net.network_address + 1)
-            changes["subnets"] = (Subnet(subnet=str(net), gateway=gateway, automatic=True),)
+        there = {":" in subnet.subnet for subnet in network.subnets}
+        added = []
+        if network.ipv4 and False not in there:
+            added.append(self._chosen(self.options.pools, machine))
+        if network.ipv6 and True not in there:
+            pool = Pool(base=local_prefix(self._identity), size=64)
+            added.append(self._chosen((pool,), machine))
+        if added:
+            subnets = [*network.subnets, *added]
+            changes["subnets"] = tuple(sorted(subnets, key=lambda one: ":" in one.subnet))
         if not network.link:
             number = 0
             while f"sampan{number}" in machine.links or any(
@@ -185,6 +192,8 @@ class Networks:
             if any(one.name == network.name for one in self._all.values()):
                 raise AlreadyExists(f"network with name {network.name} already exists")
             machine = Machine()
+            if network.ipv6 and not os.path.exists("/proc/sys/net/ipv6"):
+                raise Unavailable(f"network {network.name}: this machine's kernel has no IPv6")
             self._check_free(network, machine)
             network = self._numbered(network, machine)
             self._store.add_network(network)
@@ -242,6 +251,10 @@ class Networks:
                 self.refresh()
             self._store.remove_network(network.id)
             self.leases.close(network.id)
+
+    def _chosen(self, pools: Sequence[Pool], machine: Machine) -> Subnet:
+        net = choose_subnet(pools, [*machine.taken(), *self._nets()])
+        return Subnet(subnet=str(net), gateway=str(net.network_address + 1), automatic=True)
 
     def _nets(self) -> list[Net]:
         return [
@@ -308,7 +321,7 @@ class Networks:
             return network  # whose name is taken: bridge.make says so
         fresh = msgspec.structs.replace(
             network,
-            subnets=() if hits else network.subnets,
+            subnets=tuple(one for one in network.subnets if one not in [hit[0] for hit in hits]),
             link="" if renamed and chosen else network.link,
         )
         self._all[network.id] = fresh
