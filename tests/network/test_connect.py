@@ -11,6 +11,7 @@ import pytest
 
 from tests.daemon_fixture import Daemon
 from tests.network.house import ECHO, House
+from tests.network.test_names import find
 from tests.network.test_user_networks import endpoint, inside, make, networks, on, reaches, subnet
 
 pytestmark = pytest.mark.root
@@ -178,3 +179,24 @@ def test_a_daemon_killed_between_row_and_record_leaves_no_endpoint(networks: Hou
     assert networks.leases() == {"10.82.0.2"}
     assert len(networks.plugs()) == 1
     assert attached(daemon, container) == {"two"}
+
+
+def test_names_are_those_of_the_networks_it_is_on_now(networks: House) -> None:
+    daemon = networks.daemon
+    make(daemon, "one", IPAM=subnet("10.81.0.0/24"))
+    make(daemon, "two", IPAM=subnet("10.82.0.0/24"))
+    daemon.run("sleep", "1000", name="server", **on("two"))
+    client = daemon.run("sleep", "1000", name="client", **on("one"))
+    late = daemon.run("sleep", "1000", name="late", HostConfig={"NetworkMode": "bridge"})
+    assert find(daemon, client, "server") == ""
+    for container in (client, late):
+        connect(daemon, "two", container, Aliases=[f"also-{container[:12]}"])
+    assert find(daemon, client, "server") == "10.82.0.2"
+    assert find(daemon, late, "server") == "10.82.0.2"
+    path = daemon.get(f"/containers/{late}/json").json()["ResolvConfPath"]
+    with open(path, encoding="utf-8") as file:
+        assert "nameserver 127.0.0.11" in file.read()
+    assert find(daemon, late, f"also-{client[:12]}") == endpoint(daemon, client, "two")["IPAddress"]
+    disconnect(daemon, "two", client)
+    assert find(daemon, client, "server") == ""
+    assert find(daemon, late, "client") == ""

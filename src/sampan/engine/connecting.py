@@ -79,6 +79,7 @@ async def connect(
         wishes = networking.wishes_of(live.record)
         others = tuple(wish for wish in wishes if not _is(wish, network))
         _check(live, network, others)
+        named = False
         wish = networking.wish(network, settings)
         if live.record.state.running:
             if len(others) < len(wishes):
@@ -86,10 +87,12 @@ async def connect(
                     f"endpoint with name {live.record.name} already exists in network "
                     f"{network.name}"
                 )
+            named = networking.resolving.uses(live)
             await _plug(engine, live, network, wish)
         live.record = msgspec.structs.replace(live.record, networks=(*others, wish))
         engine.store.put(live.record)
         if live.record.state.running:
+            await _tell_names(engine, live, new=not named)
             networking.tell(network, "connect", container=live.id)
 
 
@@ -110,6 +113,7 @@ async def disconnect(engine: Engine, reference: str, container: str) -> None:
         engine.store.put(live.record)
         if live.record.state.running:
             await _unplug(engine, live, network)
+            await _tell_names(engine, live, new=False)
         networking.tell(network, "disconnect", container=live.id)
 
 
@@ -170,6 +174,14 @@ async def _unplug(engine: Engine, live: Live, network: Network) -> None:
     if best in gone:
         await find_way_out(engine, live)
     _edit_hosts(engine, live, remove=[end for one in gone for end in _addresses(one)])
+
+
+async def _tell_names(engine: Engine, live: Live, *, new: bool) -> None:
+    try:
+        await engine.networking.resolving.moved(live, new=new)
+    except SampanError as error:
+        # It is connected all the same, and a resolver that is started again is told.
+        log.error("names cannot be answered", container=live.id, error=error.message)
 
 
 def _addresses(endpoint: Endpoint) -> tuple[str, ...]:

@@ -65,6 +65,17 @@ class Resolving:
         for endpoint in self._named(live):
             await self._tell({"op": "endpoint", **self._endpoint(live, endpoint)})
 
+    async def moved(self, live: Live, *, new: bool) -> None:
+        """It came onto a network as it runs, or left one: everything is told anew, and who is
+        ``new`` to it gets sockets, and a resolv.conf that says so."""
+        if new and self._named(live):
+            text = files.resolv_conf_inside(live.record.host_config)
+            files.write_file(f"{self._engine.directory(live.id)}/resolv.conf", text)
+        async with self._lock:
+            self._drop()
+            if any(self.uses(one) for one in self._engine.registry):
+                await self._open()
+
     def release(self, endpoints: Iterable[Endpoint]) -> None:
         """After an end."""
         gone = [one for one in endpoints if self._is_named(one)]
