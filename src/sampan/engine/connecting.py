@@ -144,6 +144,7 @@ async def _plug(engine: Engine, live: Live, network: Network, wish: Wish) -> Non
         return
     if not networks.is_up(network):
         await asyncio.to_thread(networks.bring_up, network.id)
+    await networking.vacate((wish,))
     with _namespace(live) as namespace:
         (endpoint,) = networks.lease(live.id, (wish,))
         (one,) = networks.plugs([endpoint])

@@ -188,6 +188,7 @@ class Networking:
             network = self.networks.find(wish.network)
             if network.driver == "bridge" and not self.networks.is_up(network):
                 await asyncio.to_thread(self.networks.bring_up, network.id)
+        await self.vacate(wishes)
         wanted = ports.published(live.record)
         try:
             endpoints = self.networks.lease(live.id, wishes, wanted)
@@ -252,6 +253,11 @@ class Networking:
             except SampanError as error:
                 # The next daemon frees them.
                 log.error("links cannot be deleted", error=error.message)
+
+    async def vacate(self, wishes: Sequence[Wish]) -> None:
+        """An address that is asked for by itself may be one that is being freed."""
+        if any(wish.ipv4 or wish.ipv6 for wish in wishes):
+            await self.settle()
 
     async def settle(self) -> None:
         """Wait until what has ended is freed."""
