@@ -111,6 +111,8 @@ SHOWN = {
     "Healthcheck": "api/test_health.py test_a_container_becomes_healthy_falls_ill_and_recovers",
     "Image": "api/test_images.py test_an_imported_root_runs",
     "Labels": "api/test_lists.py test_filters_in_both_encodings",
+    "MacAddress": "network/test_default_bridge.py "
+    "test_a_mac_address_can_be_asked_for_and_an_ip_address_cannot",
     "NetworkDisabled": "api/test_containers.py test_a_container_whose_network_is_disabled",
     "OpenStdin": "api/test_streams.py test_a_half_close_ends_the_input_and_not_the_output",
     "Shell": "api/test_health.py test_a_check_of_words_is_its_own_shells",
@@ -131,6 +133,9 @@ SHOWN = {
     "HostConfig.Isolation": "api/test_create_fields.py test_a_host_value_that_cannot_be_is_named",
     "HostConfig.LogConfig": "api/test_logs.py "
     "test_the_local_driver_rotates_compresses_and_is_read_as_one",
+    "HostConfig.PortBindings": "network/test_ports.py test_who_reaches_which_port",
+    "HostConfig.PublishAllPorts": "network/test_ports.py "
+    "test_any_port_and_a_range_are_chosen_of_what_is_free",
     "HostConfig.RestartPolicy": "api/test_restarts.py "
     "test_a_failure_is_answered_as_often_as_was_said",
     "HostConfig.Runtime": "api/test_create_fields.py test_a_host_value_that_cannot_be_is_named",
