@@ -307,7 +307,7 @@ class CreateRequest(msgspec.Struct, frozen=True, kw_only=True):
 REFUSED = {
     "ArgsEscaped": "it is for Windows containers",
     "OnBuild": "it belongs to an image, not to a container",
-    "HostConfig.Links": "this version has no names between containers",
+    "HostConfig.Links": "on a network that you make (network create) containers have names",
     "HostConfig.StorageOpt": "no storage driver here takes options per container",
     "HostConfig.Cgroup": "use CgroupParent",
     "HostConfig.KernelMemory": "the kernel has dropped it; limit Memory",
