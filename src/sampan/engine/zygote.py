@@ -27,6 +27,8 @@ __all__ = ["ZygoteKeeper"]
 
 _SHORT_LIFE = 2.0
 """Seconds; loading its modules takes a tenth of one."""
+_ATTEMPTS = 3
+"""How many zygotes may be dead before one takes a request; the next one's death is told."""
 
 
 class ZygoteKeeper:
@@ -69,11 +71,12 @@ class ZygoteKeeper:
 
     def spawn(self, request: Mapping[str, object]) -> socket.socket:
         """Ask for a monitor; our end of its connection. Raises Unavailable, KernelError."""
-        try:
-            return self._zygote.spawn(request)
-        except Unavailable:
-            self._replace()
-            return self._zygote.spawn(request)
+        for _ in range(_ATTEMPTS):
+            try:
+                return self._zygote.spawn(request)
+            except Unavailable:
+                self._replace()
+        return self._zygote.spawn(request)
 
     def close(self) -> None:
         """Let it end; monitors live on."""
