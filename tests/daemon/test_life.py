@@ -386,16 +386,16 @@ def children(pid: int) -> list[int]:
 
 
 @pytest.mark.parametrize(
-    ("request_line", "status"),
+    ("request_line", "statuses"),
     [
-        ("DELETE {}?force=1", 204),
-        ("POST {}/kill", 204),
-        ("POST {}/stop", 204),
-        ("POST {}/kill?signal=TERM", 409),
+        ("DELETE {}?force=1", {204}),
+        ("POST {}/kill", {204}),
+        ("POST {}/stop", {204, 304}),  # 304: the death was heard of first
+        ("POST {}/kill?signal=TERM", {409}),
     ],
 )
 def test_who_ends_what_its_monitors_death_ends_is_served(
-    own: Daemon, request_line: str, status: int
+    own: Daemon, request_line: str, statuses: set[int]
 ) -> None:
     own.start()
     container = own.run("sleep", "600")
@@ -410,5 +410,5 @@ def test_who_ends_what_its_monitors_death_ends_is_served(
     os.kill(monitor, signal.SIGKILL)
     os.kill(own.pid, signal.SIGCONT)
     ending.join(20)
-    assert answers == [status]
+    assert len(answers) == 1 and set(answers) <= statuses
     assert own.leftovers(container) == []

@@ -42,8 +42,14 @@ class Leases:
 
     def load(self) -> None:
         """Take up what the rows say; the networks are known by then."""
+        holders = self._store.holders()
         for endpoint in self._store.endpoints():
-            self._remember(endpoint)
+            if endpoint.id in holders:
+                self._remember(endpoint)
+            else:
+                # The next run of its container took its addresses over; its link may live on.
+                bare = msgspec.structs.replace(endpoint, ipv4="", ipv6="", ports=())
+                self._leaving[endpoint.id] = bare
 
     def open(self, network: Network) -> None:
         """A network's subnets, or its new ones."""
@@ -64,6 +70,10 @@ class Leases:
     def of(self, container_id: str) -> list[Endpoint]:
         """A container's endpoints in this run."""
         return self._by_container.get(container_id, [])
+
+    def leaving(self) -> list[Endpoint]:
+        """Those whose run is over and whose links may live on."""
+        return list(self._leaving.values())
 
     def containers(self) -> list[str]:
         return list(self._by_container)

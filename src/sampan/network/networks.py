@@ -470,6 +470,7 @@ class Networks:
         its way out may be another."""
         unheld = []
         moved = set()
+        left = self.leases.leaving()
         for container in self.leases.containers():
             wanted = running.get(container, ())
             for endpoint in list(self.leases.of(container)):
@@ -482,6 +483,7 @@ class Networks:
                     self._firewall.note([endpoint])
         for network in self.leases.used():
             self.bring_up(network)
+        self.free(left)
         self._remove_unused()
         return unheld, moved & set(self.leases.containers())
 

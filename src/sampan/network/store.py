@@ -104,6 +104,10 @@ class NetworkStore:
         with self._database.transaction() as connection:
             connection.executemany("DELETE FROM endpoints WHERE id = ?", [(key,) for key in ids])
 
+    def holders(self) -> set[str]:
+        """The endpoints that have an address."""
+        return {row[0] for row in self._database.rows("SELECT endpoint_id FROM leases")}
+
     def leases(self, network_id: str) -> Sequence[str]:
         rows = self._database.rows("SELECT address FROM leases WHERE network_id = ?", (network_id,))
         return [row[0] for row in rows]
