@@ -136,7 +136,7 @@ def test_a_session_ends_while_others_run_in_it(data_root: Path) -> None:
     assert not any(thread.is_alive() for thread in threads)
     errors = [one for one in results if isinstance(one, sampan.SampanError)]
     assert len(errors) == 6
-    assert all("closed" in str(error) for error in errors)
+    assert all("closed" in str(error) for error in errors), [str(one) for one in errors]
     assert sessions(data_root) == []
     assert children() == []
 

@@ -340,6 +340,8 @@ class Execution:
                 # It was killed on its way to its first instruction, and that is what failed.
                 self._exit = {**_KILLED_EARLY, "at": time.time()}
                 self._close_outputs()
+            elif self._home.is_closed:
+                self._failure = Unavailable("this session is closed")
             else:
                 self._failure = failure
         elif "reply" in message:

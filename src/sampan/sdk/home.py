@@ -266,6 +266,11 @@ class Home:
         finally:
             self._leave()
 
+    @property
+    def is_closed(self) -> bool:
+        """Whether it has ended, or is about to: what its containers die of then is that."""
+        return self._lock_fd < 0
+
     def _wait_until_idle(self) -> None:
         while self._busy:
             self._idle.wait()
