@@ -28,11 +28,12 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, NamedTuple
 
 from sampan.errors import Conflict, Corrupt, NotFound, SampanError
-from sampan.kernel.syscalls import syscall
 from sampan.oci import digest as digests
 from sampan.storage.archive.apply import apply_layer
 from sampan.storage.archive.compression import Unpacker
 from sampan.storage.archive.settling import settle
+from sampan.storage.collection import collect_blobs, collect_layers
+from sampan.storage.durability import Synchroniser
 from sampan.storage.failures import explain
 from sampan.storage.growing import Growing
 
@@ -132,7 +133,7 @@ class LayerStore:
         self._boot_id = boot_id()
         self._pins: Counter[str] = Counter()
         self._unpacking: dict[str, tuple[threading.Lock, int]] = {}
-        self._sync = _Synchroniser(database, driver.name, blobs.root)
+        self._sync = Synchroniser(database, driver.name, blobs.root)
         self._recover()
 
     def close(self) -> None:
@@ -456,60 +457,9 @@ class LayerStore:
         says when it knows which it still wants.
         """
         with self.mutex:
-            rows: dict[str, str | None] = dict(
-                self._database.rows(
-                    "SELECT chain_id, parent FROM layers WHERE driver = ?", (self._driver.name,)
-                )
-            )
-            wanted = {row[0] for row in self._database.rows("SELECT chain_id FROM image_layers")}
-            if not adopted:
-                without_blob = self._database.rows(
-                    "SELECT chain_id FROM layers WHERE driver = ?"
-                    " AND diff_id NOT IN (SELECT diff_id FROM layer_blobs)",
-                    (self._driver.name,),
-                )
-                wanted.update(row[0] for row in without_blob)
-            wanted.update(self._driver.held(), self._pins)
-            used: set[str] = set()
-            for chain_id in wanted:
-                at: str | None = chain_id
-                while at is not None and at in rows and at not in used:
-                    used.add(at)
-                    at = rows[at]
-            unused: list[str] = []
-            for chain_id in _topmost_first({n: rows[n] for n in rows if n not in used}):
-                claim = None if chain_id in used else self._driver.claim_layer(chain_id)
-                if claim is None:
-                    # Another program runs containers on it: what is below stays with it.
-                    used.update(name for name in (rows[chain_id],) if name is not None)
-                    continue
-                try:
-                    # The row first: a directory without a row is removed at the next opening.
-                    self._database.execute(
-                        "DELETE FROM layers WHERE driver = ? AND chain_id = ?",
-                        (self._driver.name, chain_id),
-                    )
-                    self._driver.remove_layer(chain_id)
-                finally:
-                    os.close(claim)
-                unused.append(chain_id)
-            self._collect_blobs()
-            return unused
-
-    def _collect_blobs(self) -> None:
-        with self._database.transaction() as connection:
-            connection.execute(
-                "DELETE FROM layer_blobs WHERE diff_id NOT IN (SELECT diff_id FROM image_layers)"
-                " AND diff_id NOT IN (SELECT diff_id FROM layers)"
-            )
-            connection.execute(
-                "DELETE FROM layer_origins WHERE diff_id NOT IN (SELECT diff_id FROM image_layers)"
-            )
-        kept = {row[0] for row in self._database.rows("SELECT digest FROM layer_blobs")}
-        kept.update(row[0] for row in self._database.rows("SELECT id FROM images"))
-        for digest in list(self._blobs.digests()):
-            if digest not in kept and digest not in self._pins:
-                self._blobs.delete(digest)
+            removed = collect_layers(self._database, self._driver, self._pins, adopted=adopted)
+            collect_blobs(self._database, self._blobs, self._pins)
+            return removed
 
     def _recover(self) -> None:
         name = self._driver.name
@@ -540,83 +490,3 @@ class LayerStore:
                 self._driver.remove_layer(chain_id)
         if any(boot == self._boot_id for _, boot in rows.values()):
             self._sync.wake()
-
-
-def _topmost_first(parents: dict[str, str | None]) -> list[str]:
-    ordered: list[str] = []
-    left = dict(parents)
-    while left:
-        lower = set(left.values())
-        tops = sorted(name for name in left if name not in lower)
-        ordered += tops
-        for name in tops:
-            del left[name]
-    return ordered
-
-
-class _Synchroniser:
-    """A thread that makes unpacked layers durable, all that wait with one syncfs(2)."""
-
-    def __init__(self, database: Database, driver: str, directory: str) -> None:
-        self._database = database
-        self._driver = driver
-        self._directory = directory
-        self._wanted = threading.Event()
-        self._closing = threading.Event()
-        self._lock = threading.Lock()
-        self._thread: threading.Thread | None = None
-
-    def wake(self) -> None:
-        with self._lock:
-            self._wanted.set()
-            if self._thread is None and not self._closing.is_set():
-                self._thread = threading.Thread(
-                    target=self._work, name="sampan-syncfs", daemon=True
-                )
-                self._thread.start()
-
-    def close(self) -> None:
-        """Let go at once: what is not durable keeps its boot ID, and waits for the next opening.
-
-        A syncfs(2) under way may take seconds on a busy disk; its thread ends by itself.
-        """
-        with self._lock:
-            self._closing.set()
-            self._wanted.set()
-
-    def _work(self) -> None:
-        fd = os.open(self._directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            while True:
-                self._wanted.wait()
-                self._wanted.clear()
-                try:
-                    self._synchronise(fd)
-                except SampanError as error:
-                    # The rows keep their boot ID: after a crash these layers are unpacked again.
-                    log.warning("layers could not be made durable: %s", error)
-                if self._closing.is_set():
-                    return
-        finally:
-            os.close(fd)
-
-    def _synchronise(self, fd: int) -> None:
-        with self._lock:
-            if self._closing.is_set():
-                return
-            waiting = self._database.rows(
-                "SELECT chain_id FROM layers WHERE driver = ? AND boot_id IS NOT NULL",
-                (self._driver,),
-            )
-        if not waiting:
-            return
-        syscall("syncfs", fd, target=self._directory)
-        # Under the lock: the database is closed only after close() was.
-        with self._lock:
-            if self._closing.is_set():
-                return
-            with self._database.transaction() as connection:
-                connection.executemany(
-                    "UPDATE layers SET boot_id = NULL WHERE driver = ? AND chain_id = ?",
-                    [(self._driver, row[0]) for row in waiting],
-                )

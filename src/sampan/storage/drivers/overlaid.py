@@ -22,6 +22,7 @@ taken away here, since nothing asks such a directory to have survived a power fa
 from __future__ import annotations
 
 import os
+from abc import abstractmethod
 from contextlib import ExitStack
 from errno import EINVAL, ENODEV, EPERM
 from typing import TYPE_CHECKING
@@ -193,13 +194,13 @@ class OverlaidDriver(DirectoryDriver):
 
     # For overlay2 and overlay
 
+    @abstractmethod
     def _lower(self, top: str) -> str:
         """The value of ``lowerdir``: the layer with this hex name and all that is below it."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _lower_paths(self, top: str) -> list[str]:
         """The same as full paths, the top layer first."""
-        raise NotImplementedError
 
     def _check_system(self, directory: str) -> None:
         if directory != os.path.normpath(directory) or not directory.startswith("/"):
