@@ -103,8 +103,6 @@ def test_a_digest_comes_along(daemon: Daemon, liar: Liar, tmp_path: Path, kind: 
 
 
 def read_elsewhere(archive: Path, name: str, digest: str, place: Path) -> None:
-    if shutil.which("skopeo") is None:
-        pytest.skip("skopeo is not installed")
     for source in (f"docker-archive:{archive}:{name}", f"oci-archive:{archive}"):
         out = place / "out"
         subprocess.run(

@@ -8,11 +8,15 @@ import random
 import re
 import threading
 import time
+from typing import TYPE_CHECKING
 
 import pytest
 
 from tests.daemon_fixture import Daemon
 from tests.network.house import DEFAULT, House, address
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 pytestmark = pytest.mark.root
 
@@ -33,19 +37,25 @@ def churn(daemon: Daemon, ending: threading.Event) -> None:
                 daemon.request("DELETE", f"/containers/{container}?force=1", judge=False)
 
 
+def killed_amid(daemon: Daemon, work: list[tuple[Callable[..., None], object]]) -> None:
+    """Kill the daemon at some moment of ``work``, each on a thread and told of the end, and start
+    the next."""
+    ending = threading.Event()
+    threads = [threading.Thread(target=act, args=(on, ending)) for act, on in work]
+    for thread in threads:
+        thread.start()
+    time.sleep(random.uniform(0.05, 0.5))
+    daemon.kill()
+    ending.set()
+    for thread in threads:
+        thread.join()
+    daemon.start()
+
+
 def test_nothing_is_left_or_doubled_by_a_daemon_that_is_killed(own_house: House) -> None:
     daemon = own_house.daemon.start()
     for _ in range(ROUNDS):
-        ending = threading.Event()
-        threads = [threading.Thread(target=churn, args=(daemon, ending)) for _ in range(3)]
-        for thread in threads:
-            thread.start()
-        time.sleep(random.uniform(0.05, 0.5))
-        daemon.kill()
-        ending.set()
-        for thread in threads:
-            thread.join()
-        daemon.start()
+        killed_amid(daemon, [(churn, daemon)] * 3)
 
         def agree() -> bool:
             """Rows, links, published ports and what runs tell of the same."""
@@ -94,16 +104,7 @@ def test_a_kill_in_the_midst_of_connecting_leaves_no_half(own_house: House) -> N
         return own_house.leases() == told and len(own_house.plugs()) == len(told)
 
     for _ in range(ROUNDS):
-        ending = threading.Event()
-        threads = [threading.Thread(target=shuffle, args=(one, ending)) for one in containers]
-        for thread in threads:
-            thread.start()
-        time.sleep(random.uniform(0.05, 0.5))
-        daemon.kill()
-        ending.set()
-        for thread in threads:
-            thread.join()
-        daemon.start()
+        killed_amid(daemon, [(shuffle, one) for one in containers])
         daemon.wait_for(agree)
     daemon.remove_all()
     assert daemon.post("/networks/prune").status == 200

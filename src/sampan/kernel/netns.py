@@ -11,7 +11,7 @@ import os
 from typing import TYPE_CHECKING
 
 from sampan.errors import InvalidArgument, KernelError
-from sampan.kernel.namespaces import CLONE_NEWNET, setns
+from sampan.kernel.namespaces import CLONE_NEWNET, setns, write_process_file
 
 if TYPE_CHECKING:
     from typing import Self
@@ -73,14 +73,4 @@ def read_parameter(name: str) -> str:
 
 def write_parameter(name: str, value: str) -> None:
     """Set a parameter of this thread's namespace."""
-    path = _path(name)
-    try:
-        fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
-    except OSError as error:
-        raise KernelError("open", error.errno or 0, path) from None
-    try:
-        os.write(fd, value.encode())
-    except OSError as error:
-        raise KernelError("write", error.errno or 0, f"{path} ({value})") from None
-    finally:
-        os.close(fd)
+    write_process_file(_path(name), value)
