@@ -18,6 +18,7 @@ TIER_0 = [
     "sampan.cli.commands.inspect",
     "sampan.cli.commands.lifecycle",
     "sampan.cli.commands.listing",
+    "sampan.cli.commands.manifest",
     "sampan.cli.commands.run",
     "sampan.network.resolver.main",
     "sampan.runtime.command.main",

@@ -110,8 +110,9 @@ class Recorder:
         hosts = {one.host for one in self.watched}
         said = {environment.get("DOCKER_HOST"), environment.get("SAMPAN_HOST"), *rest}
         row = command_of([word for word in rest if word not in hosts])
-        # Contexts are the client's alone: no daemon is asked.
-        if program == "docker" and not hosts & said and (row is None or row.name[:8] != "context "):
+        # Contexts and manifest lists are the client's alone: no daemon is asked.
+        alone = row is not None and row.name.startswith(("context ", "manifest "))
+        if program == "docker" and not hosts & said and not alone:
             return
         if row is not None:
             old = words[0] == "/usr/bin/docker"

@@ -45,6 +45,11 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "login": ("login", "login", "Log in to a registry"),
     "logout": ("login", "logout", "Log out from a registry"),
     "logs": ("logs", "logs", "Print what a container has written"),
+    "manifest annotate": ("manifest", "annotate", "Say more of the platform of an image in a list"),
+    "manifest create": ("manifest", "create", "Make a list of images for several platforms"),
+    "manifest inspect": ("manifest", "inspect", "Show an image's manifest, or a list of them"),
+    "manifest push": ("manifest", "push", "Send a list to its registry"),
+    "manifest rm": ("manifest", "remove", "Forget lists here"),
     "network connect": ("network_changes", "connect", "Put a container on a network"),
     "network create": ("network_changes", "create", "Make a network"),
     "network disconnect": ("network_changes", "disconnect", "Take a container off a network"),
@@ -91,6 +96,7 @@ HIDDEN = ("__complete", "system dial-stdio")
 _CONTAINER = """attach commit cp create diff exec export kill logs pause port rename restart rm run
 start stats stop top unpause update wait""".split()
 _CONTEXT = "create export import inspect ls rm show update use".split()
+_MANIFEST = "annotate create inspect push rm".split()
 _NETWORK = "connect create disconnect inspect ls prune rm".split()
 GROUPS: dict[str, dict[str, str]] = {
     "container": {
@@ -112,6 +118,7 @@ GROUPS: dict[str, dict[str, str]] = {
         **dict.fromkeys(("ls", "list"), "images"),
         **dict.fromkeys(("rm", "remove"), "rmi"),
     },
+    "manifest": {name: f"manifest {name}" for name in _MANIFEST},
     "network": {
         **{name: f"network {name}" for name in _NETWORK},
         "list": "network ls",
@@ -134,6 +141,7 @@ SUMMARIES = {
     "container": "Manage containers",
     "context": "Daemons by name",
     "image": "Manage images",
+    "manifest": "Images for several platforms under one name",
     "network": "Manage networks",
     "system": "The daemon and what it keeps",
     "volume": "Manage volumes",
@@ -151,7 +159,6 @@ LATER: dict[str, str] = {
     "image build": "building images is not there yet: import or load one",
     "checkpoint": "checkpoints are not there yet",
     "compose": "use the docker-compose program: set DOCKER_HOST to this daemon's socket",
-    "manifest": "manifest lists are not there yet",
     "search": "searching registries is not there yet",
 }
 NEVER: dict[str, str] = {
