@@ -143,7 +143,7 @@ class Daemon:
         """Signal it and wait; its exit code."""
         assert self._process is not None
         self._process.send_signal(number)
-        return self._process.wait(20)
+        return self._process.wait(60)
 
     def kill(self) -> None:
         self.stop(signal.SIGKILL)
@@ -168,7 +168,7 @@ class Daemon:
         *,
         query: dict[str, object] | None = None,
         headers: dict[str, str] | None = None,
-        timeout: float = 30,
+        timeout: float = 60,
         judge: bool = True,
     ) -> Answer:
         """One request on a connection of its own; ``body`` is JSON unless it is bytes."""
@@ -239,7 +239,7 @@ class Daemon:
         return text.decode()
 
     def docker(
-        self, *arguments: str, stdin: bytes | None = None, program: str = "", timeout: float = 60
+        self, *arguments: str, stdin: bytes | None = None, program: str = "", timeout: float = 120
     ) -> subprocess.CompletedProcess[str]:
         """Run the real client against this daemon."""
         done = subprocess.run(
@@ -308,7 +308,7 @@ class Daemon:
         found += [str(run_dir)] if run_dir.exists() else []
         return found
 
-    def wait_for(self, test: Any, seconds: float = 10) -> None:
+    def wait_for(self, test: Any, seconds: float = 60) -> None:
         """Poll until ``test()`` is true: for what nobody announces to a test."""
         deadline = time.monotonic() + seconds
         while not test():

@@ -128,5 +128,6 @@ ECHO = (
 ASK = (
     "import socket, sys\n"
     "peer = socket.create_connection((sys.argv[1], int(sys.argv[2])), 2)\n"
+    "peer.settimeout(60)\n"
     "print(peer.recv(99).decode(), end='')\n"
 )

@@ -57,7 +57,7 @@ def test_what_runs_comes_and_goes(networks: House) -> None:
     script = "echo 10.9.9.9 own >> /etc/hosts; echo written; exec sleep 1000"
     container = daemon.run("sh", "-c", script, **on("one"))
     daemon.wait_for(lambda: "written" in daemon.logs(container))
-    assert not reaches(daemon, container, address)
+    assert not reaches(daemon, container, address, 0.5)
     begin = time.time()
     connect(daemon, "two", container, IPAMConfig={"IPv4Address": "10.82.0.77"}, Aliases=["web"])
     shown = endpoint(daemon, container, "two")

@@ -63,8 +63,10 @@ def inside(daemon: Daemon, container: str, *words: str) -> str:
     return done.stdout + done.stderr
 
 
-def reaches(daemon: Daemon, container: str, address: str) -> bool:
-    script = f"import socket; socket.create_connection(('{address}', 7), 0.5); print('reached')"
+def reaches(daemon: Daemon, container: str, address: str, seconds: float = 10) -> bool:
+    """``seconds``: fewer for who is expected not to."""
+    connect = f"socket.create_connection(('{address}', 7), {seconds})"
+    script = f"import socket; {connect}; print('reached')"
     return "reached" in inside(daemon, container, "python3", "-c", script)
 
 
@@ -161,7 +163,7 @@ def test_neighbours_reach_one_another_and_no_other_network(networks: House) -> N
     near = daemon.run("sleep", "1000", **on("one"))
     far = daemon.run("sleep", "1000", **on("two"))
     assert reaches(daemon, near, address)
-    assert not reaches(daemon, far, address)
+    assert not reaches(daemon, far, address, 0.5)
 
 
 def test_icc_off_and_an_mtu_are_the_networks(networks: House) -> None:
@@ -173,7 +175,7 @@ def test_icc_off_and_an_mtu_are_the_networks(networks: House) -> None:
     server = daemon.run(*ECHO, **on("apart"))
     daemon.wait_for(lambda: "listening" in daemon.logs(server))
     near = daemon.run("sleep", "1000", **on("apart"))
-    assert not reaches(daemon, near, endpoint(daemon, server, "apart")["IPAddress"])
+    assert not reaches(daemon, near, endpoint(daemon, server, "apart")["IPAddress"], 0.5)
     assert "mtu 1400" in inside(daemon, near, "ip", "link", "show", "eth0")
 
 
@@ -226,7 +228,7 @@ def test_ipv6_beside_ipv4_and_alone(networks: House) -> None:
     six = daemon.run("sleep", "1000", **fixed)
     shown = endpoint(daemon, six, "alone")
     assert (shown["GlobalIPv6Address"], shown["IPAddress"]) == ("fd5a::77", "")
-    assert not reaches(daemon, six, str(address))
+    assert not reaches(daemon, six, str(address), 0.5)
     path = daemon.get(f"/containers/{six}/json").json()["HostsPath"]
     with open(path, encoding="utf-8") as file:
         assert "fd5a::77\t" in file.read()

@@ -10,6 +10,8 @@ import signal
 import socket
 import struct
 import subprocess
+import sys
+import termios
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -213,6 +215,15 @@ def children_of(pid: int) -> list[int]:
     return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
 
+def unread(pid: int, fd: int) -> int:
+    """Bytes in the pipe that a process has there, which nobody has read yet."""
+    pipe = os.open(f"/proc/{pid}/fd/{fd}", os.O_RDONLY | os.O_NONBLOCK)
+    try:
+        return int.from_bytes(fcntl.ioctl(pipe, termios.FIONREAD, bytes(4)), sys.byteorder)
+    finally:
+        os.close(pipe)
+
+
 def gone(pid: int) -> bool:
     deadline = time.monotonic() + PATIENCE
     while time.monotonic() < deadline:
@@ -279,8 +290,9 @@ def test_a_log_that_waits_has_an_end_when_it_flows_again(spawn: Factory, tmp_pat
             "sh", "-c", "seq 0 1499; read x; echo after",
             stdin=True, log={"driver": "json-file", "path": str(log)},
         )  # fmt: skip
+        pid = container.call("status")["pid"]
         deadline = time.monotonic() + PATIENCE
-        while log.stat().st_size < 12 * 1024:
+        while log.stat().st_size < 12 * 1024 or children_of(pid) or unread(pid, 1):
             assert time.monotonic() < deadline
             time.sleep(0.01)
         ours, theirs = socket.socketpair()
