@@ -5,6 +5,10 @@ a log and piped output. Summed is the proportional set size (PSS, proc(5) smaps_
 daemon, its zygote, the pair that waits for the next container, and a monitor for each. PSS shares
 out what the forks have in common; ``private`` is what one more container adds.
 
+PSS shares out with other programs too: with a few more of Python about, the interpreter's own pages
+cost us little. ``alone`` is without that: the pages that are in memory for any process of ours,
+each counted once (proc(5), pagemap).
+
 A monitor sleeps until its container writes something or is executed in, and stays awake then. What
 that costs is measured afterwards, by an exec in each container.
 """
@@ -16,6 +20,7 @@ import os
 import re
 import sys
 import time
+from array import array
 
 from bench.exec import run_directly
 from bench.peers import busybox_root, private_mounts, root_tar, sampan_daemon, workspace
@@ -25,6 +30,9 @@ __all__ = ["main"]
 
 
 _SETTLED = 2.0
+_PAGE = os.sysconf("SC_PAGE_SIZE")
+_PRESENT = 1 << 63
+_FRAME = (1 << 55) - 1
 
 
 def rollup(pid: int) -> dict[str, int]:
@@ -47,6 +55,21 @@ def _name(pid: int) -> str:
 
 def _pss(*pids: int) -> float:
     return sum(rollup(pid)["Pss"] for pid in pids) / 1024
+
+
+def alone(*pids: int) -> float:
+    """Megabytes of the distinct pages that these processes have in memory."""
+    frames: set[int] = set()
+    for pid in pids:
+        with open(f"/proc/{pid}/maps", encoding="utf-8") as file:
+            areas = [line.split()[0].split("-") for line in file if "[v" not in line]
+        with open(f"/proc/{pid}/pagemap", "rb", buffering=0) as file:
+            for first, last in areas:
+                begin, end = int(first, 16) // _PAGE, int(last, 16) // _PAGE
+                entries = array("Q", os.pread(file.fileno(), 8 * (end - begin), 8 * begin))
+                frames.update(entry & _FRAME for entry in entries if entry & _PRESENT)
+    frames.discard(0)
+    return len(frames) * _PAGE / 2**20
 
 
 def main(count: int) -> None:
@@ -78,7 +101,8 @@ def main(count: int) -> None:
         makers = [maker for pid in waiting for maker in children(pid)]
         idle = [pid for pid in monitors if pid not in waiting]
         private = sum(rollup(pid)["Private_Dirty"] for pid in idle) / 1024
-        each, total = _pss(*idle) / count, _pss(daemon, *helpers, zygote, *monitors, *makers)
+        everything = (daemon, *helpers, zygote, *monitors, *makers)
+        each, total = _pss(*idle) / count, _pss(*everything)
         print(f"{os.uname().release}, {count} idle containers, PSS in MB")
         print(f"  monitors                {_pss(*idle):7.2f}   {each:.3f} each, target 0.4")
         print(f"  of it private           {private:7.2f}   {private / count:.3f} each")
@@ -88,6 +112,7 @@ def main(count: int) -> None:
         if helpers:
             print(f"  {', '.join(map(_name, helpers)):<21} {_pss(*helpers):10.2f}")
         print(f"  all told                {total:7.2f}   target 60 with 100")
+        print(f"  alone                   {alone(*everything):7.2f}")
         for name in names:
             run_directly(api, host, name, ["true"])
         time.sleep(_SETTLED)
@@ -95,9 +120,7 @@ def main(count: int) -> None:
         print("  after an exec in each")
         print(f"  monitors                {_pss(*idle):7.2f}   {_pss(*idle) / count:.3f} each")
         print(f"  of it private           {private:7.2f}   {private / count:.3f} each")
-        print(
-            f"  all told                {_pss(daemon, *helpers, zygote, *monitors, *makers):7.2f}"
-        )
+        print(f"  all told                {_pss(*everything):7.2f}")
         for name in names:
             api.call("DELETE", f"/containers/{name}?force=1")
 

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 from sampan.daemon import lean
 from sampan.engine.log import log
 from sampan.errors import PermissionDenied, SampanError
+from sampan.kernel.footprint import use_one_heap
 from sampan.kernel.processes import set_process_name
 from sampan.runtime.supervisor.client import start_zygote
 
@@ -32,7 +33,7 @@ __all__ = ["main"]
 
 def main(argv: list[str] | None = None) -> int:
     """Run until told to stop; the exit code."""
-    with lean.OPTIONAL:
+    with lean.IMPORTS:
         from sampan.daemon import configuration, options, service
     try:
         given = configuration.read_arguments(sys.argv[1:] if argv is None else argv)
@@ -53,6 +54,7 @@ def main(argv: list[str] | None = None) -> int:
         if os.geteuid() != 0:
             raise PermissionDenied("the daemon needs root: run it with sudo")
         set_process_name("sampan-daemon")
+        use_one_heap()
         os.umask(0o022)
         _raise_descriptors()
         manager = service.take_environment()
@@ -73,7 +75,7 @@ def _raise_descriptors() -> None:
 
 def _run(given: Given, options: Options, manager: Manager, zygote: Zygote) -> int:
     # Imported behind the zygote's start, so that it gets ready while we do.
-    with lean.OPTIONAL:
+    with lean.IMPORTS:
         import asyncio
 
         import sampan.api.docker.server
@@ -92,12 +94,14 @@ async def _serve(given: Given, options: Options, manager: Manager, zygote: Zygot
     from sampan.daemon import sockets
     from sampan.daemon.reload import Reloader
     from sampan.daemon.serving import Doors
+    from sampan.daemon.signals import Signals
     from sampan.engine.core import Engine
 
     loop = asyncio.get_running_loop()
     stopping = asyncio.Event()
+    signals = Signals(loop)
     for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stopping.set)
+        signals.on(number, stopping.set)
     for number in (signal.SIGHUP, signal.SIGUSR1):
         signal.signal(number, signal.SIG_IGN)
     engine = Engine(options.settings, zygote)
@@ -126,8 +130,8 @@ async def _serve(given: Given, options: Options, manager: Manager, zygote: Zygot
             server.observer = metrics.observe
             await doors.also(options.metrics, metrics.server())
         sockets.write_pidfile(options.pidfile)
-        loop.add_signal_handler(signal.SIGHUP, reload)
-        loop.add_signal_handler(signal.SIGUSR1, dump)
+        signals.on(signal.SIGHUP, reload)
+        signals.on(signal.SIGUSR1, dump)
         faulthandler.register(signal.SIGUSR1, all_threads=True, chain=True)
         lean.settle()
         manager.tell("READY=1", f"MAINPID={os.getpid()}", "STATUS=serving the Engine API")
@@ -141,3 +145,4 @@ async def _serve(given: Given, options: Options, manager: Manager, zygote: Zygot
         await server.shutdown(1.0, reloader.options.shutdown_timeout)
         await engine.stop()
         sockets.remove_pidfile(options.pidfile)
+        signals.close()

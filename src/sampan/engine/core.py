@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import errno
 import os
-import shutil
 from typing import TYPE_CHECKING
 
 from sampan.engine import log_drivers, recovery
@@ -36,6 +35,7 @@ from sampan.engine.zygote import ZygoteKeeper
 from sampan.errors import Conflict, SampanError
 from sampan.image.store import ImageStore
 from sampan.kernel import cgroups, mounts
+from sampan.storage.drivers.removal import remove_tree
 from sampan.storage.unpacking.client import Unpackers
 from sampan.volume.store import VolumeStore
 
@@ -242,15 +242,19 @@ class Engine:
         live.drop_parked()
         self.execs.drop(live)
         self.driver.remove_container(record.id)
-        try:
-            os.rename(self.directory(record.id), f"{self.settings.trash}/{record.id}")
-        except FileNotFoundError:
-            log.warn("a container had no directory", container=record.id)
+        self.bury(record.id)
         self.volumes.bury(orphans)
         self.publish(record, "destroy")
         live.settle_starts()
         live.settle_ends()
         live.settle_removals()
+
+    def bury(self, container_id: str) -> None:
+        """Take a container's directory away: by a rename now, and for good a little later."""
+        try:
+            os.rename(self.directory(container_id), f"{self.settings.trash}/{container_id}")
+        except FileNotFoundError:
+            log.warn("a container had no directory", container=container_id)
         if not self._emptying:
             self._emptying = True
             self.spawn_task(self._empty_later())
@@ -262,8 +266,16 @@ class Engine:
         await asyncio.to_thread(self._empty_trash)
 
     def _empty_trash(self) -> None:
-        for name in os.listdir(self.settings.trash):
-            shutil.rmtree(f"{self.settings.trash}/{name}", ignore_errors=True)
+        trash = os.open(self.settings.trash, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            for name in os.listdir(trash):
+                try:
+                    remove_tree(trash, name)
+                except (SampanError, OSError) as error:
+                    # It stays in the trash, which is emptied again after the next removal.
+                    log.warn("cannot delete a removed container's files", error=str(error))
+        finally:
+            os.close(trash)
 
     def collect(self) -> None:
         """Delete what was renamed away, by an earlier daemon too. Blocks."""

@@ -7,7 +7,6 @@ never promised to anybody, and is swept at the next start (``sampan.engine.recov
 from __future__ import annotations
 
 import os
-import shutil
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -213,7 +212,7 @@ class Creation:
 
     def _undo(self, live: Live) -> None:
         self._engine.driver.remove_container(live.id)
-        shutil.rmtree(self._engine.directory(live.id), ignore_errors=True)
+        self._engine.bury(live.id)
 
     def rename(self, reference: str, name: str) -> None:
         """Raises NotFound, Conflict, InvalidArgument."""

@@ -15,7 +15,7 @@ from sampan.engine.handover import Inlet, Outlet
 from sampan.engine.threads import in_thread
 from sampan.errors import Conflict, NotFound
 from sampan.image.removing import User
-from sampan.kernel.memory import trim_heap
+from sampan.kernel.footprint import give_back
 from sampan.oci import reference as references
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ class Images:
         finally:
             self._known.clear()
             # Archives take megabytes of buffers, and the daemon stays for months.
-            trim_heap()
+            give_back()
 
     def changed(self) -> None:
         """Names may stand for other images now."""
@@ -149,7 +149,7 @@ class Images:
             return await task
         finally:
             self._known.clear()
-            trim_heap()
+            give_back()
 
     async def save(
         self, names: Sequence[str], platform: Platform | None = None
@@ -172,7 +172,7 @@ class Images:
             await asyncio.gather(task, return_exceptions=True)
             raise
         await task
-        trim_heap()
+        give_back()
         for name in names:
             image = await self.find(name)
             if image is not None:

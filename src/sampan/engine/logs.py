@@ -9,11 +9,11 @@ thread.
 from __future__ import annotations
 
 import asyncio
-import calendar
 import os
 import re
 import time
 from collections import deque
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -79,7 +79,9 @@ def parse_moment(text: str) -> int:
 
 
 def _nanoseconds(text: str) -> int:
-    whole = calendar.timegm(time.strptime(text[:19], "%Y-%m-%dT%H:%M:%S"))
+    if text[10] != "T":
+        raise ValueError(text)
+    whole = int(datetime.fromisoformat(text[:19]).replace(tzinfo=UTC).timestamp())
     rest = text[19:]
     fraction = ""
     if rest.startswith("."):

@@ -18,7 +18,7 @@ from sampan.engine.transfers import short
 from sampan.errors import SampanError
 from sampan.image.host import is_host
 from sampan.image.types import check_platform
-from sampan.kernel.memory import trim_heap
+from sampan.kernel.footprint import give_back
 from sampan.oci import platform as platforms
 from sampan.registry.carrier import messages
 from sampan.storage.growing import Growing
@@ -91,7 +91,7 @@ async def pull(
 def _tidy(engine: Engine) -> None:
     """Blobs that came for nothing, and the memory that unpacking took."""
     engine.image_store.layers.collect()
-    trim_heap()
+    give_back()
 
 
 async def pull_all(

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from sampan.engine.transfers import short
 from sampan.errors import NotFound, SampanError
 from sampan.image.types import check_platform
-from sampan.kernel.memory import trim_heap
+from sampan.kernel.footprint import give_back
 from sampan.registry.carrier import messages
 
 if TYPE_CHECKING:
@@ -72,7 +72,7 @@ async def _push(
         await engine.transfers.ask(request, messages.Stored)
         await asyncio.to_thread(departure.arrived, store, name, document, sent)
     engine.images.changed()
-    trim_heap()
+    give_back()
     report.say(f"{name.tag}: digest: {document.digest} size: {len(document.data)}")
     report.hand_over({"Tag": name.tag, "Digest": document.digest, "Size": len(document.data)})
     await engine.images.tell("push", name.familiar, name.familiar_name)

@@ -77,15 +77,6 @@ def seals(fd: int) -> int:
         raise KernelError("fcntl F_GET_SEALS", error.errno or 0, f"fd {fd}") from None
 
 
-def trim_heap() -> None:
-    """Give the heap's free pages back (malloc_trim(3)); nothing where the C library lacks it."""
-    from sampan.kernel.syscalls import libc
-
-    trim = getattr(libc, "malloc_trim", None)
-    if trim is not None:
-        trim(0)
-
-
 def _memory_file(name: str) -> int:
     flags = _MFD_CLOEXEC | _MFD_ALLOW_SEALING
     try:

@@ -29,7 +29,6 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from sampan.errors import Conflict, Corrupt, NotFound, SampanError
 from sampan.oci import digest as digests
-from sampan.storage.archive.apply import apply_layer
 from sampan.storage.archive.compression import Unpacker
 from sampan.storage.archive.settling import settle
 from sampan.storage.collection import collect_blobs, collect_layers
@@ -38,11 +37,11 @@ from sampan.storage.failures import explain
 from sampan.storage.growing import Growing
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
     from types import TracebackType
     from typing import Self
 
-    from sampan.storage.archive.apply import Applied
+    from sampan.storage.archive.applied import Applied
     from sampan.storage.blobs import BlobStore, Ingest
     from sampan.storage.database import Database
     from sampan.storage.drivers.base import SnapshotDriver, Staging
@@ -397,8 +396,7 @@ class LayerStore:
     ) -> Applied:
         fd = self._blobs.open(source) if isinstance(source, str) else -1
         try:
-            apply = apply_layer if self._unpackers is None else self._unpackers.apply
-            applied = apply(
+            applied = self._applier()(
                 source if isinstance(source, Growing) else fd,
                 staging.fd,
                 style=self._driver.whiteouts,
@@ -415,6 +413,14 @@ class LayerStore:
         for warning in applied.warnings:
             log.warning("layer %s: %s", applied.diff_id, warning)
         return applied
+
+    def _applier(self) -> Callable[..., Applied]:
+        """``apply_layer``, or what does the same elsewhere."""
+        if self._unpackers is not None:
+            return self._unpackers.apply
+        from sampan.storage.archive.apply import apply_layer
+
+        return apply_layer
 
     def _commit(self, staging: Staging, diff_id: str, blob: str, result: Applied) -> None:
         self._driver.commit_layer(staging)

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import re
-import shutil
 from typing import Any
 
 from sampan.errors import InvalidArgument, NotSupported
@@ -24,7 +23,9 @@ async def top(pids: list[int], arguments: str) -> dict[str, Any]:
 
     Raises NotSupported where there is no ps, InvalidArgument with its own words when it refuses.
     """
-    program = shutil.which("ps")
+    from shutil import which
+
+    program = which("ps")
     if program is None:
         raise NotSupported("top needs the program ps on this machine: install procps")
     if "\0" in arguments:

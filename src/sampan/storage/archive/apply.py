@@ -21,14 +21,13 @@ it (``removal.remove_tree``): a half-unpacked layer is never to be used.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from sampan.errors import Corrupt, SampanError
+from sampan.storage.archive.applied import Applied, WhiteoutStyle
 from sampan.storage.archive.compression import Unpacker
 from sampan.storage.archive.headers import printable
 from sampan.storage.archive.reader import Limits, Reader
-from sampan.storage.archive.settling import Loose
 from sampan.storage.archive.target import Target
 from sampan.storage.failures import explain
 
@@ -38,28 +37,6 @@ if TYPE_CHECKING:
     from sampan.storage.archive.compression import Readable
 
 __all__ = ["Applied", "Limits", "WhiteoutStyle", "apply_layer"]
-
-_SETTLED = Loose()
-WhiteoutStyle = Literal["overlay", "direct"]
-"""What a whiteout becomes: overlayfs's own (a device 0:0, an attribute on an opaque directory), or
-the removal of what is there (for a directory that holds the whole tree so far)."""
-
-
-@dataclass(frozen=True, slots=True)
-class Applied:
-    """What was unpacked: the layer's diff ID (sha256 of the uncompressed archive), how it was
-    packed, the bytes read and the bytes of the archive, the members and their files' bytes, and
-    what could not be had on this file system and was left out, one sentence each; and what is left
-    to settle of a layer unpacked by itself."""
-
-    diff_id: str
-    compression: str
-    packed: int
-    archive: int
-    members: int
-    size: int
-    warnings: tuple[str, ...]
-    loose: Loose = _SETTLED
 
 
 def apply_layer(

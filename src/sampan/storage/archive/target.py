@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from types import TracebackType
 
-    from sampan.storage.archive.apply import WhiteoutStyle
+    from sampan.storage.archive.applied import WhiteoutStyle
     from sampan.storage.archive.reader import Reader
 
 __all__ = ["Target"]

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
 
     from sampan.oci.runtime import Mount
-    from sampan.storage.archive.apply import WhiteoutStyle
+    from sampan.storage.archive.applied import WhiteoutStyle
     from sampan.storage.archive.diff import Change
     from sampan.storage.archive.writer import Output, Written
 

@@ -31,7 +31,6 @@ from sampan.errors import InvalidArgument, KernelError, NotSupported
 from sampan.kernel.mounts import fsconfig_create, fsconfig_string, fsopen
 from sampan.oci import digest as digests
 from sampan.oci.runtime import Mount
-from sampan.storage.archive.diff import Change, changes_in_upper, write_upper
 from sampan.storage.archive.tree import files_size
 from sampan.storage.drivers.directory import DirectoryDriver
 from sampan.storage.drivers.pairs import OPTIONS, forget_volatile, make_empty, make_pair, overlay
@@ -39,6 +38,7 @@ from sampan.storage.drivers.pairs import OPTIONS, forget_volatile, make_empty, m
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
 
+    from sampan.storage.archive.diff import Change
     from sampan.storage.archive.writer import Output, Written
 
 __all__ = ["OverlaidDriver"]
@@ -141,6 +141,8 @@ class OverlaidDriver(DirectoryDriver):
         return Mount(destination="/", type="overlay", source="overlay", options=("ro", *words))
 
     def changes(self, name: str, marks: Collection[bytes] = ()) -> list[Change]:
+        from sampan.storage.archive.diff import Change, changes_in_upper
+
         with ExitStack() as stack:
             upper, lower, system = self._opened(name, stack)
             found = changes_in_upper(upper, lower, marks)
@@ -152,6 +154,8 @@ class OverlaidDriver(DirectoryDriver):
         return sorted(found)
 
     def diff(self, name: str, out: Output, marks: Collection[bytes] = ()) -> Written:
+        from sampan.storage.archive.diff import write_upper
+
         with ExitStack() as stack:
             upper, lower, system = self._opened(name, stack)
             nested = [(path, fd) for path, fd, _ in system]

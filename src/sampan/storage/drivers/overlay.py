@@ -17,7 +17,7 @@ from sampan.storage.drivers.trees import clone_tree
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from sampan.storage.archive.apply import WhiteoutStyle
+    from sampan.storage.archive.applied import WhiteoutStyle
 
 __all__ = ["Overlay"]
 

@@ -20,7 +20,7 @@ from sampan.storage.drivers.pairs import copy_root_attributes
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from sampan.storage.archive.apply import WhiteoutStyle
+    from sampan.storage.archive.applied import WhiteoutStyle
 
 __all__ = ["Overlay2"]
 

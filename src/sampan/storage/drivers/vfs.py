@@ -21,7 +21,7 @@ from sampan.storage.drivers.trees import clone_tree
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
 
-    from sampan.storage.archive.apply import WhiteoutStyle
+    from sampan.storage.archive.applied import WhiteoutStyle
     from sampan.storage.archive.diff import Change
     from sampan.storage.archive.writer import Output, Written
 

@@ -22,7 +22,7 @@ from sampan.storage.unpacking import messages
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-    from sampan.storage.archive.apply import Applied, WhiteoutStyle
+    from sampan.storage.archive.applied import Applied, WhiteoutStyle
 
 __all__ = ["Unpackers"]
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from sampan.errors import SampanError
-from sampan.storage.archive.apply import Applied, WhiteoutStyle  # noqa: TC001 - read by msgspec
+from sampan.storage.archive.applied import Applied, WhiteoutStyle  # noqa: TC001 - read by msgspec
 
 if TYPE_CHECKING:
     import socket
