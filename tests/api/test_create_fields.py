@@ -119,7 +119,7 @@ WRONG_HOST: list[tuple[dict[str, Any], int, str]] = [
     ({"Isolation": "hyperv"}, 400, "invalid isolation 'hyperv' on linux"),
     ({"Cgroup": "x"}, 501, "Cgroup"),
     ({"CgroupParent": "../x"}, 400, ".."),
-    ({"Links": ["a:b"]}, 501, "Links"),
+    ({"Links": ["nobody:b"]}, 400, "could not get container for nobody"),
     ({"PortBindings": {"80/tcp": [{"HostPort": "x"}]}}, 400, 'port specification: "x"'),
     ({"PortBindings": {"80/tcp": [{"HostPort": "1/udp"}]}}, 400, 'port specification: "1/udp"'),
     ({"PortBindings": {"80/tcp": [{"HostPort": "65536"}]}}, 400, "65536"),

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.network.house import ECHO, House
+from tests.network.test_names import find
 from tests.network.test_user_networks import endpoint, reaches
 
 COMPOSE = shutil.which("docker-compose") or ""
@@ -39,6 +40,8 @@ services:
     image: host
     command: ["sleep", "600"]
     depends_on: [store, web]
+    links: ["store:db"]
+    external_links: ["trio_web_1:outside"]
     stop_grace_period: 1s
 networks:
   front:
@@ -73,7 +76,11 @@ def test_a_project_on_its_own_networks(house: House, tmp_path: Path) -> None:
     compose("up", "-d")
     assert names() == {"trio_default", "trio_front"}
     assert daemon.get("/networks/trio_front").json()["Labels"]["side"] == "front"
-    assert reaches(daemon, "trio_worker_1", store_that_listens())
+    address = store_that_listens()
+    assert reaches(daemon, "trio_worker_1", address)
+    assert find(daemon, "trio_worker_1", "db") == address
+    at = endpoint(daemon, "trio_web_1", "trio_default")["IPAddress"]
+    assert find(daemon, "trio_worker_1", "outside") == at
     web = endpoint(daemon, "trio_web_1", "trio_front")
     assert web["IPAddress"] == "10.91.0.80"
     assert {"web", "www"} <= set(web["Aliases"])

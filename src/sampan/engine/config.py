@@ -40,6 +40,7 @@ __all__ = [
     "WeightDevice",
     "read_body",
     "read_create",
+    "read_link",
     "read_struct",
 ]
 
@@ -270,12 +271,10 @@ class EndpointSettings(_Wire, frozen=True, kw_only=True):
         """Raises InvalidArgument, NotSupported."""
         where = f"NetworkingConfig.EndpointsConfig.{name}"
         ipam = self.ipam_config
-        for what, given in (
-            ("Links", self.links),
-            ("IPAMConfig.LinkLocalIPs", ipam.link_local_ips),
-        ):
-            if given:
-                raise NotSupported(f"{where}.{what} is not supported in this version")
+        if ipam.link_local_ips:
+            raise NotSupported(f"{where}.IPAMConfig.LinkLocalIPs is not supported in this version")
+        for link in self.links:
+            read_link(link)
         for option in self.driver_opts:
             if option != "com.docker.network.endpoint.ifname":
                 raise NotSupported(f"{where}.DriverOpts: {option} is not supported")
@@ -288,6 +287,7 @@ class EndpointSettings(_Wire, frozen=True, kw_only=True):
             ipv6=ipam.ipv6_address,
             mac=self.mac_address,
             aliases=tuple(self.aliases),
+            links=tuple(self.links),
             options=self.driver_opts,
             priority=self.gw_priority,
         )
@@ -307,7 +307,6 @@ class CreateRequest(msgspec.Struct, frozen=True, kw_only=True):
 REFUSED = {
     "ArgsEscaped": "it is for Windows containers",
     "OnBuild": "it belongs to an image, not to a container",
-    "HostConfig.Links": "on a network that you make (network create) containers have names",
     "HostConfig.StorageOpt": "no storage driver here takes options per container",
     "HostConfig.Cgroup": "use CgroupParent",
     "HostConfig.KernelMemory": "the kernel has dropped it; limit Memory",
@@ -322,6 +321,20 @@ REFUSED = {
 ONLY = {
     "HostConfig.UsernsMode": ("", "host"),
 }
+
+
+def read_link(text: str) -> tuple[str, str]:
+    """(name, alias) of ``NAME[:ALIAS]``, or of what inspection shows, ``/NAME:/PARENT/ALIAS``.
+
+    Raises InvalidArgument.
+    """
+    name, _, alias = text.partition(":")
+    if text.startswith("/"):
+        name, alias = name[1:], alias.rpartition("/")[2]
+    alias = alias or name
+    if not name or ":" in alias or "/" in alias or not alias.isprintable() or " " in alias:
+        raise InvalidArgument(f"bad format for links: {text!r}; write NAME or NAME:ALIAS")
+    return name, alias
 
 
 def _struct_names(kind: type[msgspec.Struct]) -> dict[str, str]:

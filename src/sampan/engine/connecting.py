@@ -37,9 +37,6 @@ if TYPE_CHECKING:
 
 __all__ = ["connect", "disconnect", "find_way_out"]
 
-_MOST = 1024 * 1024
-"""Bytes of an /etc/hosts that we add to: it is the container's to write."""
-
 
 def _is(wish: Wish, network: Network) -> bool:
     return wish.network == network.id or (not wish.network and wish.name == network.name)
@@ -209,15 +206,7 @@ async def find_way_out(engine: Engine, live: Live) -> None:
 def _edit_hosts(
     engine: Engine, live: Live, *, add: Sequence[str] = (), remove: Sequence[str] = ()
 ) -> None:
-    """Its own lines of /etc/hosts come and go; what it wrote itself stays."""
-    path = f"{engine.directory(live.id)}/hosts"
-    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
-    with open(fd, encoding="utf-8", errors="surrogateescape") as file:
-        text = file.read(_MOST + 1)
-    if len(text) > _MOST:
-        log.error("/etc/hosts is too long to be changed", container=live.id)
-        return
-    lines = [
-        line for line in text.splitlines(keepends=True) if line.partition("\t")[0] not in remove
-    ]
-    files.write_file(path, "".join([*lines, *add]))
+    try:
+        files.edit_hosts(f"{engine.directory(live.id)}/hosts", add=add, remove=remove)
+    except OSError as error:
+        log.error("/etc/hosts cannot be changed", container=live.id, error=str(error))

@@ -23,6 +23,7 @@ __all__ = [
     "Check",
     "ContainerRecord",
     "Health",
+    "Link",
     "State",
     "UserMount",
     "advance",
@@ -145,6 +146,13 @@ class UserMount(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     layers: tuple[str, ...] = ()
 
 
+class Link(msgspec.Struct, frozen=True, kw_only=True):
+    """The container with this ID has the name ``alias`` in the one whose link it is."""
+
+    container: str
+    alias: str
+
+
 class ContainerRecord(msgspec.Struct, frozen=True, kw_only=True):
     """All that is stored of a container.
 
@@ -163,6 +171,7 @@ class ContainerRecord(msgspec.Struct, frozen=True, kw_only=True):
     args: tuple[str, ...]
     mounts: tuple[UserMount, ...] = ()
     networks: tuple[Wish, ...] | None = None
+    links: tuple[Link, ...] = ()
     state: State = State()
 
     def with_state(self, **changes: object) -> ContainerRecord:

@@ -24,7 +24,7 @@ from sampan.runtime.spec import validate
 
 if TYPE_CHECKING:
     from sampan.engine.config import ContainerConfig, CreateRequest, HostConfig
-    from sampan.engine.container import UserMount
+    from sampan.engine.container import Link, UserMount
     from sampan.engine.core import Engine
     from sampan.engine.mounts import Wanted
     from sampan.engine.volumes import Claim
@@ -91,6 +91,12 @@ class Creation:
         host = self._engine.settings.defaults.applied(request.host_config)
         host = limits.with_swap(host, accounted=self._engine.hierarchy.limits_swap)
         host = self._by_id(host)
+        links: tuple[Link, ...] = ()
+        if host.links:
+            from sampan.engine.links import resolve
+
+            links = resolve(self._engine, host)
+            host = msgspec.structs.replace(host, links=None)
         if request.config.network_disabled:
             host = msgspec.structs.replace(host, network_mode="none")
         if (host.pids_limit or 0) <= 0:
@@ -108,6 +114,7 @@ class Creation:
             networks=self._engine.networking.wishes(
                 host.network_mode, request.endpoints, config.mac_address
             ),
+            links=links,
         )
         if not record.config.hostname:
             hostname = spec.hostname(record, self._engine.machine)

@@ -161,7 +161,7 @@ class Execs:
 
     def _process(self, live: Live, request: Exec) -> Process:
         name = specs.hostname(live.record, self._engine.machine)
-        base = specs.build_process(live.record, name)
+        base = specs.build_process(self._engine.containers.with_links(live.record), name)
         names = {item.partition("=")[0] for item in request.env}
         env = [item for item in base.env if item.partition("=")[0] not in names]
         if request.tty and "TERM" not in names:

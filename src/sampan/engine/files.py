@@ -6,6 +6,7 @@ says; see hosts(5), resolv.conf(5).
 
 from __future__ import annotations
 
+import errno
 import ipaddress
 import os
 from typing import TYPE_CHECKING
@@ -15,13 +16,25 @@ import msgspec
 from sampan.errors import InvalidArgument, NotSupported
 
 if TYPE_CHECKING:
+    from collections.abc import Collection, Mapping, Sequence
+
     from sampan.engine.config import HostConfig
 
-__all__ = ["FILES", "hosts", "resolv_conf", "resolv_conf_inside", "write_file", "write_files"]
+__all__ = [
+    "FILES",
+    "edit_hosts",
+    "hosts",
+    "resolv_conf",
+    "resolv_conf_inside",
+    "write_file",
+    "write_files",
+]
 
 FILES = ("hostname", "hosts", "resolv.conf")
 
 RESOLVER = "127.0.0.11"
+_MOST = 1024 * 1024
+"""Bytes of an /etc/hosts that we change: it is the container's to write."""
 
 _LOCAL = """127.0.0.1\tlocalhost
 ::1\tlocalhost ip6-localhost ip6-loopback
@@ -147,12 +160,43 @@ def write_files(directory: str, host: HostConfig, hostname: str) -> None:
         write_file(f"{directory}/{name}", texts[name])
 
 
+def edit_hosts(
+    path: str,
+    *,
+    add: Sequence[str] = (),
+    remove: Collection[str] = (),
+    renewed: Mapping[str, Sequence[str]] | None = None,
+) -> None:
+    """Lines of an /etc/hosts come and go as the container runs; what it wrote itself stays.
+
+    ``remove``: addresses. ``renewed``: the lines of a name, instead of those that begin with it.
+    Raises OSError.
+    """
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+    with open(fd, encoding="utf-8", errors="surrogateescape") as file:
+        text = file.read(_MOST + 1)
+    if len(text) > _MOST:
+        raise OSError(errno.EFBIG, f"longer than {_MOST} bytes", path)
+    lines: list[str] = []
+    left = dict(renewed or {})
+    for line in text.splitlines(keepends=True):
+        address, _, names = line.partition("\t")
+        name = (names.split() or [""])[0]
+        if name in (renewed or ()):
+            lines += left.pop(name, ())
+        elif address not in remove:
+            lines.append(line)
+    fresh = "".join([*lines, *add])
+    if fresh != text:
+        write_file(path, fresh)
+
+
 def write_file(path: str, text: str) -> None:
     """One of the three; in place, for it may be mounted."""
     flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW
     descriptor = os.open(path, flags, 0o644)
     try:
-        os.write(descriptor, text.encode())
+        os.write(descriptor, text.encode(errors="surrogateescape"))
         os.fchmod(descriptor, 0o644)
     finally:
         os.close(descriptor)

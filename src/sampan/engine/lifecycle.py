@@ -99,7 +99,7 @@ class Lifecycle:
         engine = self._engine
         if live.spec is None:
             live.spec = specs.build_spec(
-                live.record,
+                self.with_links(live.record),
                 directory=engine.directory(live.id),
                 root=engine.settings.mount_point,
                 cgroup=engine.cgroup_of(live.record),
@@ -108,6 +108,14 @@ class Lifecycle:
                 image=engine.driver.image_mount,
             )
         return live.spec
+
+    def with_links(self, record: ContainerRecord) -> ContainerRecord:
+        """The record as its processes are to have it: with the variables of its links."""
+        if not record.links:
+            return record
+        from sampan.engine.links import with_variables
+
+        return with_variables(self._engine, record)
 
     def _other(self, namespace: str, reference: str) -> specs.Other:
         what = f"failed to join {_SHOWN[namespace]} namespace"
@@ -128,8 +136,12 @@ class Lifecycle:
     async def _launch(self, live: Live) -> None:
         engine, record = self._engine, live.record
         config, host = record.config, record.host_config
-        if joined(host):
+        if joined(host) or record.links:
             live.spec = None
+        if record.links:
+            from sampan.engine.links import check
+
+            check(engine, record)
         await engine.archives.vacate(record.id)
         check_sources(record, engine.settings.data_root)
         await engine.volumes.attach(record)

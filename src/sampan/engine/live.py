@@ -204,7 +204,8 @@ class Registry:
             del self._by_name[live.record.name]
 
     def find(self, reference: str) -> Live:
-        """By ID, name (with or without a slash) or unique beginning of an ID, in this order.
+        """By ID, name (with or without a slash), unique beginning of an ID, or a link's name, in
+        this order.
 
         Raises NotFound, InvalidArgument (ambiguous).
         """
@@ -222,4 +223,9 @@ class Registry:
                 raise InvalidArgument(
                     f"Multiple IDs found with provided prefix: {reference}; give more of the ID"
                 )
+        parent, _, alias = reference.removeprefix("/").partition("/")
+        if alias and parent in self._by_name:
+            for link in self._by_id[self._by_name[parent]].record.links:
+                if link.alias == alias and link.container in self._by_id:
+                    return self._by_id[link.container]
         raise NotFound(f"No such container: {reference}")

@@ -113,6 +113,11 @@ class Networking:
                 raise InvalidArgument(
                     "user specified IP address is supported on user defined networks only"
                 )
+            if found.links:
+                raise InvalidArgument(
+                    f"links on network {network.name} are HostConfig.Links (--link), not an "
+                    "endpoint's"
+                )
             if found.aliases:
                 raise InvalidArgument(
                     "network-scoped aliases are only supported for user-defined networks"
@@ -199,6 +204,10 @@ class Networking:
         if any(endpoint.ports for endpoint in endpoints):
             await asyncio.to_thread(self.networks.open_ports, endpoints)
         self._write_hosts(live.record, endpoints)
+        if any(one.record.links for one in self._engine.registry):
+            from sampan.engine.links import tell_parents
+
+            tell_parents(self._engine, live)
         await self.resolving.prepare(live)
         return self.networks.plugs(endpoints)
 
@@ -220,7 +229,13 @@ class Networking:
             return  # as it was made
         if not endpoints and record.host_config.network_mode.startswith("container:"):
             return
-        text = files.hosts(record.host_config) + "".join(self.host_lines(record, endpoints))
+        linked: list[str] = []
+        if record.links:
+            from sampan.engine.links import host_lines
+
+            linked = host_lines(self._engine, record)
+        own = self.host_lines(record, endpoints)
+        text = "".join([files.hosts(record.host_config), *linked, *own])
         files.write_file(f"{self._engine.directory(record.id)}/hosts", text)
 
     def host_lines(self, record: ContainerRecord, endpoints: Sequence[Endpoint]) -> list[str]:
@@ -288,6 +303,12 @@ class Networking:
                 container=endpoint.container,
                 port=f"{port.address}:{port.port}/{port.protocol}",
             )
+        for live in self._engine.registry:
+            if live.record.links and live.record.state.running:
+                from sampan.engine.links import refresh
+
+                # Somebody may have been started as we died, and this one not told.
+                refresh(self._engine, live)
         try:
             await self.resolving.recover()
         except SampanError as error:

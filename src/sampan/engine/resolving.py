@@ -13,6 +13,7 @@ import os
 from typing import TYPE_CHECKING, Any
 
 from sampan.engine import files
+from sampan.engine.config import read_link
 from sampan.engine.log import log
 from sampan.errors import KernelError, NotFound, SampanError, Unavailable
 from sampan.kernel.processes import pidfd_open, start_time
@@ -128,18 +129,19 @@ class Resolving:
         servers: list[str] | None = list(host.dns) or None
         if all(network.internal for network in networks):
             servers = []
-        links = {}
+        linked: dict[str, dict[str, str]] = {}
         for endpoint in self._named(live):
+            network = self._networks.find(endpoint.network)
+            known = linked.setdefault(network.id, {})
             for link in endpoint.wish.links:
-                name, _, alias = link.partition(":")
-                try:
-                    links[alias or name] = self._engine.registry.find(name).id
-                except SampanError:
-                    continue  # it is not there, or no longer
+                # By name: who has it may come later, or be another by then.
+                name, alias = read_link(link)
+                for title in (alias, f"{alias}.{network.name}"):
+                    known.setdefault(title, name)
         return {
             "id": live.id,
             "networks": [network.id for network in networks if not network.predefined],
-            "links": links,
+            "linked": linked,
             "servers": servers,
             "bare": any(option.startswith("ndots:") for option in host.dns_options),
         }

@@ -33,7 +33,7 @@ LONG_RUN = 10_000_000_000
 AT_ONCE = 8
 """Starts of ours under way at one time."""
 PATIENCE = 5.0
-"""Seconds that a start waits for a container whose namespaces it joins."""
+"""Seconds that a start waits for a container that is to go first."""
 
 _POLICIES = ("no", "always", "on-failure", "unless-stopped")
 
@@ -142,8 +142,10 @@ class Restarts:
                 log.error("a restart failed", container=live.id, error=error.message)
 
     async def _wait_for_others(self, live: Live) -> None:
-        """Let those whose namespaces it joins go first, where they are due as well."""
-        for reference in joined(live.record.host_config):
+        """Let those whose namespaces it joins, or to whom it is linked, go first, where they are
+        due as well."""
+        linked = [link.container for link in live.record.links]
+        for reference in (*joined(live.record.host_config), *linked):
             try:
                 other = self._engine.registry.find(reference)
             except (NotFound, InvalidArgument, Conflict):

@@ -73,7 +73,11 @@ def test_several_answers_go_round(place: Place) -> None:
 
 
 def test_links_are_their_client_s_own(place: Place) -> None:
-    place.serve(endpoint("db", "10.0.0.3"), links={"database": "id-db-10.0.0.3"}, servers=[])
+    place.serve(
+        endpoint("db", "10.0.0.3"),
+        linked={"n1": {"database": "db"}, "n2": {"db": "no"}},
+        servers=[],
+    )
     assert addresses(place.ask("database")) == ["10.0.0.3"]
     namespace, pidfd = place.another()
     place.resolver.serve({"id": "c2", "networks": ["n1"], "servers": []}, namespace, pidfd)

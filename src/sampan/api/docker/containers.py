@@ -14,7 +14,7 @@ from sampan.engine.pruning import FILTERS as FILTERS_OF_PRUNE
 from sampan.engine.pruning import prune_containers
 from sampan.engine.sizes import container_sizes
 from sampan.engine.update import read_update, update
-from sampan.errors import Conflict, InvalidArgument, NotSupported
+from sampan.errors import InvalidArgument, NotSupported
 
 if TYPE_CHECKING:
     from sampan.api.http.connection import Answer
@@ -135,9 +135,10 @@ async def prune(context: Context) -> Answer:
 
 async def remove(context: Context) -> Answer:
     if context.flag("link"):
-        # There are no links in this version: every name is a container's first.
-        context.engine.registry.find(context.parameters[0])
-        raise Conflict("Conflict, cannot remove the default link name of the container")
+        from sampan.engine.links import unlink
+
+        unlink(context.engine, context.parameters[0])
+        return empty()
     await context.engine.remove(
         context.parameters[0], force=context.flag("force"), volumes=context.flag("v")
     )

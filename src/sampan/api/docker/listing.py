@@ -195,6 +195,11 @@ async def list_containers(
     ]
     if limit and limit > 0:
         chosen = chosen[:limit]
+    linked: Mapping[str, Sequence[str]] = {}
+    if any(live.record.links for live in engine.registry):
+        from sampan.engine.links import names
+
+        linked = names(engine)
     entries = []
     for live in chosen:
         record = live.record
@@ -202,6 +207,7 @@ async def list_containers(
         image = await engine.images.find(record.image_name)
         same = image is not None and image.id == record.image_id
         entry = summary(engine, live, version, record.image_name if same else record.image_id)
+        entry["Names"] += linked.get(live.id, ())
         if size:
             try:
                 entry["SizeRw"], entry["SizeRootFs"] = await container_sizes(engine, record)

@@ -238,6 +238,14 @@ def _host_config(record: ContainerRecord) -> dict[str, Any]:
     return shown
 
 
+def _links(engine: Engine, record: ContainerRecord) -> list[str] | None:
+    if not record.links:
+        return None
+    from sampan.engine.links import shown
+
+    return shown(engine, record)
+
+
 def inspect(engine: Engine, live: Live) -> dict[str, Any]:
     """``GET /containers/{id}/json``."""
     record = live.record
@@ -263,7 +271,7 @@ def inspect(engine: Engine, live: Live) -> dict[str, Any]:
         "ProcessLabel": "",
         "AppArmorProfile": "",
         "ExecIDs": running or None,
-        "HostConfig": _host_config(record),
+        "HostConfig": {**_host_config(record), "Links": _links(engine, record)},
         "GraphDriver": {"Name": record.driver, "Data": engine.driver.graph(record.id)},
         "Mounts": _mounts(record),
         "Config": _config(record),

@@ -1,9 +1,9 @@
 """Paths to handlers.
 
 A table per first segment, tried in order; ``{name}`` is one segment, except where names hold
-slashes: those of images and plugins. ``/{any}`` is every path. An operation that the API has and
-this version does not is answered 501 by its name; a path nobody knows, and a method a path does not
-have, 404, as dockerd does.
+slashes: those of images, of links between containers, and of plugins. ``/{any}`` is every path. An
+operation that the API has and this version does not is answered 501 by its name; a path nobody
+knows, and a method a path does not have, 404, as dockerd does.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ KNOWN = (
 def _pattern(path: str) -> re.Pattern[str]:
     if path == "/{any}":
         return re.compile("/(.*)")
-    slashes = path.startswith(("/images/", "/distribution/", "/plugins/"))
+    slashes = path.startswith(("/containers/", "/images/", "/distribution/", "/plugins/"))
     segment = "(.+)" if slashes else "([^/]+)"
     return re.compile(re.sub(r"\{[a-z]+\}", segment, path) + r"\Z")
 

@@ -60,19 +60,21 @@ class Endpoint:
 
 
 class Client:
-    """A container that asks. ``links``: names of its own for other containers. ``servers``: whom
-    to ask what we do not know; None for the machine's, empty for nobody (an internal network).
+    """A container that asks. ``linked``: names of its own for names of a network. ``servers``:
+    whom to ask what we do not know; None for the machine's, empty for nobody (an internal network).
     ``bare``: whether names without a dot are never asked of those (ndots was given)."""
 
-    __slots__ = ("bare", "id", "links", "networks", "servers")
+    __slots__ = ("bare", "id", "linked", "networks", "servers")
 
     def __init__(self, message: Mapping[str, Any]) -> None:
         """Raises InvalidArgument."""
         try:
             self.id: str = message["id"]
             self.networks: tuple[str, ...] = tuple(message["networks"])
-            links = message.get("links", {})
-            self.links: dict[str, str] = {name.lower(): one for name, one in links.items()}
+            self.linked: dict[str, dict[str, str]] = {
+                network: {alias.lower(): name.lower() for alias, name in known.items()}
+                for network, known in message.get("linked", {}).items()
+            }
             servers = message.get("servers")
             self.servers: tuple[str, ...] | None = None if servers is None else tuple(servers)
             self.bare = bool(message.get("bare", False))
@@ -168,14 +170,15 @@ class Names:
         return None
 
     def _find(self, client: Client, query: Query) -> list[bytes] | None:
-        linked = client.links.get(query.name)
-        for key in client.networks:
+        asked = [
+            (key, known[query.name])
+            for key, known in client.linked.items()
+            if query.name in known and key in client.networks
+        ]
+        asked += [(key, query.name) for key in client.networks]
+        for key, name in asked:
             network = self._networks.get(key)
-            if network is None:
-                continue
-            if linked is not None and linked in network.containers:
-                return network.containers[linked].data(query.qtype)
-            named = network.names.get(query.name)
+            named = network.names.get(name) if network is not None else None
             if named is not None:
                 data = [one for each in named.values() for one in each.data(query.qtype)]
                 if len(data) > 1:
