@@ -107,7 +107,7 @@ class Control:
         live.record = live.record.with_state(by_hand=True)
         if live.record.host_config.restart_policy.name not in ("", "no"):
             # Else it is written with the end: nothing is lost if we die before that.
-            self._engine.store.put_state(live.record)
+            self._engine.store.put_state(live.record, ending=True)
 
     async def _between_runs(self, live: Live) -> bool:
         """Take a planned start back; True when there was one: the container is ended now."""
@@ -228,7 +228,7 @@ class Control:
             live.record = advance(live.record, event, health=health, committing=committing)
             if event == "resume":
                 checks.begin(live)
-            self._engine.store.put_state(live.record)
+            self._engine.store.put_state(live.record, ending=live.record.state.by_hand)
             self._engine.publish(live.record, {"resume": "unpause"}.get(event, event))
 
     async def resize(self, reference: str, rows: int, columns: int) -> None:

@@ -234,9 +234,12 @@ class Engine:
         """
         record = live.record
         orphans = self.volumes.orphans(record) if volumes else []
-        with self.database.transaction():
+
+        def drop_rows() -> None:
             self.store.remove(record.id)
             self.volume_store.drop_rows(volume.name for volume in orphans)
+
+        self.database.release(drop_rows)
         self.registry.remove(live)
         self.archives.cut_off(record.id)
         live.drop_parked()

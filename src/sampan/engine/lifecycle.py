@@ -312,7 +312,7 @@ class Lifecycle:
     def _save(self, record: ContainerRecord) -> bool:
         """Write what a monitor reported. It has happened, so a full disk does not undo it."""
         try:
-            self._engine.store.put_state(record)
+            self._engine.store.put_state(record, ending=record.state.by_hand)
         except sqlite3.Error as error:
             log.error("a state cannot be written", container=record.id, error=error)
             return False

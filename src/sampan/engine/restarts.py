@@ -123,7 +123,7 @@ class Restarts:
         live.recurring = None
         task.cancel()
         live.record = advance(live.record, "cancel", by_hand=True, restart_at=0)
-        self._engine.store.put_state(live.record)
+        self._engine.store.put_state(live.record, ending=True)
         live.settle_ends()
         live.settle_starts()
         return True

@@ -45,10 +45,14 @@ class ContainerStore:
         except sqlite3.IntegrityError as error:
             raise AlreadyExists(f'the container name "/{record.name}" is already in use') from error
 
-    def put_state(self, record: ContainerRecord) -> None:
-        self._database.execute(
-            "UPDATE containers SET state = ? WHERE id = ?", (_encode(record.state), record.id)
-        )
+    def put_state(self, record: ContainerRecord, *, ending: bool = False) -> None:
+        """``ending``: it is for who ends a container, which goes on a full disk too."""
+        query = "UPDATE containers SET state = ? WHERE id = ?"
+        parameters = (_encode(record.state), record.id)
+        if ending:
+            self._database.release(lambda: self._database.execute(query, parameters))
+        else:
+            self._database.execute(query, parameters)
 
     def put(self, record: ContainerRecord) -> None:
         """Name and configuration, after a rename. Raises AlreadyExists."""

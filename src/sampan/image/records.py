@@ -107,15 +107,16 @@ class ImageRecords:
                 _touch(connection, image_id)
 
     def untag(self, names: Sequence[Reference]) -> None:
-        with self._database.transaction() as connection:
-            connection.executemany(
-                "DELETE FROM tags WHERE reference = ?", [(str(name),) for name in names]
-            )
+        def work() -> None:
+            for name in names:
+                self._database.execute("DELETE FROM tags WHERE reference = ?", (str(name),))
+
+        self._database.release(work)
 
     def delete(self, image_id: str) -> None:
         """The image, its tags and its claim on layers."""
-        with self._database.transaction(durable=True) as connection:
-            connection.execute("DELETE FROM images WHERE id = ?", (image_id,))
+        query = "DELETE FROM images WHERE id = ?"
+        self._database.release(lambda: self._database.execute(query, (image_id,)), durable=True)
         self._documents.pop(image_id, None)
 
     def config(self, image_id: str) -> bytes:

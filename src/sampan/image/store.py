@@ -37,6 +37,7 @@ from sampan.storage.blobs import BlobStore
 from sampan.storage.database import Database
 from sampan.storage.drivers import open_driver
 from sampan.storage.layers import Hold, LayerStore, lock_data_root
+from sampan.storage.reserve import Reserve
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -68,7 +69,8 @@ class ImageStore:
         self._lock_fd = lock_data_root(self.data_root)
         try:
             self.driver = open_driver(driver_name, self.data_root)
-            self.database = Database(f"{self.data_root}/sampan.db")
+            self._reserve = Reserve(f"{self.data_root}/reserve")
+            self.database = Database(f"{self.data_root}/sampan.db", reserve=self._reserve)
             self.blobs = BlobStore(f"{self.data_root}/content")
             self.layers = LayerStore(self.database, self.driver, self.blobs, unpackers)
         except BaseException:
@@ -87,6 +89,7 @@ class ImageStore:
         self.layers.close()
         self.driver.close()
         self.database.close()
+        self._reserve.close()
         os.close(self._lock_fd)
 
     # Coming in

@@ -64,8 +64,9 @@ class NetworkStore:
 
     def remove_network(self, network_id: str) -> None:
         """Raises Conflict while there are endpoints."""
+        query = "DELETE FROM networks WHERE id = ?"
         try:
-            self._database.execute("DELETE FROM networks WHERE id = ?", (network_id,))
+            self._database.release(lambda: self._database.execute(query, (network_id,)))
         except sqlite3.IntegrityError as error:
             raise Conflict(f"network {network_id} has active endpoints") from error
 
@@ -101,8 +102,13 @@ class NetworkStore:
 
     def remove_endpoints(self, ids: Iterable[str]) -> None:
         """With their leases."""
-        with self._database.transaction() as connection:
-            connection.executemany("DELETE FROM endpoints WHERE id = ?", [(key,) for key in ids])
+        going = list(ids)
+
+        def work() -> None:
+            for key in going:
+                self._database.execute("DELETE FROM endpoints WHERE id = ?", (key,))
+
+        self._database.release(work)
 
     def holders(self) -> set[str]:
         """The endpoints that have an address."""

@@ -50,10 +50,9 @@ def collect_layers(
             continue
         try:
             # The row first: a directory without a row is removed at the next opening.
-            database.execute(
-                "DELETE FROM layers WHERE driver = ? AND chain_id = ?",
-                (driver.name, chain_id),
-            )
+            row = (driver.name, chain_id)
+            query = "DELETE FROM layers WHERE driver = ? AND chain_id = ?"
+            database.release(lambda: database.execute(query, row))  # noqa: B023 - called here
             driver.remove_layer(chain_id)
         finally:
             os.close(claim)
@@ -63,14 +62,17 @@ def collect_layers(
 
 def collect_blobs(database: Database, blobs: BlobStore, pins: Collection[str]) -> None:
     """Forget blobs of layers that are gone, and delete what no row names."""
-    with database.transaction() as connection:
-        connection.execute(
+
+    def forget() -> None:
+        database.execute(
             "DELETE FROM layer_blobs WHERE diff_id NOT IN (SELECT diff_id FROM image_layers)"
             " AND diff_id NOT IN (SELECT diff_id FROM layers)"
         )
-        connection.execute(
+        database.execute(
             "DELETE FROM layer_origins WHERE diff_id NOT IN (SELECT diff_id FROM image_layers)"
         )
+
+    database.release(forget)
     kept = {row[0] for row in database.rows("SELECT digest FROM layer_blobs")}
     kept.update(row[0] for row in database.rows("SELECT id FROM images"))
     for digest in list(blobs.digests()):

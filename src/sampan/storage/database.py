@@ -9,6 +9,8 @@ One connection, guarded by a re-entrant lock, serves every thread: commits are s
 anyway, statements here take microseconds, and one connection keeps one cache of pages and of
 prepared statements. ``bench/layers.py`` prints what a container's row costs.
 
+A disk that is full refuses every change, but for those that make room (``release``).
+
 The schema is the table ``_MIGRATIONS``: entry *n* takes a file from version *n* to *n + 1*
 (``PRAGMA user_version``) in one transaction with the number itself.
 """
@@ -19,16 +21,22 @@ import os
 import sqlite3
 import threading
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from sampan.errors import Corrupt, NotSupported, Unavailable
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
+
+    from sampan.storage.reserve import Reserve
 
 __all__ = ["SCHEMA_VERSION", "Database"]
 
+T = TypeVar("T")
+
 _BUSY_TIMEOUT = 5.0
+# How a full disk is told: for the log and the file, for the log's index, and by a quota.
+_FULL = {sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR_SHMSIZE, sqlite3.SQLITE_IOERR_WRITE}
 
 _MIGRATIONS: tuple[tuple[str, ...], ...] = (
     (
@@ -137,10 +145,14 @@ class Database:
     """The file at ``path``, made or migrated when opened. Safe to share between threads.
 
     ``read_only``: another process's file, which is neither made nor migrated nor locked.
+    ``reserve``: the room there is for ``release``; whose it is closes it.
     """
 
-    def __init__(self, path: str, *, read_only: bool = False) -> None:
+    def __init__(
+        self, path: str, *, read_only: bool = False, reserve: Reserve | None = None
+    ) -> None:
         self.path = path
+        self._reserve = reserve
         self._lock = threading.RLock()
         self._depth = 0
         if read_only:
@@ -190,16 +202,29 @@ class Database:
         except sqlite3.OperationalError as error:
             raise Unavailable(f"database {path}: {error}") from error
         try:
-            self._connection.execute("PRAGMA journal_mode=WAL")
-            self._connection.execute("PRAGMA synchronous=NORMAL")
-            self._connection.execute("PRAGMA foreign_keys=ON")
-            self._migrate()
+            self._with_room(self._set_up)
         except sqlite3.DatabaseError as error:
             self._connection.close()
             raise Corrupt(f"database {path}: {error}") from error
         except NotSupported:
             self._connection.close()
             raise
+
+    def _set_up(self) -> None:
+        self._connection.execute("PRAGMA journal_mode=WAL")
+        self._connection.execute("PRAGMA synchronous=NORMAL")
+        self._connection.execute("PRAGMA foreign_keys=ON")
+        self._migrate()
+
+    def _with_room(self, work: Callable[[], T]) -> T:
+        """Again and again, while the disk is full and the reserve has anything to give."""
+        while True:
+            try:
+                return work()
+            except sqlite3.OperationalError as error:
+                full = error.sqlite_errorcode in _FULL and not self._depth
+                if not full or self._reserve is None or not self._reserve.give_up():
+                    raise
 
     def close(self) -> None:
         """Close the file; the write-ahead log is folded in by SQLite."""
@@ -221,6 +246,8 @@ class Database:
                 finally:
                     self._depth -= 1
                 return
+            if self._reserve is not None:
+                self._reserve.refill()
             execute = self._connection.execute
             if durable:
                 execute("PRAGMA synchronous=FULL")
@@ -239,6 +266,20 @@ class Database:
             finally:
                 if durable:
                     execute("PRAGMA synchronous=NORMAL")
+
+    def release(self, work: Callable[[], T], *, durable: bool = False) -> T:
+        """``work`` in a transaction, done again with more room as long as the disk is full and the
+        reserve has any. For what makes room, and nothing else.
+
+        In a transaction of the caller's it is a part of that, and what it was called for counts.
+        """
+
+        def once() -> T:
+            with self.transaction(durable=durable):
+                return work()
+
+        with self._lock:
+            return self._with_room(once)
 
     def rows(self, query: str, parameters: Sequence[object] = ()) -> list[tuple[Any, ...]]:
         """Every row of a query."""

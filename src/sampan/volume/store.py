@@ -195,7 +195,8 @@ class VolumeStore:
 
     def remove(self, name: str) -> None:
         """Remove a volume and what is in it. Who calls knows that nobody uses it. NotFound."""
-        if not self._database.execute("DELETE FROM volumes WHERE name = ?", (name,)):
+        query = "DELETE FROM volumes WHERE name = ?"
+        if not self._database.release(lambda: self._database.execute(query, (name,))):
             raise NotFound(f"get {name}: no such volume")
         self._discard(name)
 
