@@ -399,6 +399,15 @@ async def test_a_head_has_to_come_in_time() -> None:
 
 
 @looped
+async def test_a_connection_may_be_idle_for_a_while_only_where_that_is_said() -> None:
+    async with site(echo, idle_seconds=0.1) as one:
+        idle = await one.peer()
+        await idle.send(GET % b"/")
+        assert (await idle.answer())[0] == 200
+        assert await idle.rest() == b""
+
+
+@looped
 async def test_a_crash_is_reported_and_answered() -> None:
     async def crashes(request: Request) -> Answer:
         raise ZeroDivisionError

@@ -62,6 +62,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "ps": ("listing", "ps", "List containers"),
     "pull": ("pull", "pull", "Fetch an image from a registry"),
     "push": ("push", "push", "Send an image to a registry"),
+    "registry serve": ("registry", "serve", "Be a private registry"),
     "rename": ("lifecycle", "rename", "Give a container another name"),
     "restart": ("lifecycle", "restart", "Stop containers and start them again"),
     "rm": ("lifecycle", "remove", "Remove containers"),
@@ -124,6 +125,7 @@ GROUPS: dict[str, dict[str, str]] = {
         "list": "network ls",
         "remove": "network rm",
     },
+    "registry": {"serve": "registry serve"},
     "system": {
         "df": "system df",
         "dial-stdio": "system dial-stdio",
@@ -143,6 +145,7 @@ SUMMARIES = {
     "image": "Manage images",
     "manifest": "Images for several platforms under one name",
     "network": "Manage networks",
+    "registry": "A registry of one's own",
     "system": "The daemon and what it keeps",
     "volume": "Manage volumes",
 }

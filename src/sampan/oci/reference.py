@@ -14,7 +14,7 @@ from sampan.errors import InvalidArgument
 from sampan.oci import digest as digests
 from sampan.oci.record import Record
 
-__all__ = ["DEFAULT_DOMAIN", "DEFAULT_TAG", "Reference", "is_domain", "is_tag", "parse"]
+__all__ = ["DEFAULT_DOMAIN", "DEFAULT_TAG", "Reference", "is_domain", "is_path", "is_tag", "parse"]
 
 DEFAULT_DOMAIN = "docker.io"
 DEFAULT_TAG = "latest"
@@ -77,6 +77,11 @@ class Reference(Record):
 def is_domain(text: str) -> bool:
     """Whether ``text`` is a registry's address: a name or an address, perhaps with a port."""
     return _is_domain(text) is not None
+
+
+def is_path(text: str) -> bool:
+    """Whether ``text`` is a repository's name on its registry."""
+    return len(text) <= _NAME_LIMIT and _is_path(text) is not None
 
 
 def is_tag(text: str) -> bool:

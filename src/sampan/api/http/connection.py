@@ -45,6 +45,7 @@ class Connection(asyncio.Protocol):
         "_body",
         "_ended",
         "_framing",
+        "_idling",
         "_loop",
         "_relayed",
         "_request",
@@ -67,6 +68,7 @@ class Connection(asyncio.Protocol):
         self._scanned = 0
         self._ended = False
         self._stalled = False
+        self._idling = False
         self._request: Request | None = None
         self._framing: Framing | None = None
         self._body: Body | None = None
@@ -158,7 +160,8 @@ class Connection(asyncio.Protocol):
             raise HttpError(431, f"the request's head is larger than {limit} bytes")
         if found is None:
             self._scanned = len(data)
-            if data and self._timer is None:
+            if data and (self._timer is None or self._idling):
+                self._clear_timer()
                 self._set_timer(self._server.limits.head_seconds)
             return data
         self._clear_timer()
@@ -277,8 +280,12 @@ class Connection(asyncio.Protocol):
             self._advance(data)
         if self._ended and self._request is None:
             self.close()
-        else:
-            self._flow()
+            return
+        idle = self._server.limits.idle_seconds
+        if idle is not None and self._request is None and self._timer is None:
+            self._set_timer(idle)
+            self._idling = True
+        self._flow()
 
     # -- answers -----------------------------------------------------------------------------------
 
@@ -325,6 +332,22 @@ class Connection(asyncio.Protocol):
             head += "\r\nTransfer-Encoding: chunked"
         self.transport.write(f"{head}\r\n\r\n".encode("latin-1", "replace"))
         self._stream = Stream(self, chunked, request.method == "HEAD")
+        return self._stream
+
+    def begin(
+        self, request: Request, status: int, headers: Mapping[str, str], length: int
+    ) -> Stream:
+        """Begin an answer of ``length`` bytes, which the caller sends; its head is sent now.
+
+        Raises ConnectionResetError when the client is gone.
+        """
+        if self.transport is None:
+            raise ConnectionResetError("the client is gone")
+        if request.expects or self._server.stopping:
+            request.keep_alive = False
+        head = f"{self._header(request, status, headers)}\r\nContent-Length: {length}\r\n\r\n"
+        self.transport.write(head.encode("latin-1", "replace"))
+        self._stream = Stream(self, False, request.method == "HEAD", status)
         return self._stream
 
     async def drain(self) -> None:
@@ -419,6 +442,7 @@ class Connection(asyncio.Protocol):
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
+        self._idling = False
 
     def _late(self) -> None:
         self._timer = None
@@ -431,10 +455,12 @@ class Connection(asyncio.Protocol):
 class Stream:
     """The body of an answer, piece by piece."""
 
-    status = 200
-    __slots__ = ("_chunked", "_connection", "_last", "_silent")
+    __slots__ = ("_chunked", "_connection", "_last", "_silent", "status")
 
-    def __init__(self, connection: Connection, chunked: bool, silent: bool) -> None:
+    def __init__(
+        self, connection: Connection, chunked: bool, silent: bool, status: int = 200
+    ) -> None:
+        self.status = status
         self._connection = connection
         self._chunked = chunked
         self._silent = silent

@@ -27,12 +27,13 @@ class Limits(NamedTuple):
 
     ``head_seconds`` from a head's first byte (the first head: from the connection) to its last;
     ``drain_seconds`` for a client to end what nobody reads any more. A connection between two
-    requests may stay as long as it likes.
+    requests may stay as long as it likes, or for ``idle_seconds``.
     """
 
     head: int = 64 * 1024
     head_seconds: float = 60.0
     drain_seconds: float = 5.0
+    idle_seconds: float | None = None
 
 
 class Server:

@@ -1,0 +1,1 @@
+"""The OCI distribution API (docs/registry-server.md): routes over ``sampan.registry.server``."""

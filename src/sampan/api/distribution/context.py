@@ -1,0 +1,145 @@
+"""What every route is handed, and the form of answers and errors.
+
+Errors have the body of the distribution specification ("Error Codes"); what is not in its list gets
+a code of the same form.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import urllib.parse
+from functools import partial
+from typing import TYPE_CHECKING, ParamSpec, TypeVar
+
+import msgspec
+
+from sampan.api.http.messages import HttpError, Response
+from sampan.oci import digest as digests
+from sampan.registry.server.errors import DigestInvalid, Refusal
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable, Mapping
+    from concurrent.futures import Executor
+
+    from sampan.api.http.messages import Request
+    from sampan.errors import SampanError
+    from sampan.registry.server.core import Registry
+
+__all__ = ["HEADERS", "Context", "digest_of", "error", "reply"]
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+HEADERS = {
+    "Docker-Distribution-Api-Version": "registry/2.0",
+    "X-Content-Type-Options": "nosniff",
+}
+_CODES = {
+    401: "UNAUTHORIZED",
+    403: "DENIED",
+    404: "NOT_FOUND",
+    405: "UNSUPPORTED",
+    413: "SIZE_INVALID",
+    429: "TOOMANYREQUESTS",
+}
+_STALL_SECONDS = 60.0
+
+
+class Context:
+    """One request: ``name`` is the repository's, ``reference`` what stands behind it."""
+
+    __slots__ = ("name", "open", "pool", "pulled", "reference", "registry", "request")
+
+    def __init__(
+        self,
+        registry: Registry,
+        pool: Executor,
+        request: Request,
+        *,
+        name: str,
+        reference: str,
+        pulled: Callable[[str], None],
+    ) -> None:
+        self.registry = registry
+        self.pool = pool
+        self.request = request
+        self.name = name
+        self.reference = reference
+        self.pulled = pulled
+        self.open = True
+        """Everybody may read every repository."""
+
+    async def run(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """On a thread, since it may wait for the disk."""
+        call = partial(work, *args, **kwargs)
+        return await asyncio.get_running_loop().run_in_executor(self.pool, call)
+
+    async def body(self) -> AsyncIterator[bytes]:
+        """The request's body as it comes. A client that sends nothing for long gets a 408."""
+        while data := await self._next():
+            yield data
+
+    async def whole_body(self, limit: int) -> bytes:
+        """Raises HttpError (413)."""
+        try:
+            async with asyncio.timeout(_STALL_SECONDS):
+                return await self.request.body.read(limit)
+        except TimeoutError as problem:
+            raise HttpError(408, "the request's body did not arrive in time") from problem
+
+    async def _next(self) -> bytes:
+        try:
+            async with asyncio.timeout(_STALL_SECONDS):
+                return await self.request.body.next()
+        except TimeoutError as problem:
+            raise HttpError(408, "the request's body stopped arriving") from problem
+
+    def number(self, name: str, default: int, most: int) -> int:
+        """A parameter that is a count. Raises HttpError."""
+        text = self.request.query.get(name)
+        if text is None:
+            return default
+        if not (text.isascii() and text.isdecimal()):
+            raise Refusal400(f'{name}={text}: expected a number, not "{text}"')
+        return min(int(text[:18]), most)
+
+    def next_link(self, **parameters: object) -> str:
+        """The field Link of a page that is not the last (RFC 8288)."""
+        query = urllib.parse.urlencode(parameters)
+        path = urllib.parse.quote(self.request.path)
+        return f'<{path}?{query}>; rel="next"'
+
+
+class Refusal400(Refusal):
+    """A page's size that is none."""
+
+    status = 400
+    code = "PAGINATION_NUMBER_INVALID"
+
+
+def digest_of(text: str | None) -> str:
+    """Raises DigestInvalid."""
+    if text is None:
+        raise DigestInvalid("the parameter digest is missing")
+    if not digests.is_digest(text):
+        raise DigestInvalid(f'"{text}" is not a digest: expected sha256:<64 hex digits>')
+    return text
+
+
+def reply(
+    value: object,
+    status: int = 200,
+    headers: Mapping[str, str] | None = None,
+    media_type: str = "application/json",
+) -> Response:
+    return Response(status, msgspec.json.encode(value), media_type, headers)
+
+
+def error(problem: SampanError) -> Response:
+    """The answer for an error."""
+    code = getattr(problem, "code", "") or _CODES.get(problem.status, "UNKNOWN")
+    said: dict[str, object] = {"code": code, "message": problem.message}
+    detail = getattr(problem, "detail", None)
+    if detail is not None:
+        said["detail"] = detail
+    return reply({"errors": [said]}, problem.status)

@@ -1,0 +1,171 @@
+"""The distribution API as an HTTP server's handler: paths to routes, errors to bodies."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import sqlite3
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, NamedTuple
+
+from sampan.api.distribution import blobs, manifests, search, uploads
+from sampan.api.distribution.context import HEADERS, Context, error, reply
+from sampan.api.http.server import Limits, Server
+from sampan.engine.log import log
+from sampan.errors import NotFound, SampanError
+from sampan.oci.reference import is_path
+from sampan.registry.server.errors import NameInvalid, Unsupported
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from sampan.api.http.connection import Answer
+    from sampan.api.http.messages import Request
+    from sampan.registry.server.core import Registry
+
+    Handler = Callable[[Context], Awaitable[Answer]]
+
+__all__ = ["DistributionServer", "Route"]
+
+PULL, PUSH, DELETE, CATALOG, NOTHING = "pull", "push", "delete", "catalog", ""
+_THREADS = 32
+
+
+async def _probe(context: Context) -> Answer:
+    return reply({})
+
+
+class Route(NamedTuple):
+    """``action`` is what a client has to be allowed to do."""
+
+    action: str
+    handler: Handler
+
+
+class Path(NamedTuple):
+    pattern: re.Pattern[str]
+    methods: dict[str, Route]
+
+
+def _path(pattern: str, **methods: tuple[str, Handler]) -> Path:
+    return Path(re.compile(pattern), {method: Route(*route) for method, route in methods.items()})
+
+
+_PATHS = (
+    _path(r"/v2/?", GET=(NOTHING, _probe), HEAD=(NOTHING, _probe)),
+    _path(r"/v2/_catalog", GET=(CATALOG, manifests.catalog), HEAD=(CATALOG, manifests.catalog)),
+    _path(r"/v2/(.+)/tags/list", GET=(PULL, manifests.tags), HEAD=(PULL, manifests.tags)),
+    _path(
+        r"/v2/(.+)/manifests/([^/]+)",
+        GET=(PULL, manifests.get),
+        HEAD=(PULL, manifests.head),
+        PUT=(PUSH, manifests.put),
+        DELETE=(DELETE, manifests.delete),
+    ),
+    _path(
+        r"/v2/(.+)/referrers/([^/]+)",
+        GET=(PULL, manifests.referrers),
+        HEAD=(PULL, manifests.referrers),
+    ),
+    _path(r"/v2/(.+)/blobs/uploads/?", POST=(PUSH, uploads.begin)),
+    _path(
+        r"/v2/(.+)/blobs/uploads/([^/]+)",
+        GET=(PUSH, uploads.status),
+        HEAD=(PUSH, uploads.status),
+        PATCH=(PUSH, uploads.continue_),
+        PUT=(PUSH, uploads.finish),
+        DELETE=(PUSH, uploads.cancel),
+    ),
+    _path(
+        r"/v2/(.+)/blobs/([^/]+)",
+        GET=(PULL, blobs.get),
+        HEAD=(PULL, blobs.head),
+        DELETE=(DELETE, blobs.delete),
+    ),
+    _path(r"/v1/_ping", GET=(NOTHING, search.ping)),
+    _path(r"/v1/search", GET=(CATALOG, search.find), HEAD=(CATALOG, search.find)),
+)
+
+
+class DistributionServer(Server):
+    """The protocol factory for ``loop.create_server``."""
+
+    def __init__(self, registry: Registry) -> None:
+        super().__init__(
+            self._dispatch, error, _report, fields=HEADERS, limits=Limits(idle_seconds=120.0)
+        )
+        self._registry = registry
+        self._pool = ThreadPoolExecutor(_THREADS, thread_name_prefix="registry")
+        self._pulls: dict[str, int] = {}
+
+    async def _dispatch(self, request: Request) -> Answer:
+        before = time.monotonic()
+        answer = await self._answer(request)
+        log.debug(
+            "request answered",
+            method=request.method,
+            path=request.path,
+            status=answer.status,
+            client=request.headers.get("user-agent", ""),
+            ms=f"{(time.monotonic() - before) * 1000:.1f}",
+        )
+        return answer
+
+    async def _answer(self, request: Request) -> Answer:
+        try:
+            route, name, reference = _find(request)
+            context = Context(
+                self._registry,
+                self._pool,
+                request,
+                name=name,
+                reference=reference,
+                pulled=self._pulled,
+            )
+            return await route.handler(context)
+        except SampanError as problem:
+            if problem.status >= 500:
+                log.error("request failed", path=request.path, error=problem.message)
+            return error(problem)
+        except ConnectionError:
+            raise
+        except (OSError, sqlite3.Error) as problem:
+            log.error("request failed", method=request.method, path=request.path, error=problem)
+            return error(SampanError(f"{request.method} {request.path}: {problem}"))
+
+    def _pulled(self, name: str) -> None:
+        self._pulls[name] = self._pulls.get(name, 0) + 1
+
+    async def tend(self) -> None:
+        """What is to be done now and then: note the time and the pulls, forget dead uploads."""
+        pulls, self._pulls = self._pulls, {}
+        await asyncio.get_running_loop().run_in_executor(self._pool, self._registry.tend, pulls)
+
+    async def shutdown(self, timeout: float, patience: float = 0.0) -> None:
+        await super().shutdown(timeout, patience)
+        await self.tend()
+        self._pool.shutdown()
+
+
+def _find(request: Request) -> tuple[Route, str, str]:
+    """Raises NotFound, NameInvalid, Unsupported."""
+    for pattern, methods in _PATHS:
+        match = pattern.fullmatch(request.path)
+        if match is None:
+            continue
+        name, reference = (*match.groups(), "", "")[:2]
+        if pattern.groups and not is_path(name):
+            raise NameInvalid(f'"{name}" is not a repository\'s name', {"name": name})
+        route = methods.get(request.method)
+        if route is None:
+            raise Unsupported(f"{request.method} is not for {request.path}: {', '.join(methods)}")
+        return route, name, reference
+    raise NotFound(f"there is nothing at {request.path}")
+
+
+def _report(problem: BaseException) -> None:
+    """A bug: the whole of it goes where the log goes."""
+    log.error("a request crashed", error=repr(problem))
+    sys.excepthook(type(problem), problem, problem.__traceback__)

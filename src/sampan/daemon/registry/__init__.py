@@ -1,0 +1,1 @@
+"""``sampan registry serve``: the process around ``sampan.api.distribution``."""

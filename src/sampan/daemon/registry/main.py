@@ -1,0 +1,126 @@
+"""The registry's process: from options to the last goodbye.
+
+The root is opened, which says whether it is ours; what an earlier process left needs nothing done
+before serving (docs/registry-server.md); then the sockets. SIGTERM and SIGINT: no new connections,
+requests under way are answered, then the end. SIGKILL loses no more than what was not answered.
+"""
+
+from __future__ import annotations
+
+import os
+import resource
+import signal
+import socket
+from typing import TYPE_CHECKING
+
+from sampan.daemon import lean
+from sampan.engine.log import log
+from sampan.errors import InvalidArgument, KernelError
+from sampan.kernel.processes import set_process_name
+
+if TYPE_CHECKING:
+    import asyncio
+
+    from sampan.api.distribution.server import DistributionServer
+    from sampan.daemon.registry.options import Listen, Options
+
+__all__ = ["serve"]
+
+_TEND_SECONDS = 30.0
+_BACKLOG = 1024
+
+
+def serve(options: Options) -> int:
+    """Run until told to stop; the exit code. Raises SampanError for what it cannot begin with."""
+    log.set_level(options.log_level)
+    log.set_format(options.log_format)
+    set_process_name("sampan-registry")
+    os.umask(0o077)
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    with lean.OPTIONAL:
+        import asyncio
+
+        import sampan.api.distribution.server  # noqa: F401 - loaded for _serve
+    return asyncio.run(_serve(options))
+
+
+async def _serve(options: Options) -> int:
+    import asyncio
+
+    from sampan.api.distribution.server import DistributionServer
+    from sampan.daemon import service
+    from sampan.registry.server.core import Registry
+    from sampan.registry.server.place import Place
+
+    loop = asyncio.get_running_loop()
+    stopping = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stopping.set)
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    manager = service.take_environment()
+    registry = Registry(Place(options.root, serving=True))
+    try:
+        server = DistributionServer(registry)
+        listeners: list[asyncio.Server] = []
+        try:
+            for listen in options.listen:
+                for sock in _bind(listen):
+                    listeners.append(await loop.create_server(server, sock=sock, backlog=_BACKLOG))
+                    name = sock.getsockname()
+                    host = f"[{name[0]}]" if ":" in name[0] else name[0]
+                    log.info("listening", address=f"{host}:{name[1]}", root=options.root)
+            lean.settle()
+            manager.tell("READY=1", f"MAINPID={os.getpid()}", "STATUS=serving the registry")
+            manager.keep_alive(loop)
+            await _tend(server, stopping)
+            log.info("stopping")
+            manager.tell("STOPPING=1")
+        finally:
+            manager.close()
+            for listener in listeners:
+                listener.close()
+            await server.shutdown(options.drain, options.drain)
+    finally:
+        registry.close()
+    return 0
+
+
+async def _tend(server: DistributionServer, stopping: asyncio.Event) -> None:
+    """Until ``stopping``: what is to be done now and then."""
+    import asyncio
+
+    while not stopping.is_set():
+        await server.tend()
+        try:
+            await asyncio.wait_for(stopping.wait(), _TEND_SECONDS)
+        except TimeoutError:
+            continue
+
+
+def _bind(listen: Listen) -> list[socket.socket]:
+    """A socket for each address that the host has. Raises InvalidArgument, KernelError."""
+    try:
+        found = socket.getaddrinfo(
+            listen.host or None,
+            listen.port,
+            type=socket.SOCK_STREAM,
+            flags=socket.AI_PASSIVE,
+        )
+    except socket.gaierror as error:
+        raise InvalidArgument(f"--listen {listen}: {error.strerror}") from error
+    sockets: list[socket.socket] = []
+    for family, kind, protocol, _, address in found:
+        sock = socket.socket(family, kind, protocol)
+        try:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            if family == socket.AF_INET6:
+                sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+            sock.bind(address)
+            sock.listen(_BACKLOG)
+        except OSError as error:
+            for one in (sock, *sockets):
+                one.close()
+            raise KernelError("bind", error.errno or 0, str(listen)) from error
+        sockets.append(sock)
+    return sockets

@@ -1,0 +1,42 @@
+"""The door to a registry: everything it does, over one place."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from sampan.registry.server.links import Links
+from sampan.registry.server.manifests import Manifests
+from sampan.registry.server.uploads import Uploads
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from sampan.registry.server.place import Place
+
+__all__ = ["Registry"]
+
+
+class Registry:
+    """``links`` for blobs, ``uploads``, ``manifests``; lists and search take ``place``."""
+
+    def __init__(self, place: Place) -> None:
+        self.place = place
+        self.links = Links(place)
+        self.uploads = Uploads(place, self.links)
+        self.manifests = Manifests(place, self.links)
+
+    def tend(self, pulls: Mapping[str, int]) -> None:
+        """For the server, now and then: ``pulls`` are those since the last time, by repository."""
+        if pulls:
+            counted = [(count, name) for name, count in pulls.items()]
+            self.place.database.write(
+                lambda connection: connection.executemany(
+                    "UPDATE repositories SET pulls = pulls + ? WHERE name = ?", counted
+                ),
+                durable=False,
+            )
+        self.place.note_time()
+        self.uploads.forget_expired()
+
+    def close(self) -> None:
+        self.place.close()

@@ -1,0 +1,297 @@
+"""Manifests and tags: put, get, delete.
+
+A manifest is put in one transaction with what it holds on to and with its tags, so it always has
+what it names, and a tag always stands for a manifest that is there.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, NamedTuple
+
+import msgspec
+
+from sampan.oci import digest as digests
+from sampan.registry.server import documents, search
+from sampan.registry.server.errors import (
+    BlobUnknown,
+    DigestInvalid,
+    ManifestBlobUnknown,
+    ManifestInvalid,
+    ManifestTooLarge,
+    ManifestUnknown,
+    Unsupported,
+)
+from sampan.registry.server.links import repository_row
+from sampan.registry.types import MANIFEST_LIMIT
+
+if TYPE_CHECKING:
+    import sqlite3
+    from collections.abc import Sequence
+
+    from sampan.registry.server.documents import Facts, Named
+    from sampan.registry.server.links import Links
+    from sampan.registry.server.place import Place
+
+__all__ = ["Manifest", "Manifests", "Put"]
+
+_CONFIG_LIMIT = 1 << 20
+
+_COLUMNS = """SELECT d.digest, m.media_type, d.data, length(d.data) FROM repositories r"""
+_BY_TAG = f"""{_COLUMNS} JOIN tags t ON t.repository = r.id JOIN manifests m ON m.id = t.manifest
+    JOIN documents d ON d.id = m.document WHERE r.name = ? AND t.name = ?"""
+_BY_DIGEST = f"""{_COLUMNS} JOIN documents d ON d.digest = ?2
+    JOIN manifests m ON m.repository = r.id AND m.document = d.id WHERE r.name = ?1"""
+_HEADS = "SELECT d.digest, m.media_type, NULL, length(d.data) FROM repositories r"
+
+
+class Manifest(NamedTuple):
+    """``data`` is empty where only the head was asked for."""
+
+    digest: str
+    media_type: str
+    data: bytes
+    size: int
+
+
+class Put(NamedTuple):
+    """What was stored; ``subject`` where the manifest refers to one."""
+
+    digest: str
+    subject: str | None
+
+
+class _Config(msgspec.Struct):
+    """What search wants of an image's configuration."""
+
+    os: str = ""
+    architecture: str = ""
+    variant: str = ""
+    config: dict[str, msgspec.Raw] | None = None
+
+
+class Manifests:
+    """Every method may be called by any thread; ``get`` only reads."""
+
+    def __init__(self, place: Place, links: Links) -> None:
+        self._place = place
+        self._links = links
+
+    def get(self, repository: str, reference: str, *, head: bool = False) -> Manifest:
+        """By tag or digest. Raises ManifestUnknown."""
+        query = _BY_DIGEST if digests.is_digest(reference) else _BY_TAG
+        if head:
+            query = query.replace(_COLUMNS, _HEADS)
+        row = self._place.database.row(query, (repository, reference))
+        if row is None:
+            raise ManifestUnknown(f"{repository} has no manifest {reference}", {"name": reference})
+        return Manifest(row[0], row[1], row[2] or b"", row[3])
+
+    # -- put ---------------------------------------------------------------------------------------
+
+    def put(
+        self,
+        repository: str,
+        media_type: str,
+        data: bytes,
+        *,
+        digest: str | None,
+        tags: Sequence[str],
+    ) -> Put:
+        """Store a document under ``digest``, or its sha256, and give it tags.
+
+        Raises DigestInvalid, ManifestInvalid, ManifestTooLarge, ManifestBlobUnknown, Unsupported.
+        """
+        if len(data) > MANIFEST_LIMIT:
+            raise ManifestTooLarge(f"the manifest is larger than {MANIFEST_LIMIT} bytes")
+        found = digests.of(data, digest or "sha256:")
+        if digest is not None and digest != found:
+            raise DigestInvalid(
+                f"the manifest's digest is {found}, not {digest}",
+                {"digest": digest, "found": found},
+            )
+        facts = documents.read(media_type, data)
+        labels, platforms = self._configuration(repository, facts)
+        now = self._place.clock.now()
+        lease = now + self._place.lease
+
+        def put(connection: sqlite3.Connection) -> None:
+            execute = connection.execute
+            place = repository_row(connection, repository, now)
+            blobs = _blobs(connection, place, facts.blobs)
+            children = _children(connection, place, facts.children)
+            execute("INSERT OR IGNORE INTO documents (digest, data) VALUES (?, ?)", (found, data))
+            manifest = execute(
+                """INSERT INTO manifests (repository, document, media_type, artifact_type, subject,
+                        annotations, labels, platforms, created)
+                    VALUES (?, (SELECT id FROM documents WHERE digest = ?), ?, ?, ?, ?, ?, ?, ?)
+                    ON CONFLICT (repository, document) DO UPDATE SET media_type = ?3,
+                        artifact_type = ?4, subject = ?5, annotations = ?6, labels = ?7,
+                        platforms = ?8
+                    RETURNING id""",
+                (
+                    place,
+                    found,
+                    facts.media_type,
+                    facts.artifact_type,
+                    facts.subject,
+                    json.dumps(facts.annotations),
+                    json.dumps(labels),
+                    " ".join(platforms),
+                    now,
+                ),
+            ).fetchone()[0]
+            _release(connection, manifest, lease)
+            connection.executemany(
+                "INSERT OR IGNORE INTO uses VALUES (?, ?, ?)",
+                [(manifest, place, blob) for blob in blobs],
+            )
+            connection.executemany(
+                "INSERT OR IGNORE INTO children VALUES (?, ?)",
+                [(manifest, child) for child in children],
+            )
+            connection.executemany(
+                "INSERT INTO tags VALUES (?1, ?2, ?3, ?4) ON CONFLICT (repository, name) "
+                "DO UPDATE SET manifest = ?3, changed = ?4",
+                [(place, tag, manifest, now) for tag in tags],
+            )
+            execute("UPDATE repositories SET changed = ? WHERE id = ?", (now, place))
+            search.refresh(connection, place)
+
+        self._place.database.write(put)
+        return Put(found, facts.subject)
+
+    def _configuration(
+        self, repository: str, facts: Facts
+    ) -> tuple[dict[str, str], tuple[str, ...]]:
+        """Labels and platforms, as far as the image's configuration can be read."""
+        if not facts.config:
+            return {}, facts.platforms
+        try:
+            reader = self._links.open(repository, facts.config)
+        except BlobUnknown:
+            return {}, ()  # the transaction will say so
+        try:
+            data = reader.read(0, _CONFIG_LIMIT) if reader.size <= _CONFIG_LIMIT else b""
+        finally:
+            reader.close()
+        try:
+            found = msgspec.json.decode(data, type=_Config)
+            raw = (found.config or {}).get("Labels", msgspec.Raw(b"null"))
+            labels = msgspec.json.decode(raw, type=dict[str, str] | None) or {}
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            return {}, ()  # not ours to judge: the bytes are what the digest says
+        platform = documents.platform_text(found.os, found.architecture, found.variant)
+        return labels, (platform,) if platform else ()
+
+    # -- delete ------------------------------------------------------------------------------------
+
+    def delete(self, repository: str, digest: str) -> None:
+        """With its tags. Raises ManifestUnknown, Unsupported while an index lists it."""
+        lease = self._place.clock.now() + self._place.lease
+
+        def delete(connection: sqlite3.Connection) -> None:
+            execute = connection.execute
+            row = execute(
+                """SELECT m.id, m.repository, m.document FROM repositories r
+                    JOIN documents d ON d.digest = ?
+                    JOIN manifests m ON m.repository = r.id AND m.document = d.id
+                    WHERE r.name = ?""",
+                (digest, repository),
+            ).fetchone()
+            if row is None:
+                raise ManifestUnknown(f"{repository} has no manifest {digest}", {"name": digest})
+            manifest, place, document = row
+            parents = execute(
+                """SELECT d.digest FROM children c JOIN manifests m ON m.id = c.manifest
+                    JOIN documents d ON d.id = m.document WHERE c.child = ? LIMIT 20""",
+                (manifest,),
+            ).fetchall()
+            if parents:
+                raise Unsupported(
+                    f"manifest {digest} is listed by an index of {repository}: delete that first",
+                    {"manifests": [parent[0] for parent in parents]},
+                )
+            _release(connection, manifest, lease)
+            execute("DELETE FROM tags WHERE manifest = ?", (manifest,))
+            execute("DELETE FROM manifests WHERE id = ?", (manifest,))
+            execute(
+                "DELETE FROM documents WHERE id = ?1 AND NOT EXISTS "
+                "(SELECT 1 FROM manifests WHERE document = ?1)",
+                (document,),
+            )
+            search.refresh(connection, place)
+
+        self._place.database.write(delete)
+
+    def untag(self, repository: str, tag: str) -> None:
+        """The manifest stays. Raises ManifestUnknown."""
+
+        def untag(connection: sqlite3.Connection) -> None:
+            row = connection.execute(
+                "DELETE FROM tags WHERE name = ? AND repository = "
+                "(SELECT id FROM repositories WHERE name = ?) RETURNING repository",
+                (tag, repository),
+            ).fetchone()
+            if row is None:
+                raise ManifestUnknown(f"{repository} has no tag {tag}", {"name": tag})
+            search.refresh(connection, row[0])
+
+        self._place.database.write(untag)
+
+
+def _release(connection: sqlite3.Connection, manifest: int, lease: float) -> None:
+    """Let go of what a manifest holds on to; its blobs stay for a lease."""
+    connection.execute(
+        """UPDATE links SET leased = max(leased, ?2) WHERE (repository, blob) IN
+            (SELECT repository, blob FROM uses WHERE manifest = ?1)""",
+        (manifest, lease),
+    )
+    connection.execute("DELETE FROM uses WHERE manifest = ?", (manifest,))
+    connection.execute("DELETE FROM children WHERE manifest = ?", (manifest,))
+
+
+def _blobs(connection: sqlite3.Connection, repository: int, named: Sequence[Named]) -> list[int]:
+    """The blobs a manifest names. Raises ManifestBlobUnknown, ManifestInvalid."""
+    return _named(
+        connection,
+        """SELECT b.digest, b.size, b.id FROM json_each(?2) j JOIN blobs b ON b.digest = j.value
+            JOIN links l ON l.blob = b.id AND l.repository = ?1 WHERE b.key IS NOT NULL""",
+        repository,
+        named,
+        "blob",
+    )
+
+
+def _children(connection: sqlite3.Connection, repository: int, named: Sequence[Named]) -> list[int]:
+    return _named(
+        connection,
+        """SELECT d.digest, length(d.data), m.id FROM json_each(?2) j
+            JOIN documents d ON d.digest = j.value
+            JOIN manifests m ON m.document = d.id AND m.repository = ?1""",
+        repository,
+        named,
+        "manifest",
+    )
+
+
+def _named(
+    connection: sqlite3.Connection, query: str, repository: int, named: Sequence[Named], what: str
+) -> list[int]:
+    wanted = json.dumps(list(dict.fromkeys(one.digest for one in named)))
+    rows = connection.execute(query, (repository, wanted)).fetchall()
+    there = {digest: (size, identifier) for digest, size, identifier in rows}
+    missing = [one.digest for one in named if one.required and one.digest not in there]
+    if missing:
+        raise ManifestBlobUnknown(
+            f"the manifest names {what}s that this repository does not have: push them first",
+            {f"{what}s": missing},
+        )
+    for one in named:
+        size = there[one.digest][0] if one.digest in there else one.size
+        if one.size not in (size, -1):
+            raise ManifestInvalid(
+                f"the manifest says that {what} {one.digest} has {one.size} bytes: it has {size}",
+                {"digest": one.digest, "size": size},
+            )
+    return [identifier for _, identifier in there.values()]

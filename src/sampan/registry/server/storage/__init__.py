@@ -1,0 +1,1 @@
+"""Where a registry's bytes are: ``base`` says what a driver does, ``local`` is a directory."""
