@@ -46,7 +46,7 @@ def serve(client: Client, argv: list[str]) -> int:
         return 0
     from sampan.daemon import lean
 
-    with lean.OPTIONAL:
+    with lean.IMPORTS:
         from sampan.daemon.registry import options
         from sampan.daemon.registry.main import serve as run
     drain = values.number("drain", 30 * 10**9) / 1e9

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 from sampan.daemon import lean
 from sampan.engine.log import log
 from sampan.errors import InvalidArgument, KernelError
+from sampan.kernel.footprint import use_one_heap
 from sampan.kernel.processes import set_process_name
 
 if TYPE_CHECKING:
@@ -35,10 +36,11 @@ def serve(options: Options) -> int:
     log.set_level(options.log_level)
     log.set_format(options.log_format)
     set_process_name("sampan-registry")
+    use_one_heap()
     os.umask(0o077)
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
-    with lean.OPTIONAL:
+    with lean.IMPORTS:
         import asyncio
 
         import sampan.api.distribution.server  # noqa: F401 - loaded for _serve
