@@ -19,6 +19,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from bench.namespaces import Namespace
 from sampan.kernel.mounts import MNT_DETACH, MS_PRIVATE, MS_REC, mount, umount
 from sampan.kernel.namespaces import CLONE_NEWNS, unshare
 
@@ -121,8 +122,12 @@ def _stop(process: subprocess.Popen[bytes]) -> None:
 
 
 @contextlib.contextmanager
-def dockerd(place: Path) -> Iterator[str | None]:
-    """Debian's dockerd beside anything else; yields its DOCKER_HOST, or None if not installed."""
+def dockerd(place: Path, machine: Namespace | None = None) -> Iterator[str | None]:
+    """Debian's dockerd beside anything else; yields its DOCKER_HOST, or None if not installed.
+
+    It has a default bridge and rules only with a network namespace of its own, ``machine``: this
+    machine's are left as they are.
+    """
     if shutil.which("dockerd") is None:
         yield None
         return
@@ -132,14 +137,13 @@ def dockerd(place: Path) -> Iterator[str | None]:
     with log.open("wb") as out:
         process = subprocess.Popen(
             [
+                *(machine.enter if machine else ()),
                 "dockerd",
                 f"--data-root={home}/data",
                 f"--exec-root={_exec_root(home)}",
                 f"--pidfile={home}/pid",
                 f"--host=unix://{path}",
-                "--bridge=none",
-                "--iptables=false",
-                "--ip6tables=false",
+                *(() if machine else ("--bridge=none", "--iptables=false", "--ip6tables=false")),
             ],
             stdout=out,
             stderr=out,
@@ -153,14 +157,15 @@ def dockerd(place: Path) -> Iterator[str | None]:
 
 
 @contextlib.contextmanager
-def sampan_daemon(place: Path) -> Iterator[tuple[str, int]]:
-    """Our daemon; yields its host and its process ID."""
+def sampan_daemon(place: Path, machine: Namespace | None = None) -> Iterator[tuple[str, int]]:
+    """Our daemon, in ``machine`` if there is one; yields its host and its process ID."""
     home = place / "sampan"
     home.mkdir()
     path, log = home / "sampan.sock", home / "log"
     with log.open("wb") as out:
         process = subprocess.Popen(
             [
+                *(machine.enter if machine else ()),
                 str(SAMPAN),
                 "daemon",
                 f"--data-root={home}/data",
