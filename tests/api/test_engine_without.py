@@ -1,4 +1,4 @@
-"""What this engine has not: swarm, plugins, experiments, macvlan networks; each refused in form.
+"""What this engine has not: swarm, plugins, experiments, overlay networks; each refused in form.
 
 And what every engine has: OPTIONS, filters in both spellings, the networks ``none`` and ``host``.
 """
@@ -215,7 +215,7 @@ def test_the_client_lists_networks_and_is_told_about_swarm(daemon: Daemon) -> No
     ]
     done = daemon.docker("network", "inspect", "-f", "{{.Name}}", "host")
     assert done.stdout == "host\n"
-    done = daemon.docker("network", "create", "-d", "macvlan", "mine")
+    done = daemon.docker("network", "create", "-d", "overlay", "mine")
     assert (done.returncode, "network mine" in done.stderr) == (1, True)
     done = daemon.docker("node", "ls")
     assert (done.returncode, "not a swarm manager" in done.stderr) == (1, True)

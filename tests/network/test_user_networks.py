@@ -111,7 +111,6 @@ def test_a_network_is_what_was_asked_for(networks: House) -> None:
         ({"Name": "a\nb"}, 400, "printable"),
         ({"Name": "host"}, 403, "predefined host network"),
         ({"Name": "taken"}, 409, "network with name taken already exists"),
-        ({"Name": "x", "Driver": "macvlan"}, 501, "macvlan"),
         ({"Name": "x", "Driver": "overlay"}, 501, "swarm"),
         ({"Name": "x", "Driver": "null"}, 403, "only one instance"),
         ({"Name": "x", "Driver": "nosuch"}, 404, 'plugin "nosuch" not found'),

@@ -15,10 +15,14 @@ BOOT = ("virtio_pci", "virtio_blk")
 
 LATER = (
     "bfq",
+    "8021q",
     "br_netfilter",
     "bridge",
+    "dummy",
     "fuse",
+    "ipvlan",
     "loop",
+    "macvlan",
     "nf_nat",
     "nf_tables",
     "nft_chain_nat",

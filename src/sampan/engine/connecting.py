@@ -16,6 +16,7 @@ import msgspec
 
 from sampan.engine import files
 from sampan.engine.log import log
+from sampan.engine.networks import namespace_of
 from sampan.errors import (
     Conflict,
     InvalidArgument,
@@ -24,7 +25,7 @@ from sampan.errors import (
     PermissionDenied,
     SampanError,
 )
-from sampan.kernel.processes import start_time
+from sampan.network import parents
 from sampan.runtime import plugs
 
 if TYPE_CHECKING:
@@ -119,16 +120,11 @@ async def disconnect(engine: Engine, reference: str, container: str) -> None:
 
 @contextmanager
 def _namespace(live: Live) -> Iterator[int]:
-    """A running container's network namespace. The process is the one we think of: what has its
-    number now began when it did. Raises NotFound when it is over."""
-    state = live.record.state
+    """A running container's network namespace. Raises NotFound when it is over."""
+    namespace = namespace_of(live.record)
+    if namespace is None:
+        raise NotFound(f"container {live.record.name} is not running")
     try:
-        namespace = os.open(f"/proc/{state.pid}/ns/net", os.O_RDONLY | os.O_CLOEXEC)
-    except OSError as error:
-        raise NotFound(f"container {live.record.name} is not running") from error
-    try:
-        if start_time(state.pid) != state.start_time:
-            raise NotFound(f"container {live.record.name} is not running")
         yield namespace
     finally:
         os.close(namespace)
@@ -137,7 +133,7 @@ def _namespace(live: Live) -> Iterator[int]:
 async def _plug(engine: Engine, live: Live, network: Network, wish: Wish) -> None:
     networking = engine.networking
     networks = networking.networks
-    if network.driver != "bridge":
+    if not network.gives_links:
         return
     if not networks.is_up(network):
         await asyncio.to_thread(networks.bring_up, network.id)
@@ -168,6 +164,13 @@ async def _unplug(engine: Engine, live: Live, network: Network) -> None:
     networks = networking.networks
     best = networks.way_out(networks.leases.of(live.id))
     gone = networks.leave(live.id, network.id)
+    if any(networks.on_parent(one) for one in gone):
+        keep = {one.host for one in networks.leases.of(live.id)}
+        try:
+            with _namespace(live) as namespace:
+                await asyncio.to_thread(parents.sweep, namespace, keep)
+        except NotFound:
+            pass  # it ended, and the link with it
     await asyncio.to_thread(networks.free, gone)
     if best in gone:
         await find_way_out(engine, live)

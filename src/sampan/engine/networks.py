@@ -7,6 +7,7 @@ thread what is done. docs/network.md, "A start, step by step".
 from __future__ import annotations
 
 import asyncio
+import os
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -14,13 +15,15 @@ import msgspec
 from sampan.engine import files, ports
 from sampan.engine.log import log
 from sampan.engine.resolving import Resolving
-from sampan.errors import InvalidArgument, NotFound, PermissionDenied, SampanError
+from sampan.errors import InvalidArgument, KernelError, NotFound, PermissionDenied, SampanError
+from sampan.kernel.processes import start_time
+from sampan.network import parents
 from sampan.network.networks import Networks
 from sampan.network.ports import PortError
 from sampan.network.types import Wish
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Collection, Iterator, Mapping, Sequence
 
     from sampan.engine.config import EndpointSettings
     from sampan.engine.container import ContainerRecord
@@ -28,9 +31,26 @@ if TYPE_CHECKING:
     from sampan.engine.live import Live
     from sampan.network.types import Endpoint, Network, Port
 
-__all__ = ["DEFAULT_MODES", "Networking"]
+__all__ = ["DEFAULT_MODES", "Networking", "namespace_of"]
 
 DEFAULT_MODES = ("", "default", "bridge")
+
+
+def namespace_of(record: ContainerRecord) -> int | None:
+    """A descriptor of a running container's network namespace, None when it is over. The process
+    is the one we think of: what has its number now began when it did."""
+    state = record.state
+    try:
+        namespace = os.open(f"/proc/{state.pid}/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return None
+    try:
+        if start_time(state.pid) == state.start_time:
+            return namespace
+    except KernelError:
+        pass  # it ended between the two
+    os.close(namespace)
+    return None
 
 
 class Networking:
@@ -48,6 +68,7 @@ class Networking:
         )
         self.resolving = Resolving(engine, self.networks)
         self._gone: list[Endpoint] = []
+        self._shared: list[int] = []
         self._freeing: asyncio.Task[None] | None = None
 
     # -- what containers ask for ---------------------------------------------------------------
@@ -191,7 +212,7 @@ class Networking:
             self._engine.store.put(live.record)
         for wish in wishes:
             network = self.networks.find(wish.network)
-            if network.driver == "bridge" and not self.networks.is_up(network):
+            if network.gives_links and not self.networks.is_up(network):
                 await asyncio.to_thread(self.networks.bring_up, network.id)
         await self.vacate(wishes)
         wanted = ports.published(live.record)
@@ -201,6 +222,9 @@ class Networking:
             raise await asyncio.to_thread(
                 ports.failure, error, live.record.name, self._name
             ) from error
+        if wanted and endpoints and not any(endpoint.ports for endpoint in endpoints):
+            # As in Docker, which says so to nobody else either.
+            log.warn("published ports are not: no network leads there", container=live.id)
         if any(endpoint.ports for endpoint in endpoints):
             await asyncio.to_thread(self.networks.open_ports, endpoints)
         self._write_hosts(live.record, endpoints)
@@ -255,6 +279,9 @@ class Networking:
         """After an end: its addresses are free as soon as its links are gone."""
         left = self.networks.leave(live.id)
         self.resolving.release(left)
+        if any(self.networks.on_parent(one) for one in left):
+            # Their links have no host's end to delete, and live on in who shares the namespace.
+            self._shared += [guest for guest in self._guests(live.id) if guest is not None]
         self._gone += left
         if self._gone and (self._freeing is None or self._freeing.done()):
             self._freeing = asyncio.get_running_loop().create_task(self._free())
@@ -263,11 +290,43 @@ class Networking:
         """One thread for all that end at the same time: a link's end waits for the kernel."""
         while self._gone:
             gone, self._gone = self._gone, []
+            shared, self._shared = self._shared, []
             try:
+                await asyncio.to_thread(self._sweep, shared, ())
                 await asyncio.to_thread(self.networks.free, gone)
             except SampanError as error:
                 # The next daemon frees them.
                 log.error("links cannot be deleted", error=error.message)
+
+    def _guests(self, container_id: str) -> Iterator[int | None]:
+        """Namespaces of containers in the network of another."""
+        for live in self._engine.registry:
+            if live.record.host_config.network_mode == f"container:{container_id}":
+                yield namespace_of(live.record)
+
+    def _sweep(self, namespaces: Sequence[int], keep: Collection[str]) -> None:
+        """See ``parents.sweep``; the descriptors are closed."""
+        for namespace in namespaces:
+            try:
+                parents.sweep(namespace, keep)
+            finally:
+                os.close(namespace)
+
+    def _recover_parents(self, running: Mapping[str, Collection[str]]) -> None:
+        """Links on parents that a daemon died before it deleted them: before their addresses are
+        free."""
+        if not any(network.driver in parents.KINDS for network in self.networks):
+            return
+        for live in self._engine.registry:
+            record = live.record
+            kind, _, owner = record.host_config.network_mode.partition(":")
+            if live.id not in running or (kind == "container" and owner in running):
+                continue
+            namespace = namespace_of(record) if kind != "host" else None
+            if namespace is not None:
+                of = self.networks.leases.of(live.id)
+                keep = {one.host for one in of if one.network in running[live.id]}
+                self._sweep([namespace], keep)
 
     async def vacate(self, wishes: Sequence[Wish]) -> None:
         """An address that is asked for by itself may be one that is being freed."""
@@ -287,6 +346,7 @@ class Networking:
             if live.monitor is not None or live.record.state.running
         }
         try:
+            await asyncio.to_thread(self._recover_parents, running)
             unheld, moved = await asyncio.to_thread(self.networks.recover, running)
             if moved:
                 from sampan.engine.connecting import find_way_out
@@ -338,14 +398,10 @@ class Networking:
 
     def gateways(self, endpoint: Endpoint) -> tuple[str, str]:
         """The IPv4 and the IPv6 gateway of an endpoint, empty for none."""
-        network = self.networks.find(endpoint.network)
-        found = {":" in subnet.subnet: subnet.gateway for subnet in network.subnets}
-        if network.internal:
-            return "", ""
-        return (
-            found.get(False, "") if endpoint.ipv4 else "",
-            found.get(True, "") if endpoint.ipv6 else "",
-        )
+        found = self.networks.gateways(endpoint)
+        found = [gateway for gateway in found if gateway not in parents.EVERYWHERE.values()]
+        four = [gateway for gateway in found if ":" not in gateway]
+        return "".join(four[:1]), "".join(gateway for gateway in found if ":" in gateway)
 
     def publish(self, record: ContainerRecord, action: str) -> None:
         """``connect`` and ``disconnect``: the events of a container's networks around its runs."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import _socket
 import struct
+from errno import EINVAL
 
 from sampan.errors import InvalidArgument
 from sampan.kernel.netlink import (
@@ -167,33 +168,53 @@ def new_veth(
 
 
 def new_macvlan(
-    name: str, parent: int, *, mode: str, netns_fd: int | None = None, mac: str = "", mtu: int = 0
-) -> Message:
-    """A link with a MAC of its own on ``parent``, in the namespace ``netns_fd``."""
-    more = _common(mtu, mac, 0) + attribute(IFLA_LINK, _u32(parent)) + _netns(netns_fd)
+    name: str, parent: int, *, mode: str, netns_fd: int | None = None, netns_pid: int = 0,
+    mac: str = "", mtu: int = 0,
+) -> Message:  # fmt: skip
+    """A link with a MAC of its own on ``parent``, in the namespace ``netns_fd``, or the process's.
+
+    ``EOPNOTSUPP`` where the kernel has none.
+    """
+    more = _common(mtu, mac, 0) + attribute(IFLA_LINK, _u32(parent)) + _netns(netns_fd, netns_pid)
     data = attribute(IFLA_MACVLAN_MODE, _u32(MACVLAN_MODES[mode]))
     return _new(name, "macvlan", data, more, False)
 
 
 def new_ipvlan(
     name: str, parent: int, *, mode: str, flag: str = "bridge", netns_fd: int | None = None,
-    mtu: int = 0,
+    netns_pid: int = 0, mtu: int = 0,
 ) -> Message:  # fmt: skip
     """A link that shares the MAC of ``parent``; ``EOPNOTSUPP`` where the kernel has none."""
-    more = _common(mtu, "", 0) + attribute(IFLA_LINK, _u32(parent)) + _netns(netns_fd)
+    more = _common(mtu, "", 0) + attribute(IFLA_LINK, _u32(parent)) + _netns(netns_fd, netns_pid)
     data = attribute(IFLA_IPVLAN_MODE, struct.pack("=H", IPVLAN_MODES[mode]))
     data += attribute(IFLA_IPVLAN_FLAGS, struct.pack("=H", IPVLAN_FLAGS[flag]))
     return _new(name, "ipvlan", data, more, False)
 
 
 def new_dot1q(name: str, parent: int, vlan: int) -> Message:
-    """A link for one VLAN of ``parent``, up."""
+    """A link for one VLAN of ``parent``."""
     more = attribute(IFLA_LINK, _u32(parent))
-    return _new(name, "vlan", attribute(1, struct.pack("=H", vlan)), more, True)
+    return _new(name, "vlan", attribute(1, struct.pack("=H", vlan)), more, False)
 
 
-def _netns(fd: int | None) -> bytes:
-    return b"" if fd is None else attribute(IFLA_NET_NS_FD, struct.pack("=i", fd))
+def new_dummy(name: str) -> Message:
+    """A link that leads nowhere; ``EOPNOTSUPP`` where the kernel has none."""
+    return _new(name, "dummy", b"", b"", False)
+
+
+def probe(kind: str) -> Message:
+    """Asks for a link on no parent, which is never made: of the kinds that need one (macvlan,
+    ipvlan, vlan) the kernel says so, or ``EOPNOTSUPP`` where it does not know the kind. The kernel
+    has its module loaded before it says so."""
+    message = _new("sampan-probe", kind, b"", b"", False)
+    message.ignore = (EINVAL,)
+    return message
+
+
+def _netns(fd: int | None, pid: int = 0) -> bytes:
+    if fd is not None:
+        return attribute(IFLA_NET_NS_FD, struct.pack("=i", fd))
+    return attribute(IFLA_NET_NS_PID, _u32(pid)) if pid else b""
 
 
 def set_link(

@@ -33,6 +33,7 @@ NETLINK_NETFILTER = 12
 NESTED = 0x8000
 
 _SOL_NETLINK = 270
+_NETLINK_ADD_MEMBERSHIP = 1
 _NETLINK_CAP_ACK = 10
 _NETLINK_EXT_ACK = 11
 _SO_SNDBUFFORCE = 32
@@ -105,6 +106,22 @@ class Socket:
 
     def close(self) -> None:
         self._socket.close()
+
+    def subscribe(self, group: int) -> None:
+        """Receive what the kernel tells a multicast group, ``RTNLGRP_*`` or ``NFNLGRP_*``, from now
+        on, between the answers to what is asked."""
+        try:
+            self._socket.setsockopt(_SOL_NETLINK, _NETLINK_ADD_MEMBERSHIP, group)
+        except OSError as error:
+            raise KernelError("setsockopt", error.errno or 0, "NETLINK_ADD_MEMBERSHIP") from None
+
+    def skip(self) -> None:
+        """Throw away what has been received and not read."""
+        try:
+            while True:
+                self._socket.recv(_RECEIVE, _socket.MSG_DONTWAIT)
+        except OSError:
+            return  # nothing more, or more than there was room for
 
     def make_room(self, size: int) -> None:
         """Let a batch of ``size`` bytes be sent, and as much be answered (CAP_NET_ADMIN)."""

@@ -15,6 +15,7 @@ import time
 import msgspec
 
 from sampan.errors import Conflict, InvalidArgument, NotFound, NotSupported, PermissionDenied
+from sampan.network import parents
 from sampan.network.addresses import parse
 from sampan.network.bridge import link_name
 from sampan.network.types import PREDEFINED, Network, Subnet
@@ -26,8 +27,6 @@ _LONGEST = 255
 _LINK = re.compile(r"[^\s/:\0]{1,15}\Z")
 _MTU = range(68, 65536)  # RFC 791's least
 _LATER = {
-    "macvlan": "this version has no macvlan networks",
-    "ipvlan": "this version has no ipvlan networks",
     "overlay": "an overlay network is a swarm's, and this engine runs on one machine",
 }
 
@@ -90,6 +89,8 @@ def network_of(request: NetworkRequest) -> Network:
         labels=request.labels,
         options=request.options,
     )
+    if request.driver in parents.KINDS:
+        network = parents.begun(msgspec.structs.replace(network, driver=request.driver))
     for name, value in request.options.items():
         network = _with_option(network, name, value)
     subnets = tuple(_subnet(one) for one in request.ipam.config if one != IpamConfig())
@@ -98,7 +99,7 @@ def network_of(request: NetworkRequest) -> Network:
         raise InvalidArgument(f"network {network.name}: an IPv6 subnet needs EnableIPv6 (--ipv6)")
     if 4 in versions and not network.ipv4:
         raise InvalidArgument(f"network {network.name}: an IPv4 subnet needs EnableIPv4")
-    if len(versions) > len(set(versions)):
+    if len(versions) > len(set(versions)) and network.driver not in parents.KINDS:
         raise PermissionDenied("bridge driver doesn't support multiple subnets")
     return msgspec.structs.replace(network, subnets=subnets)
 
@@ -124,8 +125,10 @@ def _refuse(request: NetworkRequest) -> None:
         raise PermissionDenied(f'only one instance of "{driver}" network is allowed')
     if driver in _LATER:
         raise NotSupported(f"{where}: driver {driver}: {_LATER[driver]}")
-    if driver != "bridge":
-        raise NotFound(f'plugin "{driver}" not found: {where} can have the driver bridge')
+    if driver not in ("bridge", *parents.KINDS):
+        raise NotFound(
+            f'plugin "{driver}" not found: {where} can have the driver bridge, macvlan or ipvlan'
+        )
     for what, refused in (
         (f"Scope {request.scope}", request.scope not in ("", "local")),
         ("Ingress", request.ingress),
@@ -154,6 +157,14 @@ def _with_option(network: Network, name: str, value: str) -> Network:
         if not value.isdecimal() or int(value) not in (0, *_MTU):
             raise InvalidArgument(f"option {name}: {value!r} is not an MTU: {_MTU[0]} to 65535")
         return replace(network, mtu=int(value))
+    if network.driver in parents.KINDS:
+        changed = parents.with_option(network, name, value)
+        if changed is None:
+            raise NotSupported(
+                f"network {network.name}: option {name}={value} is not supported by the driver "
+                f"{network.driver}"
+            )
+        return changed
     if name == f"{BRIDGE}name":
         if value in (".", "..") or not _LINK.match(value) or not value.isprintable():
             raise InvalidArgument(

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from sampan.errors import InvalidArgument
+from sampan.errors import InvalidArgument, Unavailable
 from sampan.network.addresses import Block, mac_of
 from sampan.network.bridge import host_name
 from sampan.network.types import Endpoint
@@ -90,12 +90,18 @@ class Leases:
         taken: list[tuple[Block, int]] = []
         found = {4: "", 6: ""}
         try:
-            for block in self._blocks[network.id]:
+            blocks = self._blocks[network.id]
+            for number, block in enumerate(blocks, 1):
                 version = block.net.version
                 asked = wish.ipv4 if version == 4 else wish.ipv6
                 if found[version] or (asked and not block.holds(asked)):
                     continue
-                offset = self._choose(block, asked, before)
+                try:
+                    offset = self._choose(block, asked, before)
+                except Unavailable:
+                    if any(later.net.version == version for later in blocks[number:]):
+                        continue
+                    raise
                 block.taken.add(offset)
                 taken.append((block, offset))
                 found[version] = f"{block.text(offset)}/{block.net.prefixlen}"
@@ -129,11 +135,17 @@ class Leases:
     ) -> Endpoint:
         key = os.urandom(32).hex()
         first = (found[4] or found[6]).partition("/")[0]
+        if wish.mac and not network.gives_macs:
+            raise InvalidArgument(
+                f"network {network.name}: {network.driver} interfaces do not support custom mac "
+                f"address assignment in mode {network.mode}: they have their parent's"
+            )
+        own = mac_of(first) if first and network.gives_macs else ""
         return Endpoint(
             id=key,
             network=network.id,
             container=container,
-            mac=wish.mac or (mac_of(first) if first else ""),
+            mac=wish.mac or own,
             ipv4=found[4],
             ipv6=found[6],
             host=host_name(key),

@@ -15,12 +15,13 @@ import msgspec
 
 from sampan.errors import (
     AlreadyExists,
+    Conflict,
     InvalidArgument,
     NotFound,
     PermissionDenied,
     Unavailable,
 )
-from sampan.network import bridge
+from sampan.network import bridge, parents
 from sampan.network.addresses import around, choose_subnet, local_prefix, overlap, parse
 from sampan.network.firewall import Firewall
 from sampan.network.host import Machine, did_not_forward, forward, index_of, locked
@@ -198,16 +199,28 @@ class Networks:
             network = self._numbered(network, machine)
             self._store.add_network(network)
             self._take_up(network)
+            if network.driver in parents.KINDS:
+                # What is not to be had is told now; a bridge comes with its first container.
+                try:
+                    self._up[network.id] = parents.bring_up(network, self._identity)
+                except BaseException:
+                    self._all.pop(network.id, None)
+                    self._store.remove_network(network.id)
+                    self.leases.close(network.id)
+                    raise
         return network
 
     def _check_free(self, network: Network, machine: Machine) -> None:
+        shares = network.driver in parents.KINDS
+        if shares:
+            parents.check(network, self._all.values())
         for other in self._all.values():
-            if other.link == network.link:
+            if other.link == network.link and not shares:
                 raise PermissionDenied(
                     f"cannot create network {network.name}: network {other.name} has the bridge "
                     f"{network.link}"
                 )
-        if network.link in machine.links:
+        if network.link in machine.links and not shares:
             raise PermissionDenied(
                 f"cannot create network {network.name}: the interface {network.link} exists and "
                 f"is not ours; remove it, or choose another com.docker.network.bridge.name"
@@ -220,7 +233,8 @@ class Networks:
                         "invalid pool request: Pool overlaps with other one on this address "
                         f"space: {net} and network {other.name}'s {other.subnets[0].subnet}"
                     )
-            hit = overlap(net, machine.taken())
+            # A parent's own subnet is what its network is to be on.
+            hit = None if shares else overlap(net, machine.taken())
             if hit is not None:
                 raise PermissionDenied(
                     "invalid pool request: Pool overlaps with other one on this address space: "
@@ -247,8 +261,9 @@ class Networks:
         with self._lock:
             self._localhost.pop(network.id, None)
             if self._up.pop(network.id, None) is not None:
-                bridge.remove(network.link)
-                self.refresh()
+                self._take_down(network)
+                if network.driver == DEFAULT:
+                    self.refresh()
             self._store.remove_network(network.id)
             self.leases.close(network.id)
 
@@ -269,6 +284,8 @@ class Networks:
         known = self._up.get(network.id)
         if known is None or index_of(network.link) != known[0]:
             return False
+        if network.driver in parents.KINDS:
+            return True
         return self._firewall is None or self._firewall.present()
 
     def bring_up(self, network_id: str) -> None:
@@ -276,6 +293,9 @@ class Networks:
         with self._lock:
             network = self.find(network_id)
             if self.is_up(network):
+                return
+            if network.driver in parents.KINDS:
+                self._up[network.id] = parents.bring_up(network, self._identity)
                 return
             with locked():
                 network = self._bridge(network)
@@ -334,23 +354,36 @@ class Networks:
         """Build the rule set of the networks that are up."""
         with self._lock:
             if self._firewall is not None:
-                up = [network for key, network in self._all.items() if key in self._up]
+                up = [one for key, one in self._all.items() if self._has_bridge(key)]
                 self._firewall.apply(up, guard=did_not_forward(self._exec_root))
+
+    def _has_bridge(self, key: str) -> bool:
+        return key in self._up and self._all[key].driver == DEFAULT
+
+    def _take_down(self, network: Network) -> None:
+        if network.driver in parents.KINDS:
+            parents.remove(network, self._identity, self._all.values())
+        else:
+            bridge.remove(network.link)
 
     def close(self) -> None:
         """Take down what nobody uses: what lives on keeps its bridge, and the rules."""
         with self._lock:
-            used = self.leases.used()
+            used = self._used_links()
             for key in list(self._up):
-                if key not in used:
-                    bridge.remove(self._all[key].link)
+                if self._all[key].link not in used:
+                    self._take_down(self._all[key])
                     del self._up[key]
             if self._firewall is None:
                 return
-            if self._up:
+            if any(self._has_bridge(key) for key in self._up):
                 self.refresh()
             else:
                 self._firewall.remove()
+
+    def _used_links(self) -> set[str]:
+        """Bridges and parents that containers are on; networks may share a parent."""
+        return {self._all[key].link for key in self.leases.used() if key in self._all}
 
     def plugs(self, endpoints: Sequence[Endpoint]) -> list[dict[str, object]]:
         """What the maker is told to make of them; their networks are up."""
@@ -359,12 +392,21 @@ class Networks:
         for endpoint in endpoints:
             network = self._all[endpoint.network]
             index, mtu = self._up[network.id]
-            one = bridge.plug(network, endpoint, index, mtu)
+            shares = network.driver in parents.KINDS
+            one = (parents if shares else bridge).plug(network, endpoint, index, mtu)
             plugs.append(one if endpoint is best else {**one, "gateways": []})
         return plugs
 
+    def on_parent(self, endpoint: Endpoint) -> bool:
+        """Whether its link is a macvlan or ipvlan one."""
+        network = self._all.get(endpoint.network)
+        return network is not None and network.driver in parents.KINDS
+
     def gateways(self, endpoint: Endpoint) -> list[str]:
-        return bridge.gateways(self._all[endpoint.network], endpoint)
+        network = self._all[endpoint.network]
+        if network.driver in parents.KINDS:
+            return parents.gateways(network, endpoint)
+        return bridge.gateways(network, endpoint)
 
     def way_out(self, endpoints: Sequence[Endpoint]) -> Endpoint | None:
         """Of those that have a gateway, whose it is that the default routes lead by: the highest
@@ -386,7 +428,7 @@ class Networks:
                 with self._database.transaction():
                     for wish in wishes:
                         network = self.find(wish.network)
-                        if network.driver == "bridge":
+                        if network.gives_links:
                             made.append(self._lease(container_id, network, wish))
                     if ports:
                         self._reserve(made, ports)
@@ -399,9 +441,10 @@ class Networks:
         return made
 
     def _reserve(self, endpoints: list[Endpoint], wanted: Sequence[PortWish]) -> None:
-        """The ports are the endpoint's whose network leads outside, by priority. A network that is
-        internal publishes nothing, as in Docker."""
-        best = self.way_out(endpoints)
+        """The ports are the endpoint's whose bridge leads outside, by priority. A network that is
+        internal publishes nothing, nor do macvlan and ipvlan, as in Docker."""
+        bridged = [one for one in endpoints if self._all[one.network].driver == DEFAULT]
+        best = self.way_out(bridged)
         if best is None:
             return
         if self._firewall is None:
@@ -432,6 +475,12 @@ class Networks:
             self._localhost[network_id] = index
 
     def _lease(self, container_id: str, network: Network, wish: Wish) -> Endpoint:
+        there = self.leases.on(network.id) if network.mode == "passthru" else []
+        if there:
+            raise Conflict(
+                f"network {network.name}: in mode passthru one container has the parent: "
+                f"{there[0].container[:12]}"
+            )
         names = {endpoint.inside for endpoint in self.leases.of(container_id)}
         asked = wish.options.get(INTERFACE, "")
         if asked in names:
@@ -489,11 +538,11 @@ class Networks:
 
     def _remove_unused(self) -> None:
         """Bridges of ours that an earlier daemon left and nobody is on."""
-        used = self.leases.used()
+        used = self._used_links()
         left = [
             network
-            for key, network in self._all.items()
-            if key not in used and network.link and index_of(network.link)
+            for network in self._all.values()
+            if network.link not in used and network.link and index_of(network.link)
         ]
         if left:
             machine = Machine()

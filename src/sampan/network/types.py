@@ -41,13 +41,16 @@ class Subnet(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 class Network(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """``created`` in nanoseconds since the epoch; ``link``: the bridge's name in the kernel;
-    ``options``: the driver's, as they were given."""
+    ``options``: the driver's, as they were given. Of macvlan and ipvlan ``link`` is the parent, and
+    ``mode`` and ``flag`` are how they share it."""
 
     id: str
     name: str
     driver: str = "bridge"
     created: int = 0
     link: str = ""
+    mode: str = ""
+    flag: str = ""
     ipv4: bool = True
     ipv6: bool = False
     internal: bool = False
@@ -63,6 +66,16 @@ class Network(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     @property
     def predefined(self) -> bool:
         return self.name in PREDEFINED
+
+    @property
+    def gives_links(self) -> bool:
+        """Whether who is on it has a link, and addresses, of it."""
+        return self.driver in ("bridge", "macvlan", "ipvlan")
+
+    @property
+    def gives_macs(self) -> bool:
+        """Whether that link has a MAC address of its own, and not its parent's."""
+        return self.driver != "ipvlan" and self.mode != "passthru"
 
 
 class Wish(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

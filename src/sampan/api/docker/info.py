@@ -179,7 +179,7 @@ async def info(context: Context) -> Answer:
             "DriverStatus": [["Backing Filesystem", _file_system(settings.data_root)]],
             "Plugins": {
                 "Volume": ["local"],
-                "Network": ["bridge", "host", "null"],
+                "Network": ["bridge", "host", "ipvlan", "macvlan", "null"],
                 "Authorization": None,
                 "Log": sorted(log_drivers.DRIVERS),
             },
