@@ -58,9 +58,10 @@ class Router:
             if path == "/{any}":
                 self._anywhere[method] = [(_pattern(path), handler)]
             elif "{" in path:
-                self._patterns.setdefault((method, _first(path)), []).append(
-                    (_pattern(path), handler)
-                )
+                rows = self._patterns.setdefault((method, _first(path)), [])
+                rows.append((_pattern(path), handler))
+                # A name with slashes would take the longer path for itself.
+                rows.sort(key=lambda row: -row[0].pattern.count("/"))
             else:
                 self._exact[method, path] = handler
 
