@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from tests.daemon_fixture import Daemon
-from tests.network.house import ECHO, House
+from tests.network.house import ASK, ECHO, House
 from tests.network.test_names import find
 from tests.network.test_user_networks import endpoint, inside, make, networks, on, reaches, subnet
 
@@ -200,3 +200,82 @@ def test_names_are_those_of_the_networks_it_is_on_now(networks: House) -> None:
     disconnect(daemon, "two", client)
     assert find(daemon, client, "server") == ""
     assert find(daemon, late, "client") == ""
+
+
+def test_published_ports_are_where_its_way_out_is(networks: House) -> None:
+    daemon = networks.daemon
+    make(daemon, "aaa", IPAM=subnet("10.81.0.0/24"))
+    make(daemon, "zzz", IPAM=subnet("10.82.0.0/24"), EnableIPv6=True)
+    make(daemon, "inner", Internal=True, IPAM=subnet("10.83.0.0/24"))
+    config = on("inner")
+    config["HostConfig"]["PortBindings"] = {
+        "7/tcp": [{"HostPort": "8080"}], "9/udp": [{}], "8/tcp": [{"HostPort": "8000-8010"}],
+    }  # fmt: skip
+    container = daemon.run(*ECHO, **config)
+    daemon.wait_for(lambda: "listening" in daemon.logs(container))
+
+    def published() -> dict[str, list[str]]:
+        shown = daemon.get(f"/containers/{container}/json").json()["NetworkSettings"]["Ports"]
+        found = {
+            port: [f"{one['HostIp']} {one['HostPort']}" for one in places]
+            for port, places in shown.items()
+            if places
+        }
+        # What is shown is what the kernel has.
+        rules = networks.run("nft", "list", "ruleset").stdout
+        for place in (place for places in found.values() for place in places):
+            assert f". {place.split()[1]} :" in rules
+        if not found:
+            assert ". 8080 :" not in rules
+        return found
+
+    def answered() -> bool:
+        return bool(networks.run("python3", "-c", ASK, "127.0.0.1", "8080", check=False).stdout)
+
+    assert published() == {}
+    connect(daemon, "zzz", container)
+    first = published()
+    number = first["9/udp"][0].split()[1]
+    both = {
+        "7/tcp": ["0.0.0.0 8080", ":: 8080"],
+        "8/tcp": ["0.0.0.0 8000", ":: 8000"],
+        "9/udp": [f"0.0.0.0 {number}", f":: {number}"],
+    }
+    assert first == both
+    daemon.wait_for(answered)
+    four = {port: places[:1] for port, places in both.items()}
+    connect(daemon, "aaa", container)  # whose name comes first: the way out
+    assert published() == four
+    daemon.wait_for(answered)
+    disconnect(daemon, "aaa", container)
+    assert published() == both
+    daemon.wait_for(answered)
+    connect(daemon, "aaa", container)
+    disconnect(daemon, "zzz", container)
+    assert published() == four
+    daemon.kill()
+    daemon.start()
+    assert published() == four
+    daemon.wait_for(answered)
+    # One that cannot have its ports there does not come onto the network.
+    disconnect(daemon, "aaa", container)
+    assert published() == {}
+    other = daemon.run("sleep", "1000", **published_by("aaa", "8080"))
+    answer = daemon.post("/networks/zzz/connect", {"Container": container})
+    assert (answer.status, "port is already allocated" in answer.message) == (500, True)
+    assert attached(daemon, container) == {"inner"}
+    daemon.post(f"/containers/{other}/kill")
+    daemon.wait(other)
+    connect(daemon, "zzz", container)
+    assert published()["7/tcp"] == both["7/tcp"]
+    daemon.wait_for(answered)
+    daemon.post(f"/containers/{container}/kill")
+    daemon.wait(container)
+    daemon.wait_for(lambda: not networks.leases())
+    assert published() == {}
+
+
+def published_by(network: str, port: str) -> dict[str, Any]:
+    config = on(network)
+    config["HostConfig"]["PortBindings"] = {"7/tcp": [{"HostPort": port}]}
+    return config

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from sampan.engine import files
+from sampan.engine import files, ports
 from sampan.engine.log import log
 from sampan.engine.networks import namespace_of
 from sampan.errors import (
@@ -26,6 +26,7 @@ from sampan.errors import (
     SampanError,
 )
 from sampan.network import parents
+from sampan.network.ports import PortError
 from sampan.runtime import plugs
 
 if TYPE_CHECKING:
@@ -36,7 +37,7 @@ if TYPE_CHECKING:
     from sampan.engine.live import Live
     from sampan.network.types import Endpoint, Network, Wish
 
-__all__ = ["connect", "disconnect", "find_way_out"]
+__all__ = ["connect", "disconnect", "find_way_out", "move_ports"]
 
 
 def _is(wish: Wish, network: Network) -> bool:
@@ -154,7 +155,13 @@ async def _plug(engine: Engine, live: Live, network: Network, wish: Wish) -> Non
         if networking.endpoint(live.id, network.id) is not endpoint:
             await asyncio.to_thread(networks.free, [endpoint])
             return
-    if networks.way_out(networks.leases.of(live.id)) is endpoint:
+    try:
+        await move_ports(engine, live)
+    except SampanError:
+        await asyncio.to_thread(networks.free, networks.leave(live.id, network.id))
+        raise
+    best = networks.way_out(networks.leases.of(live.id))
+    if best is not None and best.id == endpoint.id:
         await find_way_out(engine, live)
     _edit_hosts(engine, live, add=networking.host_lines(live.record, [endpoint]))
 
@@ -162,6 +169,11 @@ async def _plug(engine: Engine, live: Live, network: Network, wish: Wish) -> Non
 async def _unplug(engine: Engine, live: Live, network: Network) -> None:
     networking = engine.networking
     networks = networking.networks
+    try:
+        await move_ports(engine, live, leaving=network.id)
+    except SampanError as error:
+        # It is taken off all the same; its ports are with its next start.
+        log.error("ports cannot be published", container=live.id, error=error.message)
     best = networks.way_out(networks.leases.of(live.id))
     gone = networks.leave(live.id, network.id)
     if any(networks.on_parent(one) for one in gone):
@@ -187,6 +199,20 @@ async def _tell_names(engine: Engine, live: Live, *, new: bool) -> None:
 
 def _addresses(endpoint: Endpoint) -> tuple[str, ...]:
     return tuple(one for one in (endpoint.address4, endpoint.address6) if one)
+
+
+async def move_ports(engine: Engine, live: Live, leaving: str = "") -> None:
+    """Have the published ports of what runs lead to its way out. Raises SampanError."""
+    networking = engine.networking
+    wanted = ports.published(live.record)
+    if not wanted:
+        return
+    try:
+        await asyncio.to_thread(networking.networks.move_ports, live.id, wanted, leaving)
+    except PortError as error:
+        raise await asyncio.to_thread(
+            ports.failure, error, live.record.name, networking.name_of
+        ) from error
 
 
 async def find_way_out(engine: Engine, live: Live) -> None:

@@ -220,7 +220,7 @@ class Networking:
             endpoints = self.networks.lease(live.id, wishes, wanted)
         except PortError as error:
             raise await asyncio.to_thread(
-                ports.failure, error, live.record.name, self._name
+                ports.failure, error, live.record.name, self.name_of
             ) from error
         if wanted and endpoints and not any(endpoint.ports for endpoint in endpoints):
             # As in Docker, which says so to nobody else either.
@@ -235,7 +235,7 @@ class Networking:
         await self.resolving.prepare(live)
         return self.networks.plugs(endpoints)
 
-    def _name(self, container_id: str) -> str:
+    def name_of(self, container_id: str) -> str:
         try:
             return self._engine.registry.find(container_id).record.name
         except NotFound:
@@ -349,10 +349,12 @@ class Networking:
             await asyncio.to_thread(self._recover_parents, running)
             unheld, moved = await asyncio.to_thread(self.networks.recover, running)
             if moved:
-                from sampan.engine.connecting import find_way_out
+                from sampan.engine.connecting import find_way_out, move_ports
 
                 for container in moved:
-                    await find_way_out(self._engine, self._engine.registry.find(container))
+                    live = self._engine.registry.find(container)
+                    await move_ports(self._engine, live)
+                    await find_way_out(self._engine, live)
         except SampanError as error:
             log.error("networks cannot be taken up", error=error.message)
             unheld = []

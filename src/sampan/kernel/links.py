@@ -259,14 +259,21 @@ def set_parameters(
     return Message(RTM_NEWLINK, body, call="rtnetlink RTM_SETLINK", target=f"{link} parameters")
 
 
-def set_port(link: int | str, *, isolated: bool = False, hairpin: bool = False) -> Message:
+def set_port(
+    link: int | str,
+    *,
+    isolated: bool = False,
+    hairpin: bool = False,
+    ignore: tuple[int, ...] = (),
+) -> Message:
     """A port of a bridge: ``isolated`` ones do not reach one another, only the bridge itself."""
     index, selector = _selector(link)
     data = attribute(IFLA_BRPORT_ISOLATED, bytes((isolated,)))
     data += attribute(IFLA_BRPORT_MODE, bytes((hairpin,)))
     info = attribute(IFLA_INFO_SLAVE_KIND, b"bridge\0") + nested(IFLA_INFO_SLAVE_DATA, data)
     body = _LINK.pack(0, 0, index, 0, 0) + selector + nested(IFLA_LINKINFO, info)
-    return Message(RTM_NEWLINK, body, call="rtnetlink RTM_SETLINK", target=f"port {link}")
+    call = "rtnetlink RTM_SETLINK"
+    return Message(RTM_NEWLINK, body, call=call, target=f"port {link}", ignore=ignore)
 
 
 def delete_link(link: int | str, *, ignore: tuple[int, ...] = ()) -> Message:

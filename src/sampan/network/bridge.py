@@ -31,6 +31,7 @@ __all__ = [
     "plug",
     "remove",
     "repair",
+    "set_port",
     "unplug",
 ]
 
@@ -122,6 +123,15 @@ def repair(network: Network, endpoints: Sequence[Endpoint]) -> None:
                 messages.append(links.set_port(endpoint.host, isolated=isolated, hairpin=hairpin))
     with Socket() as socket:
         socket.batch(messages)
+
+
+def set_port(network: Network, endpoint: Endpoint) -> None:
+    """What an end is to be on its bridge, where ports are published meanwhile."""
+    isolated, hairpin = not network.icc, bool(endpoint.ports)
+    with Socket() as socket:
+        socket.batch(
+            [links.set_port(endpoint.host, isolated=isolated, hairpin=hairpin, ignore=(ENODEV,))]
+        )
 
 
 def remove(name: str) -> None:

@@ -40,6 +40,10 @@ if TYPE_CHECKING:
 __all__ = ["Networks", "predefined_id"]
 
 DEFAULT = "bridge"
+_RULELESS = (
+    "ports are published by this engine's rules, and --firewall none leaves those to you: publish "
+    "nothing, and translate to the container's address yourself"
+)
 
 
 def predefined_id(identity: str, name: str) -> str:
@@ -440,18 +444,17 @@ class Networks:
                 raise
         return made
 
-    def _reserve(self, endpoints: list[Endpoint], wanted: Sequence[PortWish]) -> None:
+    def _publisher(self, endpoints: Sequence[Endpoint]) -> Endpoint | None:
         """The ports are the endpoint's whose bridge leads outside, by priority. A network that is
         internal publishes nothing, nor do macvlan and ipvlan, as in Docker."""
-        bridged = [one for one in endpoints if self._all[one.network].driver == DEFAULT]
-        best = self.way_out(bridged)
+        return self.way_out([one for one in endpoints if self._all[one.network].driver == DEFAULT])
+
+    def _reserve(self, endpoints: list[Endpoint], wanted: Sequence[PortWish]) -> None:
+        best = self._publisher(endpoints)
         if best is None:
             return
         if self._firewall is None:
-            raise Unavailable(
-                "ports are published by this engine's rules, and --firewall none leaves those to "
-                "you: publish nothing, and translate to the container's address yourself"
-            )
+            raise Unavailable(_RULELESS)
         found = self._ports.reserve(wanted, best)
         endpoints[endpoints.index(best)] = self.leases.publish(best, found)
 
@@ -465,6 +468,30 @@ class Networks:
             for endpoint in endpoints:
                 if endpoint.ports:
                     self._open_localhost(endpoint.network)
+
+    def move_ports(self, container_id: str, wanted: Sequence[PortWish], leaving: str = "") -> None:
+        """A container that runs has come onto a network, or is about to leave one: its published
+        ports are its way out's, which may be another than it was. Raises PortError, Unavailable,
+        KernelError."""
+        # What ends meanwhile is freed behind us, for that takes this lock too.
+        with self._lock:
+            with self._rows:
+                every = self.leases.of(container_id)
+                best = self._publisher([one for one in every if one.network != leaving])
+                old = next((one for one in every if one.ports), None)
+                if not wanted or best is None or best is old:
+                    return
+                if self._firewall is None:
+                    raise Unavailable(_RULELESS)
+                found = self._ports.move(wanted, best)
+                with self._database.transaction():
+                    if old is not None:
+                        self.leases.publish(old, ())
+                    best = self.leases.publish(best, found)
+            self.open_ports([best])
+            bridge.set_port(self._all[best.network], best)
+            if old is not None and not self._firewall.withdraw([old]):
+                self.refresh()
 
     def _open_localhost(self, network_id: str) -> None:
         """The machine's connections to its own 127.0.0.1 may go to the bridge. Behind the rules,

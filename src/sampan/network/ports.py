@@ -14,6 +14,8 @@ import os
 import socket
 from typing import TYPE_CHECKING
 
+import msgspec
+
 from sampan.errors import SampanError
 from sampan.network.types import Port
 
@@ -63,6 +65,33 @@ class Ports:
         except BaseException:
             self.release(endpoint.container)
             raise
+        return tuple(self._by_container.get(endpoint.container, ()))
+
+    def move(self, wishes: Sequence[PortWish], endpoint: Endpoint) -> tuple[Port, ...]:
+        """As ``reserve``, for a container that has them already at another endpoint: what was
+        chosen stays, with the addresses of this endpoint's families. Raises PortError: then all is
+        as before."""
+        before = self._by_container.get(endpoint.container, [])[:]
+        left, kept = before[:], set()
+        try:
+            for wish in wishes:
+                old = next((port for port in left if _answers(port, wish)), None)
+                if old is None:
+                    self._one(wish, endpoint)
+                    continue
+                place = (old.protocol, old.port, old.inside)
+                left = [one for one in left if (one.protocol, one.port, one.inside) != place]
+                for address in _addresses(wish, endpoint):
+                    port = msgspec.structs.replace(old, address=address)
+                    if port not in before:
+                        self._hold(port, endpoint)
+                    kept.add(port)
+        except BaseException:
+            for port in set(self._by_container.get(endpoint.container, ())).difference(before):
+                self._forget(port, endpoint.container)
+            raise
+        for port in set(before) - kept:
+            self._forget(port, endpoint.container)
         return tuple(self._by_container.get(endpoint.container, ()))
 
     def adopt(self, endpoint: Endpoint) -> list[Port]:
@@ -175,6 +204,15 @@ def _addresses(wish: PortWish, endpoint: Endpoint) -> list[str]:
             endpoint.id,
         )
     return [wish.address]
+
+
+def _answers(port: Port, wish: PortWish) -> bool:
+    """Whether a wish was answered with a port."""
+    return (
+        (port.protocol, port.inside) == (wish.protocol, wish.inside)
+        and (port.address == wish.address or (not wish.address and port.address in ANY.values()))
+        and (not wish.first or wish.first <= port.port <= wish.last)
+    )
 
 
 def _meet(one: str, other: str) -> bool:
