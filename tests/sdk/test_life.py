@@ -303,11 +303,11 @@ def test_an_interrupt_kills_and_cleans_up(data_root: Path) -> None:
 
 def test_interrupts_at_any_moment_leave_nothing(data_root: Path) -> None:
     code = (
-        "import random, json\n"
+        "import random\n"
         "session.open()\n"
-        "end = time.monotonic() + 5\n"
+        "place = session._owner.home().directory\n"
         "count = 0\n"
-        "while time.monotonic() < end:\n"
+        "while count < 60:\n"
         "  try:\n"
         "    signal.setitimer(signal.ITIMER_REAL, random.uniform(0.001, 0.06))\n"
         "    session.run('host', ['true'], files={'/a': 'x'})\n"
@@ -315,13 +315,12 @@ def test_interrupts_at_any_moment_leave_nothing(data_root: Path) -> None:
         "  except KeyboardInterrupt:\n"
         "    count += 1\n"
         "signal.setitimer(signal.ITIMER_REAL, 0)\n"
-        "say(count > 10)\n"
-        "say(session.run('host', ['echo', 'goes on']).text)\n"
+        "say(session.run('host', ['echo', 'goes on']).text, len(os.listdir(place + '/c')))\n"
         "session.close()\nsay('closed')"
     )
     code = "signal.signal(signal.SIGALRM, signal.default_int_handler)\n" + code
     with program(data_root, code) as (process, said):
-        assert said.read().split(b"\n")[:3] == [b"True", b"goes on", b""]
+        assert said.read().split() == [b"goes", b"on", b"0", b"closed"]
         assert process.wait(PATIENCE) == 0
     assert sessions(data_root) == []
 

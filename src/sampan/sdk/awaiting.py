@@ -42,7 +42,7 @@ async def take(steps: Steps[T]) -> T:
         value = error = None
         try:
             if isinstance(step, Work):
-                value, late = await _work(step)
+                value, error, late = await _work(step)
                 cancelled = cancelled or late
             elif cancelled is None:
                 value = await _wait(step)
@@ -82,13 +82,16 @@ async def _wait(step: Wait) -> dict[int, int]:
     return Wait(step.fds, time.monotonic()).perform()
 
 
-async def _work(step: Work) -> tuple[object, asyncio.CancelledError | None]:
-    """(what the call returned, the cancellation that came meanwhile)."""
+async def _work(
+    step: Work,
+) -> tuple[object, BaseException | None, asyncio.CancelledError | None]:
+    """(what the call returned, what it raised, the cancellation that came meanwhile)."""
     task = asyncio.ensure_future(asyncio.to_thread(step.call))
     cancelled = None
     while not task.done():
         try:
             await asyncio.wait((task,))
-        except asyncio.CancelledError as error:
-            cancelled = error
-    return task.result(), cancelled
+        except asyncio.CancelledError as raised:
+            cancelled = raised
+    error = task.exception()
+    return None if error else task.result(), error, cancelled

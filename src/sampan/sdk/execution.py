@@ -21,6 +21,7 @@ import select
 import signal
 import time
 import warnings
+import weakref
 from collections import deque
 from typing import TYPE_CHECKING, Any
 
@@ -131,20 +132,23 @@ class Execution:
         self._timed_out = False
         self._killed = False
         self._result: Result | None = None
-        self._gone = False
+        self._closed = False
+        self._removed = False
         if self._input_ends and not self._input:
             self._close_stdin()
-        home.executions.add(self)
+        home.executions[self.id] = weakref.ref(self)
 
     def forget(self) -> None:
         """In a fork of this process: close our copies, the last of which must be the parent's."""
-        if not self._gone:
-            self._close()
+        self._close()
 
     def __del__(self) -> None:
-        if not getattr(self, "_gone", True):
-            self._close()
-            self._home.abandon(self.id)
+        if getattr(self, "_removed", True):
+            return
+        ran = not self._closed
+        self._close()
+        self._home.abandon(self.id)
+        if ran:
             warnings.warn(
                 f"container {self.id} was dropped while it ran, and is killed: close it, or use "
                 "it in a with statement",
@@ -202,7 +206,7 @@ class Execution:
         """Send a signal to its first process; SIGKILL ends all of it. No error if it has ended."""
         if not 1 <= number < signal.NSIG:
             raise InvalidArgument(f"kill: no signal {number}")
-        if self._gone or self._exit is not None:
+        if self._closed or self._exit is not None:
             return
         if number == signal.SIGKILL:
             self._killed = True
@@ -214,7 +218,7 @@ class Execution:
         """What it has used until now. Raises Conflict when it has ended."""
         number = self._ask("usage")
         while number not in self._replies:
-            if self._gone or self._exit is not None:
+            if self._closed or self._exit is not None:
                 raise Conflict(f"container {self.id} has ended: its result has its usage")
             yield from self._turn(())
         reply = self._replies.pop(number)
@@ -242,12 +246,12 @@ class Execution:
 
     def destroy(self) -> Steps[None]:
         """Kill it, and wait until all of it is gone. No error if it is."""
-        if self._gone:
+        if self._removed:
             return
         self._keeping = True
         self._deadline = None
         try:
-            if self._exit is None and self._failure is None:
+            if self._exit is None and self._failure is None and not self._closed:
                 self._killed = True
                 self._condemn()
                 while self._exit is None:
@@ -392,18 +396,22 @@ class Execution:
         if events & _HUNG or (self._input_ends and not self._input):
             self._close_stdin()
 
+    # A descriptor is forgotten before it is closed: an interrupt in between loses it, and the other
+    # way round it would be closed once more, when it is somebody else's.
+
     def _close_stdin(self) -> None:
         if self._stdin >= 0:
-            os.close(self._stdin)
-            self._stdin = -1
+            fd, self._stdin = self._stdin, -1
+            os.close(fd)
 
     def _close_outputs(self) -> None:
-        while self._outputs:
-            os.close(self._outputs.popitem()[0])
+        for fd in list(self._outputs):
+            del self._outputs[fd]
+            os.close(fd)
 
     def _close(self) -> None:
-        """Close every descriptor. What still runs is killed by that."""
-        self._gone = True
+        """Close every descriptor; no error if they are. What still runs is killed by that."""
+        self._closed = True
         self._control.close()
         self._close_stdin()
         self._close_outputs()
@@ -422,6 +430,7 @@ class Execution:
 
     def _remove(self) -> None:
         self._home.remove_container(self.id)
+        self._removed = True
 
     def _make_result(self, collected: dict[str, bytes], omitted: dict[str, str]) -> Result:
         event = self._exit

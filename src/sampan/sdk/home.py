@@ -33,7 +33,6 @@ import select
 import stat
 import threading
 import time
-import weakref
 from collections import deque
 from contextlib import contextmanager
 from errno import ENOENT, ENOTEMPTY
@@ -51,6 +50,7 @@ from sampan.runtime.supervisor import client, protocol
 
 if TYPE_CHECKING:
     import socket
+    import weakref
     from collections.abc import Iterator, Mapping
 
     from sampan.kernel.cgroups import Group, Hierarchy
@@ -100,7 +100,7 @@ class Home:
         self._abandoned: deque[str] = deque()
         self._rest: deque[str] = deque()
         self._deleting = False
-        self.executions: weakref.WeakSet[Execution] = weakref.WeakSet()
+        self.executions: dict[str, weakref.ref[Execution]] = {}
         self._idle = threading.Condition(self._lock)
         self._busy = 0
         self._lock_fd = -1
@@ -226,8 +226,10 @@ class Home:
         if fd >= 0:
             os.close(fd)
             self.images.forget()
-            for execution in list(self.executions):
-                execution.forget()
+            for reference in list(self.executions.values()):
+                execution = reference()
+                if execution is not None:
+                    execution.forget()
             self._zygote.socket.close()
             os.close(self._zygote.pidfd)
 
@@ -283,6 +285,7 @@ class Home:
     def abandon(self, name: str) -> None:
         """Nobody will remove this container, which is being killed: the next one made here does."""
         self._abandoned.append(name)
+        self.executions.pop(name, None)
 
     def _bury_abandoned(self) -> None:
         while self._abandoned:
@@ -321,6 +324,7 @@ class Home:
 
     def remove_container(self, name: str) -> None:
         """Have an ended container's files deleted. A session that ends meanwhile does it."""
+        self.executions.pop(name, None)
         with self._lock:
             if name not in self._living:
                 return

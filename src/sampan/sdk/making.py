@@ -53,23 +53,11 @@ def make(home: Home, request: Request) -> Made:
         with home.beginning() as name:
             return _make(home, request, name)
     except OSError as error:
-        interrupt = _interrupt_behind(error)
-        if interrupt is not None:
-            raise interrupt from None
         if isinstance(error, KernelError):
             raise
         raise KernelError(
             "make a container", error.errno or 0, str(error.filename or "")
         ) from error
-
-
-def _interrupt_behind(error: BaseException) -> KeyboardInterrupt | None:
-    """The interrupt whose clean-up ran into ``error``: it came between a descriptor's closing and
-    the note of it, say, and that is what the caller is to hear of."""
-    cause: BaseException | None = error
-    while cause is not None and not isinstance(cause, KeyboardInterrupt):
-        cause = cause.__context__
-    return cause
 
 
 def _make(home: Home, request: Request, name: str) -> Made:

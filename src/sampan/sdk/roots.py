@@ -13,7 +13,6 @@ thread's own. Nobody else sees them, and they end with the thread, however that 
 from __future__ import annotations
 
 import os
-import threading
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 from sampan.kernel import mounts as km
@@ -21,6 +20,7 @@ from sampan.kernel import paths
 from sampan.kernel.namespaces import CLONE_NEWNS, unshare
 from sampan.oci.runtime import Mount
 from sampan.runtime import mount_options, overlay
+from sampan.sdk.apart import apart
 from sampan.storage.drivers import pairs
 
 if TYPE_CHECKING:
@@ -85,23 +85,18 @@ def inside(mounts: Sequence[Mount], place: str, call: Callable[[int], T]) -> T:
     ``place`` is an empty directory. Writable mounts can be made again afterwards. In ``call`` the
     file mode creation mask is 0 and the working directory nobody else's.
     """
-    done: list[T] = []
-    failed: list[BaseException] = []
 
-    def work() -> None:
-        try:
-            unshare(CLONE_NEWNS)  # and with it what clone(2) calls CLONE_FS
-            km.mount(None, "/", None, km.MS_REC | km.MS_PRIVATE)
-            os.umask(0)
-            done.append(_inside(mounts, place, call))
-        except BaseException as error:  # noqa: BLE001 - raised in the thread that asked
-            failed.append(error)
+    def work() -> tuple[T]:
+        unshare(CLONE_NEWNS)  # and with it what clone(2) calls CLONE_FS
+        km.mount(None, "/", None, km.MS_REC | km.MS_PRIVATE)
+        os.umask(0)
+        return (_inside(mounts, place, call),)
 
-    thread = threading.Thread(target=work, name="sampan-view")
-    thread.start()
-    thread.join()
-    if failed:
-        raise failed[0]
+    done, error, interrupt = apart(work)
+    error = interrupt or error
+    if done is None or error is not None:
+        assert error is not None
+        raise error
     return done[0]
 
 

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, Unpack
 
 from sampan.errors import Unavailable
 from sampan.sdk import execution
+from sampan.sdk.apart import apart
 from sampan.sdk.home import DEFAULT_DATA_ROOT, Home
 from sampan.sdk.options import Request, RunOptions, StartOptions, read_options
 from sampan.sdk.result import Chunk, Result, Usage
@@ -310,7 +311,10 @@ def _after_fork() -> None:
 def _at_exit() -> None:
     for owner in list(_owners):
         if owner.pid == os.getpid():
-            owner.close()
+            _, error, interrupt = apart(owner.close)
+            error = error or interrupt
+            if error is not None:
+                raise error
 
 
 os.register_at_fork(after_in_child=_after_fork)

@@ -5,6 +5,9 @@ a loop of its own. ``take`` drives it in the calling thread, ``sampan.sdk.awaiti
 event loop. What is raised while it waits (KeyboardInterrupt, a task's cancellation) is raised
 inside it, at the ``yield``, and it may wait again to clean up before it lets that pass.
 
+Work is done to its end, whatever is raised meanwhile (``sampan.sdk.apart``): what it made is given
+to the generator first, and the interrupt is raised where that waits next, or behind its end.
+
 ``operation`` makes a method of such a generator function: one that returns in a ``Blocking``
 object, one to be awaited in an ``Awaiting`` one. What has a ``close`` is used in a ``with``
 statement of its form (``Held``, ``AsyncHeld``), what has a ``read`` is an iteration (``Source``,
@@ -27,6 +30,8 @@ from typing import (
     TypeVar,
     overload,
 )
+
+from sampan.sdk.apart import apart, is_interruptible
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -79,15 +84,12 @@ class Wait:
 
 
 class Work:
-    """Do something that blocks: with asyncio on a thread, to its end whatever happens meanwhile."""
+    """Do something that blocks, or must not be left half done: on a thread where it could be."""
 
     __slots__ = ("call",)
 
     def __init__(self, call: Callable[[], object]) -> None:
         self.call = call
-
-    def perform(self) -> object:
-        return self.call()
 
 
 Steps = Generator[Wait | Work, Any, T]
@@ -109,15 +111,32 @@ def take(steps: Steps[T]) -> T:
     """Take all steps in this thread; what they return."""
     value: object = None
     error: BaseException | None = None
+    interrupt: BaseException | None = None
+    interruptible = is_interruptible()
     while True:
         try:
             step = steps.send(value) if error is None else steps.throw(error)
         except StopIteration as end:
+            if interrupt is not None:
+                raise interrupt from None
             result: T = end.value
             return result
+        except Exception:
+            if interrupt is not None:
+                raise interrupt from None
+            raise
         value = error = None
         try:
-            value = step.perform()
+            if isinstance(step, Work):
+                if interruptible:
+                    value, error, late = apart(step.call)
+                    interrupt = interrupt or late
+                else:
+                    value = step.call()
+            elif interrupt is None:
+                value = step.perform()
+            else:
+                error, interrupt = interrupt, None
         except BaseException as raised:  # noqa: BLE001 - it is raised again, where it belongs
             error = raised
 
