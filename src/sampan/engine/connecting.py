@@ -137,7 +137,7 @@ async def _plug(engine: Engine, live: Live, network: Network, wish: Wish) -> Non
     if not network.gives_links:
         return
     if not networks.is_up(network):
-        await asyncio.to_thread(networks.bring_up, network.id)
+        await networking.bring_up(network)
     await networking.vacate((wish,))
     with _namespace(live) as namespace:
         (endpoint,) = networks.lease(live.id, (wish,))

@@ -15,6 +15,7 @@ import msgspec
 from sampan.engine import files, ports
 from sampan.engine.log import log
 from sampan.engine.resolving import Resolving
+from sampan.engine.rules import RuleWatch
 from sampan.errors import InvalidArgument, KernelError, NotFound, PermissionDenied, SampanError
 from sampan.kernel.processes import start_time
 from sampan.network import parents
@@ -67,6 +68,7 @@ class Networking:
             engine.founded,
         )
         self.resolving = Resolving(engine, self.networks)
+        self._rules = RuleWatch(engine, self.networks)
         self._gone: list[Endpoint] = []
         self._shared: list[int] = []
         self._freeing: asyncio.Task[None] | None = None
@@ -213,7 +215,7 @@ class Networking:
         for wish in wishes:
             network = self.networks.find(wish.network)
             if network.gives_links and not self.networks.is_up(network):
-                await asyncio.to_thread(self.networks.bring_up, network.id)
+                await self.bring_up(network)
         await self.vacate(wishes)
         wanted = ports.published(live.record)
         try:
@@ -274,6 +276,11 @@ class Networking:
             for address in (endpoint.address4, endpoint.address6)
             if address
         ]
+
+    async def bring_up(self, network: Network) -> None:
+        """See ``Networks.bring_up``."""
+        await asyncio.to_thread(self.networks.bring_up, network.id)
+        self._rules.begin()
 
     def release(self, live: Live) -> None:
         """After an end: its addresses are free as soon as its links are gone."""
@@ -358,6 +365,7 @@ class Networking:
         except SampanError as error:
             log.error("networks cannot be taken up", error=error.message)
             unheld = []
+        self._rules.begin()
         for endpoint, port in unheld:
             # The rules lead there all the same; the process is not reached.
             log.warn(
@@ -379,6 +387,7 @@ class Networking:
     async def close(self) -> None:
         """Take down what nobody uses."""
         await self.settle()
+        self._rules.close()
         await self.resolving.close()
         try:
             await asyncio.to_thread(self.networks.close)

@@ -25,6 +25,7 @@ from sampan.kernel.nlmsg import (
     attributes,
     failed,
     nested,
+    senders,
 )
 
 if TYPE_CHECKING:
@@ -34,6 +35,7 @@ __all__ = [
     "FAMILIES",
     "HOOKS",
     "Hook",
+    "Watch",
     "add_elements",
     "commit",
     "delete_elements",
@@ -61,6 +63,9 @@ _CALLS = {
     _NEWRULE: "NEWRULE", _NEWSET: "NEWSET", _NEWSETELEM: "NEWSETELEM", _DELSETELEM: "DELSETELEM",
 }  # fmt: skip
 _NAME = 1
+_NEWGEN, _GENERATION_PID, _GENERATION_NAME = 15, 2, 3
+_DELETIONS = (_DELTABLE, 5, 8, 11, _DELSETELEM)  # of tables, chains, rules, sets, elements
+_GROUP = 7  # NFNLGRP_NFTABLES
 _LIST_ELEMENT = 1
 _CHAIN_TABLE, _CHAIN_NAME, _CHAIN_HOOK, _CHAIN_POLICY, _CHAIN_TYPE = 1, 3, 4, 5, 7
 _HOOK_NUMBER, _HOOK_PRIORITY = 1, 2
@@ -257,8 +262,9 @@ def span(first: bytes, prefix: int) -> bytes:
     return first + end.to_bytes(len(first), "big")
 
 
-def commit(messages: Sequence[Message]) -> None:
-    """Apply all of the messages, or none: raises the first one's KernelError."""
+def commit(messages: Sequence[Message], by: Socket | None = None) -> None:
+    """Apply all of the messages, or none: raises the first one's KernelError. ``by``: a socket of
+    the caller's, by which it is known whose change that was."""
     frame = struct.pack(">BBH", 0, 0, _SUBSYSTEM)
     begin = Message(_BATCH_BEGIN, frame, call="nftables BATCH").pack(1, 0)
     end = Message(_BATCH_END, frame, call="nftables BATCH").pack(len(messages) + 2, 0)
@@ -267,9 +273,15 @@ def commit(messages: Sequence[Message]) -> None:
         one.pack(number + 2, NLM_F_ACK if number == last else 0)
         for number, one in enumerate(messages)
     ]
+    data = begin + b"".join(parts) + end
+    if by is not None:
+        by.skip()  # what an earlier change that was refused left
+        by.make_room(_ROOM)
+        _send(by, messages, data)
+        return
     with Socket(NETLINK_NETFILTER) as socket:
         socket.make_room(_ROOM)
-        _send(socket, messages, begin + b"".join(parts) + end)
+        _send(socket, messages, data)
 
 
 def _send(socket: Socket, messages: Sequence[Message], data: bytes) -> None:
@@ -288,6 +300,52 @@ def _send(socket: Socket, messages: Sequence[Message], data: bytes) -> None:
             break
     if first is not None:
         raise first
+
+
+class Watch:
+    """Hears of what others delete of the table ``name``; ``own`` is the port of who may."""
+
+    def __init__(self, name: str, own: int) -> None:
+        self._name = text(name)
+        self._own = own
+        self._deleted = False
+        self._socket = Socket(NETLINK_NETFILTER)
+        try:
+            self._socket.make_room(_ROOM)
+            self._socket.subscribe(_GROUP)
+        except KernelError:
+            self._socket.close()
+            raise
+
+    def fileno(self) -> int:
+        return self._socket.fileno()
+
+    def close(self) -> None:
+        self._socket.close()
+
+    def read(self) -> list[str]:
+        """Who has deleted something since, a name and a PID for each transaction; "?" where the
+        kernel had more to tell than there was room for."""
+        found = []
+        try:
+            for data in self._socket.waiting():
+                for kind, port, body in senders(data):
+                    if port != self._own and kind >> 8 == _SUBSYSTEM:
+                        found += self._heard(kind & 0xFF, body)
+        except KernelError:
+            found.append("?")
+        return found
+
+    def _heard(self, kind: int, body: bytes) -> list[str]:
+        if kind == _NEWGEN:  # the end of a transaction
+            deleted, self._deleted = self._deleted, False
+            values = attributes(body, 4)
+            name = values.get(_GENERATION_NAME, b"").rstrip(b"\0").decode(errors="replace")
+            pid = int.from_bytes(values.get(_GENERATION_PID, b""), "big")
+            return [f"{name} (PID {pid})"] if deleted else []
+        if kind in _DELETIONS and attributes(body, 4).get(_NAME) == self._name:
+            self._deleted = True
+        return []
 
 
 def has_table(family: str, name: str) -> bool:

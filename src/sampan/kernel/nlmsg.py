@@ -107,10 +107,34 @@ class Socket:
     def close(self) -> None:
         self._socket.close()
 
+    @property
+    def port(self) -> int:
+        """Its address, by which what the kernel tells others of its requests names it."""
+        try:
+            return self._bind()
+        except OSError as error:
+            raise KernelError("bind", error.errno or 0, "AF_NETLINK") from None
+
+    def _bind(self) -> int:
+        if not self._socket.getsockname()[0]:
+            self._socket.bind((0, 0))
+        return int(self._socket.getsockname()[0])
+
+    def waiting(self) -> Iterator[bytes]:
+        """The datagrams that are there; ``ENOBUFS`` where some were lost."""
+        try:
+            while True:
+                yield self._socket.recv(_RECEIVE, _socket.MSG_DONTWAIT)
+        except BlockingIOError:
+            return
+        except OSError as error:
+            raise KernelError("recv", error.errno or 0, "AF_NETLINK") from None
+
     def subscribe(self, group: int) -> None:
         """Receive what the kernel tells a multicast group, ``RTNLGRP_*`` or ``NFNLGRP_*``, from now
         on, between the answers to what is asked."""
         try:
+            self._bind()  # who has no address is told nothing
             self._socket.setsockopt(_SOL_NETLINK, _NETLINK_ADD_MEMBERSHIP, group)
         except OSError as error:
             raise KernelError("setsockopt", error.errno or 0, "NETLINK_ADD_MEMBERSHIP") from None
@@ -218,6 +242,15 @@ def split(data: bytes) -> Iterable[tuple[int, int, int, bytes]]:
             content = struct.pack("=H", marks) + content
         offset += (max(length, _HEADER.size) + 3) & ~3
         yield kind, marks, sequence, content
+
+
+def senders(data: bytes) -> Iterator[tuple[int, int, bytes]]:
+    """(type, port of who caused it, body) of each message in a datagram that tells of changes."""
+    offset = 0
+    while offset + _HEADER.size <= len(data):
+        length, kind, _, _, port = _HEADER.unpack_from(data, offset)
+        yield kind, port, data[offset + _HEADER.size : offset + length]
+        offset += (max(length, _HEADER.size) + 3) & ~3
 
 
 def failed(message: Message, content: bytes) -> KernelError | None:

@@ -16,6 +16,7 @@ from sampan.errors import KernelError, Unavailable
 from sampan.kernel import nft_rules as nft
 from sampan.kernel import nftables
 from sampan.kernel.nft_rules import Verdict
+from sampan.kernel.nlmsg import NETLINK_NETFILTER, Socket
 from sampan.network.addresses import parse
 
 if TYPE_CHECKING:
@@ -88,6 +89,17 @@ class Firewall:
         self.table = table_name(identity)
         # (map, key) -> (value, endpoint): what is published, and that each rule set has.
         self._published: dict[tuple[str, bytes], tuple[bytes, str]] = {}
+        self._socket: Socket | None = None
+
+    @property
+    def port(self) -> int:
+        """By which changes of ours are known (``nftables.Watch``)."""
+        return self._own().port
+
+    def _own(self) -> Socket:
+        if self._socket is None:
+            self._socket = Socket(NETLINK_NETFILTER)
+        return self._socket
 
     def apply(self, networks: Sequence[Network], *, guard: bool) -> None:
         """Replace the whole table. ``guard``: drop what is forwarded and nobody's of ours.
@@ -117,7 +129,7 @@ class Firewall:
             pairs = [(key[1], one[0]) for key, one in self._published.items() if key[0] == name]
             messages += self._add(name, pairs)
         try:
-            nftables.commit(messages)
+            nftables.commit(messages, self._own())
         except KernelError as error:
             if error.errno in _NO_TABLES:
                 raise Unavailable(
@@ -162,7 +174,7 @@ class Firewall:
         if not messages:
             return True
         try:
-            nftables.commit(messages)
+            nftables.commit(messages, self._own())
         except KernelError as error:
             if error.errno in (ENOENT, EEXIST):
                 return False
@@ -175,7 +187,7 @@ class Firewall:
     def remove(self) -> None:
         """Remove the table, if it is there."""
         try:
-            nftables.commit([nftables.delete_table(_FAMILY, self.table)])
+            nftables.commit([nftables.delete_table(_FAMILY, self.table)], self._own())
         except KernelError as error:
             if error.errno not in (ENOENT, *_NO_TABLES):
                 raise

@@ -64,7 +64,7 @@ class Networks:
         self._database = database
         self._lock = threading.RLock()  # the kernel's part
         self._rows = threading.Lock()  # leases, which nobody waits for
-        self._firewall = Firewall(identity) if options.firewall != "none" else None
+        self.firewall = Firewall(identity) if options.firewall != "none" else None
         self.leases = Leases(self._store)
         self._ports = Ports()
         self._localhost: dict[str, int] = {}  # network -> index of its bridge with route_localnet
@@ -290,7 +290,7 @@ class Networks:
             return False
         if network.driver in parents.KINDS:
             return True
-        return self._firewall is None or self._firewall.present()
+        return self.firewall is None or self.firewall.present()
 
     def bring_up(self, network_id: str) -> None:
         """Have the kernel have its bridge and rules. Raises Unavailable, Conflict, KernelError."""
@@ -357,9 +357,9 @@ class Networks:
     def refresh(self) -> None:
         """Build the rule set of the networks that are up."""
         with self._lock:
-            if self._firewall is not None:
+            if self.firewall is not None:
                 up = [one for key, one in self._all.items() if self._has_bridge(key)]
-                self._firewall.apply(up, guard=did_not_forward(self._exec_root))
+                self.firewall.apply(up, guard=did_not_forward(self._exec_root))
 
     def _has_bridge(self, key: str) -> bool:
         return key in self._up and self._all[key].driver == DEFAULT
@@ -370,6 +370,19 @@ class Networks:
         else:
             bridge.remove(network.link)
 
+    @property
+    def has_rules(self) -> bool:
+        return self.firewall is not None and any(self._has_bridge(key) for key in list(self._up))
+
+    def mend(self, *, sure: bool) -> bool:
+        """Somebody deleted something of our rules, or, not ``sure``, all of them: build them. False
+        where there are to be none, or they are there."""
+        with self._lock:
+            if not self.has_rules or (not sure and self.firewall and self.firewall.present()):
+                return False
+            self.refresh()
+            return True
+
     def close(self) -> None:
         """Take down what nobody uses: what lives on keeps its bridge, and the rules."""
         with self._lock:
@@ -378,12 +391,12 @@ class Networks:
                 if self._all[key].link not in used:
                     self._take_down(self._all[key])
                     del self._up[key]
-            if self._firewall is None:
+            if self.firewall is None:
                 return
             if any(self._has_bridge(key) for key in self._up):
                 self.refresh()
             else:
-                self._firewall.remove()
+                self.firewall.remove()
 
     def _used_links(self) -> set[str]:
         """Bridges and parents that containers are on; networks may share a parent."""
@@ -453,7 +466,7 @@ class Networks:
         best = self._publisher(endpoints)
         if best is None:
             return
-        if self._firewall is None:
+        if self.firewall is None:
             raise Unavailable(_RULELESS)
         found = self._ports.reserve(wanted, best)
         endpoints[endpoints.index(best)] = self.leases.publish(best, found)
@@ -461,9 +474,9 @@ class Networks:
     def open_ports(self, endpoints: Sequence[Endpoint]) -> None:
         """Have the kernel lead the published ports of a start to it. Raises KernelError."""
         with self._lock:
-            if self._firewall is None:
+            if self.firewall is None:
                 return
-            if not self._firewall.publish(endpoints):
+            if not self.firewall.publish(endpoints):
                 self.refresh()
             for endpoint in endpoints:
                 if endpoint.ports:
@@ -481,7 +494,7 @@ class Networks:
                 old = next((one for one in every if one.ports), None)
                 if not wanted or best is None or best is old:
                     return
-                if self._firewall is None:
+                if self.firewall is None:
                     raise Unavailable(_RULELESS)
                 found = self._ports.move(wanted, best)
                 with self._database.transaction():
@@ -490,14 +503,14 @@ class Networks:
                     best = self.leases.publish(best, found)
             self.open_ports([best])
             bridge.set_port(self._all[best.network], best)
-            if old is not None and not self._firewall.withdraw([old]):
+            if old is not None and not self.firewall.withdraw([old]):
                 self.refresh()
 
     def _open_localhost(self, network_id: str) -> None:
         """The machine's connections to its own 127.0.0.1 may go to the bridge. Behind the rules,
         which keep everybody else away from there, and never without."""
         index, _ = self._up[network_id]
-        if self._firewall is not None and self._localhost.get(network_id) != index:
+        if self.firewall is not None and self._localhost.get(network_id) != index:
             bridge.open_localhost(self._all[network_id].link)
             self._localhost[network_id] = index
 
@@ -531,7 +544,7 @@ class Networks:
         """Delete their rules and their links, and then their rows."""
         if endpoints:
             with self._lock:
-                if self._firewall is not None and not self._firewall.withdraw(endpoints):
+                if self.firewall is not None and not self.firewall.withdraw(endpoints):
                     self.refresh()
             bridge.unplug([endpoint.host for endpoint in endpoints])
             with self._rows:
@@ -555,8 +568,8 @@ class Networks:
                     moved.add(container)
                     continue
                 unheld += [(endpoint, port) for port in self._ports.adopt(endpoint)]
-                if self._firewall is not None:
-                    self._firewall.note([endpoint])
+                if self.firewall is not None:
+                    self.firewall.note([endpoint])
         for network in self.leases.used():
             self.bring_up(network)
         self.free(left)
@@ -577,5 +590,5 @@ class Networks:
                 there = machine.links.get(network.link)
                 if there is not None and bridge.is_ours(there, self._identity, network):
                     bridge.remove(network.link)
-        if not self._up and self._firewall is not None and self._firewall.present():
-            self._firewall.remove()
+        if not self._up and self.firewall is not None and self.firewall.present():
+            self.firewall.remove()
