@@ -399,6 +399,14 @@ async def test_a_head_has_to_come_in_time() -> None:
 
 
 @looped
+async def test_a_client_that_speaks_tls_is_told_at_once() -> None:
+    async with site(echo) as one:
+        peer = await one.peer()
+        await peer.send(b"\x16\x03\x01\x02\x00")  # a ClientHello's beginning
+        assert (await peer.rest()).startswith(b"HTTP/1.1 400")
+
+
+@looped
 async def test_a_connection_may_be_idle_for_a_while_only_where_that_is_said() -> None:
     async with site(echo, idle_seconds=0.1) as one:
         idle = await one.peer()

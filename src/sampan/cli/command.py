@@ -62,6 +62,8 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "ps": ("listing", "ps", "List containers"),
     "pull": ("pull", "pull", "Fetch an image from a registry"),
     "push": ("push", "push", "Send an image to a registry"),
+    "registry fsck": ("registry", "fsck", "Hold a registry's bytes against their digests"),
+    "registry gc": ("registry", "gc", "Remove from a registry what nothing uses"),
     "registry serve": ("registry", "serve", "Be a private registry"),
     "rename": ("lifecycle", "rename", "Give a container another name"),
     "restart": ("lifecycle", "restart", "Stop containers and start them again"),
@@ -125,7 +127,7 @@ GROUPS: dict[str, dict[str, str]] = {
         "list": "network ls",
         "remove": "network rm",
     },
-    "registry": {"serve": "registry serve"},
+    "registry": {name: f"registry {name}" for name in ("fsck", "gc", "serve")},
     "system": {
         "df": "system df",
         "dial-stdio": "system dial-stdio",

@@ -143,6 +143,16 @@ class DistributionServer(Server):
         pulls, self._pulls = self._pulls, {}
         await asyncio.get_running_loop().run_in_executor(self._pool, self._registry.tend, pulls)
 
+    async def collect(self, upload_seconds: float) -> None:
+        """A collection, beside the requests."""
+        removed = await asyncio.get_running_loop().run_in_executor(
+            self._pool, self._registry.collect, upload_seconds
+        )
+        for one in removed:
+            log.debug("collected", what=one.what, why=one.why, bytes=one.bytes)
+        if removed:
+            log.info("collected", things=len(removed), bytes=sum(one.bytes for one in removed))
+
     async def shutdown(self, timeout: float, patience: float = 0.0) -> None:
         await super().shutdown(timeout, patience)
         await self.tend()

@@ -111,9 +111,12 @@ async def _receive(context: Context, upload: Upload) -> int:
     Raises RangeInvalid, SizeInvalid, UploadInvalid when another request has taken over.
     """
     uploads = context.registry.uploads
-    part = ranges.chunk(context.request.headers.get("content-range"))
-    length = context.request.headers.get("content-length")
-    if part is not None and length is not None and int(length) not in (0, part[1]):
+    fields = context.request.headers
+    if "transfer-encoding" not in fields and not fields.get("content-length", "0").strip("0"):
+        return await context.run(uploads.size, upload)
+    part = ranges.chunk(fields.get("content-range"))
+    length = fields.get("content-length")
+    if part is not None and length is not None and int(length) != part[1]:
         raise SizeInvalid(f"Content-Range is {part[1]} bytes, Content-Length {length}")
     turn = await context.run(uploads.take, upload)
     try:

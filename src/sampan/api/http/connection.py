@@ -154,6 +154,9 @@ class Connection(asyncio.Protocol):
         """Begin a request if its head is there; returns what is not used."""
         if data.startswith((b"\r", b"\n")):
             data = data.lstrip(b"\r\n")
+        if data and not data[:1].isalpha():
+            # TLS, most of all: such a client waits for an answer, and would for long.
+            raise HttpError(400, "malformed request: it does not begin with a method")
         limit = self._server.limits.head
         found = _END.search(data, max(0, self._scanned - 2))
         if (found.end() if found else len(data)) > limit:

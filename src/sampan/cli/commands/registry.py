@@ -10,8 +10,9 @@ from sampan.errors import InvalidArgument
 
 if TYPE_CHECKING:
     from sampan.cli.client import Client
+    from sampan.cli.flags import Values
 
-__all__ = ["serve"]
+__all__ = ["fsck", "gc", "serve"]
 
 _ROOT = Flag("root", "str", "The registry's directory", hint="dir")
 _NOT_YET = "is not there yet"
@@ -19,6 +20,9 @@ _SERVE = [
     _ROOT,
     Flag("listen", "list", "Serve at this address (127.0.0.1:5000)", hint="host:port"),
     Flag("drain", "duration", "How long to finish requests when told to stop (30s)"),
+    Flag("collect-every", "duration", "Between two collections; 0 for never (15m)"),
+    Flag("lease", "duration", "How long a blob stays that no manifest uses (1h)"),
+    Flag("upload-age", "duration", "How long an upload stays that nothing comes for (24h)"),
     Flag("log-level", "str", "debug, info, warn or error", short="l"),
     Flag("log-format", "str", "text or json"),
     Flag("storage", "str", "", refused=f"storage other than the root {_NOT_YET}"),
@@ -49,9 +53,6 @@ def serve(client: Client, argv: list[str]) -> int:
     with lean.IMPORTS:
         from sampan.daemon.registry import options
         from sampan.daemon.registry.main import serve as run
-    drain = values.number("drain", 30 * 10**9) / 1e9
-    if drain < 0:
-        raise InvalidArgument("--drain: a length of time cannot be negative")
     return run(
         options.Options(
             root=values.text("root") or options.default_root(),
@@ -59,8 +60,55 @@ def serve(client: Client, argv: list[str]) -> int:
                 options.parse_listen(text)
                 for text in values.items("listen") or [options.DEFAULT_LISTEN]
             ),
-            drain=drain,
+            drain=_seconds(values, "drain", 30),
+            collect=_seconds(values, "collect-every", 900),
+            lease=_seconds(values, "lease", 3600),
+            upload=_seconds(values, "upload-age", 24 * 3600),
             log_level=values.text("log-level", "info"),
             log_format=values.text("log-format", "text"),
         )
     )
+
+
+def _seconds(values: Values, name: str, default: float) -> float:
+    seconds = values.number(name, round(default * 1e9)) / 1e9
+    if seconds < 0:
+        raise InvalidArgument(f"--{name}: a length of time cannot be negative")
+    return seconds
+
+
+def gc(client: Client, argv: list[str]) -> int:
+    """``registry gc``"""
+    flags = [
+        _ROOT,
+        Flag("dry-run", "bool", "Remove nothing; say what would be, and why each byte is there"),
+        Flag("upload-age", "duration", "How long an upload stays that nothing comes for (24h)"),
+    ]
+    summary = (
+        "Remove what nothing uses: blobs without a manifest whose lease is over, uploads that\n"
+        "nothing comes for, bytes that no blob was made of. The registry may be serving."
+    )
+    values = read("registry gc", "[OPTIONS]", summary, flags, argv, most=0)
+    if values is None:
+        return 0
+    from sampan.daemon.registry import options, tools
+
+    root = values.text("root") or options.default_root()
+    age = _seconds(values, "upload-age", 24 * 3600)
+    return tools.collect(root, dry=values.flag("dry-run"), upload_seconds=age)
+
+
+def fsck(client: Client, argv: list[str]) -> int:
+    """``registry fsck``"""
+    flags = [_ROOT, Flag("quick", "bool", "Hold blobs against their sizes only, not their digests")]
+    summary = (
+        "Hold all rows against one another and all bytes against their digests. A blob that is\n"
+        "wrong is set aside, and the tags that it hurts are named. The registry may be serving."
+    )
+    values = read("registry fsck", "[OPTIONS]", summary, flags, argv, most=0)
+    if values is None:
+        return 0
+    from sampan.daemon.registry import options, tools
+
+    root = values.text("root") or options.default_root()
+    return tools.examine(root, read=not values.flag("quick"))

@@ -11,16 +11,19 @@ import os
 import resource
 import signal
 import socket
+import sqlite3
+from functools import partial
 from typing import TYPE_CHECKING
 
 from sampan.daemon import lean
 from sampan.engine.log import log
-from sampan.errors import InvalidArgument, KernelError
+from sampan.errors import InvalidArgument, KernelError, SampanError
 from sampan.kernel.footprint import use_one_heap
 from sampan.kernel.processes import set_process_name
 
 if TYPE_CHECKING:
     import asyncio
+    from collections.abc import Awaitable, Callable
 
     from sampan.api.distribution.server import DistributionServer
     from sampan.daemon.registry.options import Listen, Options
@@ -61,7 +64,7 @@ async def _serve(options: Options) -> int:
         loop.add_signal_handler(number, stopping.set)
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     manager = service.take_environment()
-    registry = Registry(Place(options.root, serving=True))
+    registry = Registry(Place(options.root, serving=True, lease=options.lease))
     try:
         server = DistributionServer(registry)
         listeners: list[asyncio.Server] = []
@@ -75,7 +78,7 @@ async def _serve(options: Options) -> int:
             lean.settle()
             manager.tell("READY=1", f"MAINPID={os.getpid()}", "STATUS=serving the registry")
             manager.keep_alive(loop)
-            await _tend(server, stopping)
+            await _tend(server, options, stopping)
             log.info("stopping")
             manager.tell("STOPPING=1")
         finally:
@@ -88,16 +91,30 @@ async def _serve(options: Options) -> int:
     return 0
 
 
-async def _tend(server: DistributionServer, stopping: asyncio.Event) -> None:
-    """Until ``stopping``: what is to be done now and then."""
+async def _tend(server: DistributionServer, options: Options, stopping: asyncio.Event) -> None:
+    """Until ``stopping``: what is to be done now and then, each at its interval."""
     import asyncio
 
-    while not stopping.is_set():
-        await server.tend()
-        try:
-            await asyncio.wait_for(stopping.wait(), _TEND_SECONDS)
-        except TimeoutError:
-            continue
+    async def every(seconds: float, work: Callable[[], Awaitable[None]]) -> None:
+        while True:
+            try:
+                await work()
+            except (SampanError, sqlite3.Error) as error:
+                # A full disk, most of all. The next turn may find room.
+                log.error("housekeeping failed", error=error)
+            await asyncio.sleep(seconds)
+
+    tasks = [asyncio.create_task(every(_TEND_SECONDS, server.tend))]
+    if options.collect:
+        collect = partial(server.collect, options.upload)
+        tasks.append(asyncio.create_task(every(options.collect, collect)))
+    until = asyncio.create_task(stopping.wait())
+    await asyncio.wait([until, *tasks], return_when=asyncio.FIRST_COMPLETED)
+    for task in tasks:
+        task.cancel()
+    for outcome in await asyncio.gather(*tasks, return_exceptions=True):
+        if isinstance(outcome, Exception) and not isinstance(outcome, asyncio.CancelledError):
+            raise outcome
 
 
 def _bind(listen: Listen) -> list[socket.socket]:

@@ -26,11 +26,17 @@ class Listen(msgspec.Struct, frozen=True):
 
 
 class Options(msgspec.Struct, frozen=True, kw_only=True):
-    """``drain`` in seconds: for requests that are under way when the server is told to stop."""
+    """Times in seconds. ``drain`` is for requests that are under way when the server is told to
+    stop, ``collect`` between two collections (0: never), ``lease`` how long a blob stays that no
+    manifest uses, ``upload`` how long an upload that nothing comes for.
+    """
 
     root: str
     listen: tuple[Listen, ...]
     drain: float = 30.0
+    collect: float = 900.0
+    lease: float = 3600.0
+    upload: float = 24 * 3600.0
     log_level: str = "info"
     log_format: str = "text"
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from sampan.registry.server.collection import Collector
 from sampan.registry.server.links import Links
 from sampan.registry.server.manifests import Manifests
 from sampan.registry.server.uploads import Uploads
@@ -11,6 +12,7 @@ from sampan.registry.server.uploads import Uploads
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from sampan.registry.server.collection import Removed
     from sampan.registry.server.place import Place
 
 __all__ = ["Registry"]
@@ -37,6 +39,12 @@ class Registry:
             )
         self.place.note_time()
         self.uploads.forget_expired()
+
+    def collect(self, upload_seconds: float) -> list[Removed]:
+        """What was removed."""
+        removed: list[Removed] = []
+        Collector(self.place, removed.append, upload_seconds=upload_seconds).run()
+        return removed
 
     def close(self) -> None:
         self.place.close()

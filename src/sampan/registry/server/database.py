@@ -76,6 +76,7 @@ class Database:
 
     def __init__(self, path: str) -> None:
         self.path = path
+        _make(path)
         self._writer = self._connect()
         try:
             self._migrate()
@@ -95,7 +96,6 @@ class Database:
 
     def _connect(self) -> sqlite3.Connection:
         try:
-            os.close(os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
             connection = sqlite3.connect(
                 self.path,
                 timeout=_BUSY_SECONDS,
@@ -105,8 +105,6 @@ class Database:
             )
             connection.execute("PRAGMA journal_mode=WAL")
             connection.execute("PRAGMA foreign_keys=ON")
-        except OSError as error:
-            raise Unavailable(f"database {self.path}: {error.strerror}") from error
         except sqlite3.OperationalError as error:
             raise Unavailable(f"database {self.path}: {error}") from error
         except sqlite3.DatabaseError as error:
@@ -220,6 +218,19 @@ class Database:
         for job in batch:
             if not job.future.done():
                 job.future.set_result(job.result)
+
+
+def _make(path: str) -> None:
+    """With the right mode from the start. A file that is there is not touched: closing a descriptor
+    of it would let go of the locks that other connections of this process have (fcntl(2)), and
+    another process would then take the log for its own (sqlite.org/howtocorrupt.html, 2.2).
+    """
+    try:
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+    except FileExistsError:
+        return
+    except OSError as error:
+        raise Unavailable(f"database {path}: {error.strerror}") from error
 
 
 def _explained(error: BaseException) -> BaseException:

@@ -144,7 +144,7 @@ class Manifests:
             _release(connection, manifest, lease)
             connection.executemany(
                 "INSERT OR IGNORE INTO uses VALUES (?, ?, ?)",
-                [(manifest, place, blob) for blob in blobs],
+                [(manifest, blob, place) for blob in blobs],
             )
             connection.executemany(
                 "INSERT OR IGNORE INTO children VALUES (?, ?)",

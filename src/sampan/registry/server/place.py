@@ -47,11 +47,16 @@ class Place:
         except BaseException:
             os.close(self._lock)
             raise
-        row = self.database.row("SELECT value FROM facts WHERE name = 'clock'")
-        noted = float(row[0]) if row else 0.0
-        # Beside a server its time counts, not the wall's, which may have been set since it started.
-        self.clock = Clock(noted if served and noted else max(time.time(), noted))
-        if not serving and not served:
+        noted = dict(self.database.rows("SELECT name, value FROM facts"))
+        start = max(time.time(), noted.get("clock", 0.0))
+        if served and noted:
+            # Beside a server its time counts, not the wall's, which may have been set since it
+            # started. The monotonic clock is one for all processes.
+            start = noted["clock"] + time.monotonic() - noted["monotonic"]
+        self.clock = Clock(start)
+        if serving:
+            self.note_time()
+        elif not served:
             fcntl.flock(self._lock, fcntl.LOCK_UN)
 
     def _claim(self) -> bool:
@@ -62,15 +67,13 @@ class Place:
         return True
 
     def note_time(self) -> None:
-        """Let those beside us know the time."""
-        now = self.clock.now()
-        self.database.submit(
-            lambda connection: (
-                connection.execute(
-                    "INSERT INTO facts VALUES ('clock', ?) "
-                    "ON CONFLICT (name) DO UPDATE SET value = max(value, excluded.value)",
-                    (now,),
-                ).rowcount
+        """For the server: let others know the time."""
+        now = [("clock", self.clock.now()), ("monotonic", time.monotonic())]
+        self.database.write(
+            lambda connection: connection.executemany(
+                "INSERT INTO facts VALUES (?, ?) "
+                "ON CONFLICT (name) DO UPDATE SET value = excluded.value",
+                now,
             ),
             durable=False,
         )

@@ -58,8 +58,8 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
             WHERE subject IS NOT NULL""",
         """CREATE TABLE uses (
             manifest INTEGER NOT NULL REFERENCES manifests(id),
-            repository INTEGER NOT NULL,
             blob INTEGER NOT NULL,
+            repository INTEGER NOT NULL,
             PRIMARY KEY (manifest, blob),
             FOREIGN KEY (repository, blob) REFERENCES links(repository, blob)
         ) WITHOUT ROWID""",

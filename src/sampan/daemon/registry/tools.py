@@ -1,0 +1,57 @@
+"""``sampan registry gc`` and ``fsck``: beside a server, or without one."""
+
+from __future__ import annotations
+
+import os
+
+from sampan.errors import NotFound
+from sampan.registry.server.checking import check
+from sampan.registry.server.collection import Collector, Removed
+from sampan.registry.server.place import Place
+
+__all__ = ["collect", "examine"]
+
+
+def _place(root: str) -> Place:
+    """The registry that is there already. Raises NotFound."""
+    if not os.path.exists(os.path.join(root, "registry.db")):
+        raise NotFound(f"there is no registry in {root}: say which by --root")
+    return Place(root, serving=False)
+
+
+def collect(root: str, *, dry: bool, upload_seconds: float) -> int:
+    """Remove what nothing uses, or say what that is; the exit code."""
+    total = [0]
+
+    def tell(removed: Removed) -> None:
+        total[0] += removed.bytes
+        shown = f", {removed.bytes} bytes" if removed.bytes else ""
+        print(f"{'would remove' if dry else 'removed'} {removed.what}{shown}: {removed.why}")
+
+    place = _place(root)
+    try:
+        collector = Collector(place, tell, dry=dry, upload_seconds=upload_seconds)
+        if dry:
+            for share in collector.shares():
+                print(f"{share.bytes:>16} bytes in {share.things:>8}  {share.why}")
+        collector.run()
+    finally:
+        place.close()
+    print(f"{total[0]} bytes {'would be' if dry else 'were'} freed")
+    return 0
+
+
+def examine(root: str, *, read: bool) -> int:
+    """Say what is wrong, and which tags that hurts; 1 where something is."""
+    place = _place(root)
+    problems = 0
+    try:
+        for problem in check(place, read=read):
+            problems += 1
+            print(problem.text)
+            for tag in problem.hurt:
+                print(f"  hurts {tag}")
+    finally:
+        place.close()
+    print(f"{problems} problems" if problems else "clean")
+    return 1 if problems else 0

@@ -1,0 +1,151 @@
+"""Clients nobody here wrote, and our own engine: each pushes, lists, pulls and deletes."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.daemon_fixture import Daemon, daemon
+from tests.image.archives import ONE, configuration, docker_save, image_id
+from tests.image.test_peers import Docker, docker
+from tests.registry.registries import sha256
+from tests.registry.server.house import House
+from tests.storage.drivers.layers import layer
+
+pytestmark = [pytest.mark.root, pytest.mark.peer]
+__all__ = ["daemon", "docker"]
+
+ROOT = layer({"./": None, "bin/": None, "bin/sh": Path("/bin/busybox").read_bytes()}, 0o755)
+LABELS = {"org.opencontainers.image.description": "a box of tools"}
+CONFIG = configuration([ROOT, ONE], Labels=LABELS)
+
+
+@pytest.fixture(scope="module")
+def archive(quick: Path) -> Iterator[Path]:
+    """An image as docker save writes it, named box:1."""
+    with tempfile.NamedTemporaryFile(dir=quick, suffix=".tar") as file:
+        file.write(docker_save([ROOT, ONE], ["box:1"], CONFIG))
+        file.flush()
+        yield Path(file.name)
+
+
+def run(*words: str) -> str:
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def tags(house: House, repository: str) -> Any:
+    return house.request("GET", f"/v2/{repository}/tags/list").json()["tags"]
+
+
+def stored(house: House, repository: str, tag: str) -> str:
+    """The configuration's digest of what a tag stands for."""
+    answer = house.request("GET", f"/v2/{repository}/manifests/{tag}")
+    assert answer.status == 200, answer
+    return str(answer.json()["config"]["digest"])
+
+
+def delete(house: House, repository: str, tag: str) -> None:
+    """For clients that cannot."""
+    path = f"/v2/{repository}/manifests/"
+    digest = house.request("HEAD", path + tag).headers["Docker-Content-Digest"]
+    assert house.request("DELETE", path + digest).status == 202
+
+
+def need(program: str) -> None:
+    if shutil.which(program) is None:
+        pytest.skip(f"{program} is not installed")
+
+
+def test_skopeo_pushes_lists_copies_pulls_and_deletes(
+    house: House, archive: Path, tmp_path: Path
+) -> None:
+    need("skopeo")
+    registry = f"docker://{house.address}/skopeo"
+    plain = ("--src-tls-verify=false", "--dest-tls-verify=false")
+    run("skopeo", "copy", "-q", plain[1], f"docker-archive:{archive}", f"{registry}/box:1")
+    assert stored(house, "skopeo/box", "1") == image_id(CONFIG)
+    listed = json.loads(run("skopeo", "list-tags", "--tls-verify=false", f"{registry}/box"))
+    assert listed["Tags"] == ["1"]
+    shown = json.loads(run("skopeo", "inspect", "--tls-verify=false", f"{registry}/box:1"))
+    assert shown["Labels"] == LABELS
+    for target, form in (("zstd:2", "oci"), ("schema2:2", "v2s2")):
+        run("skopeo", "copy", "-q", *plain, "-f", form, f"{registry}/box:1", f"{registry}/{target}")
+        back = f"dir:{tmp_path}/{form}"
+        run("skopeo", "copy", "-q", plain[0], f"{registry}/{target}", back)
+    run("skopeo", "delete", "--tls-verify=false", f"{registry}/box:1")
+    assert tags(house, "skopeo/box") == []
+    assert tags(house, "skopeo/zstd") == ["2"]
+
+
+def test_podman_pushes_pulls_and_searches(house: House, archive: Path) -> None:
+    need("podman")
+    short = tempfile.mkdtemp(prefix="sp", dir="/tmp")  # its paths may have 50 bytes
+    try:
+        podman = ("podman", "--root", f"{short}/root", "--runroot", f"{short}/run")
+        podman += ("--storage-driver", "vfs")
+        name = f"{house.address}/podman/box:1"
+        run(*podman, "load", "-q", "-i", str(archive))
+        run(*podman, "push", "-q", "--tls-verify=false", "box:1", name)
+        assert stored(house, "podman/box", "1") == image_id(CONFIG)
+        search = (*podman, "search", "--tls-verify=false")
+        listed = run(*search, "--list-tags", name.removesuffix(":1"))
+        assert [line.split() for line in listed.splitlines()[1:]] == [[name[:-2], "1"]]
+        run(*podman, "rmi", "-f", "box:1")
+        pulled = run(*podman, "pull", "-q", "--tls-verify=false", name)
+        assert f"sha256:{pulled.strip()}" == image_id(CONFIG)
+        found = run(*search, f"{house.address}/tools")
+        assert "podman/box" in found
+    finally:
+        shutil.rmtree(short)
+    delete(house, "podman/box", "1")
+    assert tags(house, "podman/box") == []
+
+
+def test_docker_pushes_pulls_and_searches(house: House, archive: Path, docker: Docker) -> None:
+    """The daemon of 20.10 with its own client."""
+    registry = f"localhost:{house.port}"
+    docker("load", "-q", "-i", str(archive))
+    for name in ("box:1", "box:2", "crate:1"):
+        docker("tag", "box:1", f"{registry}/docker/{name}")
+        pushed = docker("push", f"{registry}/docker/{name}")
+        assert f"{name.partition(':')[2]}: digest: sha256:" in pushed
+    assert "Mounted from docker/box" in pushed
+    assert tags(house, "docker/box") == ["1", "2"]
+    assert stored(house, "docker/crate", "1") == image_id(CONFIG)
+    docker("rmi", "-f", image_id(CONFIG))
+    docker("pull", "-q", "-a", f"{registry}/docker/box")
+    docker("pull", "-q", f"{registry}/docker/crate:1")
+    ids = docker("images", "-q", "--no-trunc", f"{registry}/docker/*").split()
+    assert ids == [image_id(CONFIG)] * 3
+    found = docker("search", "--format", "{{.Name}}|{{.Description}}", f"{registry}/crate")
+    assert found == "docker/crate|a box of tools\n"
+    for repository, tag in (("docker/box", "1"), ("docker/crate", "1")):
+        delete(house, repository, tag)
+        assert tags(house, repository) == []
+
+
+def test_our_engine_pushes_and_pulls(house: House, archive: Path, daemon: Daemon) -> None:
+    name = f"{house.address}/sampan/box:1"
+    loaded = daemon.docker("load", "-q", "-i", str(archive))
+    assert loaded.returncode == 0, loaded.stderr
+    assert daemon.docker("tag", "box:1", name).returncode == 0
+    pushed = daemon.docker("push", "-q", name)
+    assert pushed.returncode == 0, pushed.stderr
+    assert stored(house, "sampan/box", "1") == image_id(CONFIG)
+    assert tags(house, "sampan/box") == ["1"]
+    assert daemon.docker("rmi", "-f", image_id(CONFIG)).returncode == 0
+    pulled = daemon.docker("pull", "-q", name)
+    assert pulled.returncode == 0, pulled.stderr
+    assert daemon.get(f"/images/{name}/json").json()["Id"] == image_id(CONFIG)
+    delete(house, "sampan/box", "1")
+    assert daemon.docker("pull", "-q", name).returncode == 1
+    assert sha256(CONFIG) == image_id(CONFIG)
