@@ -90,13 +90,13 @@ def test_podman_pushes_pulls_and_searches(house: House, archive: Path) -> None:
     need("podman")
     short = tempfile.mkdtemp(prefix="sp", dir="/tmp")  # its paths may have 50 bytes
     try:
-        podman = ("podman", "--root", f"{short}/root", "--runroot", f"{short}/run")
-        podman += ("--storage-driver", "vfs")
+        podman = ["podman", "--root", f"{short}/root", "--runroot", f"{short}/run"]
+        podman += ["--storage-driver", "vfs"]
         name = f"{house.address}/podman/box:1"
         run(*podman, "load", "-q", "-i", str(archive))
         run(*podman, "push", "-q", "--tls-verify=false", "box:1", name)
         assert stored(house, "podman/box", "1") == image_id(CONFIG)
-        search = (*podman, "search", "--tls-verify=false")
+        search = [*podman, "search", "--tls-verify=false"]
         listed = run(*search, "--list-tags", name.removesuffix(":1"))
         assert [line.split() for line in listed.splitlines()[1:]] == [[name[:-2], "1"]]
         run(*podman, "rmi", "-f", "box:1")
