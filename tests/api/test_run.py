@@ -106,6 +106,8 @@ def test_a_terminal_is_one(daemon: Daemon) -> None:
         ((), "id -G", "0\n"),
         ((), "test -f /.dockerenv && ! test -s /.dockerenv && echo in", "in\n"),
         (("--cap-drop", "ALL"), "grep CapEff /proc/self/status", "CapEff:\t0000000000000000\n"),
+        ((), "readlink /etc/mtab; grep -c ' / ' /etc/mtab", "/proc/mounts\n1\n"),
+        (("--read-only",), "readlink /etc/mtab", "/proc/mounts\n"),
         (("--shm-size", "1m"), "df -k /dev/shm | awk 'END{print $2}'", "1024\n"),
         (("--add-host", "a.b:10.0.0.1"), "grep a.b /etc/hosts", "10.0.0.1\ta.b\n"),
         (("--dns", "10.0.0.2"), "grep nameserver /etc/resolv.conf", "nameserver 10.0.0.2\n"),

@@ -57,6 +57,7 @@ class Given:
         self.bundle = bundle
         self.group = group
         self.rootfs = layers
+        self.links: dict[str, str] = {}
 
 
 def make_root(path: Path) -> Path:

@@ -167,6 +167,7 @@ class Lifecycle:
             "stdin": config.open_stdin,
             "stdin_once": config.stdin_once,
             "init": bool(host.init),
+            "links": specs.LINKS,
             # With clients waiting, these go first: the socket keeps requests in order.
             # So does the resolver, whose sockets are made in the container's network.
             "start": not (live.parked or engine.networking.resolving.uses(live)),

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "CONTAINER_MARK",
+    "LINKS",
     "DEFAULT_PATH",
     "MOUNT_POINTS",
     "SHM",
@@ -56,11 +57,18 @@ SHM = "shm"
 CONTAINER_MARK = ".dockerenv"
 """The empty file by which programs know that they are in a container."""
 
+LINKS = {"/etc/mtab": "/proc/mounts"}
+"""Made where the image has nothing: older programs look there for what is mounted (mount(8))."""
+
 MOUNT_POINTS = frozenset(
-    (b"dev", b"proc", b"sys", CONTAINER_MARK.encode(), *(f"etc/{name}".encode() for name in FILES))
+    (
+        *(b"dev", b"proc", b"sys", CONTAINER_MARK.encode()),
+        *(f"etc/{name}".encode() for name in FILES),
+        *(path[1:].encode() for path in LINKS),
+    )
 )
 """Paths in every root file system where we mount something, and make what is missing for it, or
-make an empty file: no change of the container's."""
+make an empty file or a link: no change of the container's."""
 
 _PROC = Mount(
     destination="/proc", type="proc", source="proc", options=("nosuid", "noexec", "nodev")

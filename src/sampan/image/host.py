@@ -76,7 +76,7 @@ _DIRECTORIES = (
     ("var/spool", 0o755),
     ("var/tmp", 0o1777),
 )
-_LINKS = (("var/run", "/run"), ("var/lock", "/run/lock"))
+_LINKS = (("var/run", "/run"), ("var/lock", "/run/lock"), ("etc/mtab", "/proc/mounts"))
 # The engine mounts its own over these; they must be plain files, whatever they are here.
 _PLAIN = ("etc/hostname", "etc/hosts", "etc/resolv.conf")
 
@@ -244,7 +244,7 @@ class Machine:
         for name in names:
             path = f"{below}/{name}" if below else name
             place = f"etc/{path}"
-            if place in _PLAIN or secret_name(path):
+            if place in _PLAIN or place in dict(_LINKS) or secret_name(path):
                 continue
             try:
                 yield from self._entry(place, path)

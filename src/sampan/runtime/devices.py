@@ -21,7 +21,7 @@ from sampan.oci.runtime import Device
 if TYPE_CHECKING:
     from sampan.oci.runtime import Linux
 
-__all__ = ["DEFAULT", "bind_console", "is_null", "make_all", "make_links", "planned"]
+__all__ = ["DEFAULT", "bind_console", "is_null", "make_all", "make_link", "make_links", "planned"]
 
 _KINDS = {"c": stat.S_IFCHR, "u": stat.S_IFCHR, "b": stat.S_IFBLK, "p": stat.S_IFIFO}
 _DEFAULT_MODE = 0o666
@@ -107,6 +107,16 @@ def make_links(root: int) -> None:
             _replace_ptmx(dev)
     finally:
         os.close(dev)
+
+
+def make_link(root: int, path: str, target: str) -> None:
+    """A symbolic link that the image has not got, nor anything else in its place."""
+    directory, _, name = path.rpartition("/")
+    parent = paths.make_directory_in_root(root, directory or "/", 0o755)
+    try:
+        _symlink(target, name, parent)
+    finally:
+        os.close(parent)
 
 
 def bind_console(root: int, slave_fd: int) -> None:

@@ -33,6 +33,8 @@ from sampan.runtime.plugs import plug
 from sampan.runtime.process import new_terminal
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from sampan.kernel.cgroups import Group
     from sampan.kernel.seccomp import Filter
     from sampan.oci.runtime import Mount, Spec
@@ -61,6 +63,9 @@ DEFAULT_DEVICES = (
 tty, ptmx, pts/*, net/tun; and any node may be made, though not opened (other runtimes' habit)."""
 
 
+NO_LINKS: Mapping[str, str] = {}
+
+
 class Launch:
     """Everything about one container to be; read only once it is made.
 
@@ -76,7 +81,8 @@ class Launch:
     (CLONE_PARENT), which reaps it, and whose death is meant by ``death_signal``. ``hold_roots``:
     fill ``Child.roots``. ``heir``: where the namespaces allow it the caller does not fork, but goes
     on as the container's init itself (``processes.migrate``), with this in the place of its parent;
-    ``begin`` does not return then. ``plugs``: its links to bridges of the host's.
+    ``begin`` does not return then. ``plugs``: its links to bridges of the host's. ``links``:
+    symbolic links, by their paths, that the image may lack.
     """
 
     __slots__ = (
@@ -90,6 +96,7 @@ class Launch:
         "hold_roots",
         "id",
         "init_process",
+        "links",
         "listen_fds",
         "no_new_keyring",
         "no_pivot",
@@ -123,6 +130,7 @@ class Launch:
         hold_roots: bool = False,
         heir: Heir | None = None,
         plugs: tuple[Plug, ...] = (),
+        links: Mapping[str, str] = NO_LINKS,
     ) -> None:
         if listen_fds and spec.process is not None:
             activated = (f"LISTEN_FDS={listen_fds}", "LISTEN_PID=1")
@@ -149,6 +157,7 @@ class Launch:
         self.hold_roots = hold_roots
         self.heir = heir
         self.plugs = plugs
+        self.links = links
 
 
 class Setup:

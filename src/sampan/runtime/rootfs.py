@@ -181,6 +181,8 @@ def lay(launch: Launch, prepared: Prepared, procfs: paths.Procfs, later: frozens
             if not _binds_dev(prepared):
                 devices.make_all(site.root, prepared.devices, bind=prepared.has_userns)
                 devices.make_links(site.root)
+            for path, target in launch.links.items():
+                devices.make_link(site.root, path, target)
         except BaseException:
             site.close()
             raise

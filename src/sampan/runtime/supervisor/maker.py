@@ -338,6 +338,7 @@ def make_container(
             sibling=True,
             hold_roots=True,
             plugs=request.plugs,
+            links=request.links,
         )
         if takes_over(request, decoded) and decoded.process is not None:
             launch.heir = Heir(

@@ -99,7 +99,8 @@ class Spawn(Message):
     """One container. ``spec`` stays JSON here: it is decoded where it is used. ``seccomp`` stands
     for its ``linux.seccomp``, for the container's further processes too. ``stdio``: descriptors 0,
     1 and 2 came with the request, and no output passes through the monitor. ``bound``: the
-    container is killed when nobody is connected to its monitor any more."""
+    container is killed when nobody is connected to its monitor any more. ``links``: symbolic links
+    by their paths in the container, made where there is nothing."""
 
     id: str
     run_dir: str
@@ -118,6 +119,7 @@ class Spawn(Message):
     stdio: bool = False
     bound: bool = False
     plugs: tuple[Plug, ...] = ()
+    links: dict[str, str] = {}
 
 
 class Plain(Message):

@@ -74,6 +74,7 @@ SAMPLE = json.dumps(
         "cgroup": "/sample",
         "log": {"driver": "json-file", "path": "/sample", "max_size": None, "max_file": 1},
         "start": True,
+        "links": {"/etc/mtab": "/proc/mounts"},
         "plugs": [
             {
                 "host": "sample",

@@ -71,7 +71,8 @@ def changes_in_upper(
     """The changes an overlay upper directory holds against its lower layers, nearest first.
 
     ``marks``: paths at which something was mounted. An empty file or directory that is new there
-    was made to mount on, and is nobody's change; nor is the directory it was made in.
+    was made to mount on, and a link for programs to find; neither is anybody's change, nor is the
+    directory it was made in.
     """
     below = Merged(lower)
 
@@ -129,8 +130,10 @@ def _alike(one: os.stat_result, other: os.stat_result) -> bool:
 
 
 def _is_mark(step: _Step) -> bool:
-    """An empty file or directory."""
+    """An empty file or directory, or a link."""
     status = step.status
+    if status is not None and stat.S_ISLNK(status.st_mode):
+        return True
     if status is None or not stat.S_ISDIR(status.st_mode):
         return status is not None and stat.S_ISREG(status.st_mode) and not status.st_size
     try:
