@@ -56,6 +56,16 @@ def test_flags_are_written_as_dockerds() -> None:
         (["--userland-proxy"], "--userland-proxy is not supported: there is no proxy"),
         (["--bip", "10.1.0.1"], "--bip 10.1.0.1: expected an IPv4 address with its prefix length"),
         (["--bridge", "none", "--bip", "10.1.0.1/24"], "bridge none and bip"),
+        (["--bridge", "none", "--ipv6"], "bridge none and ipv6"),
+        (["--fixed-cidr-v6", "10.1.0.0/24"], "expected an IPv6 subnet, as fd00:1::/64"),
+        (["--fixed-cidr-v6", "fd00:1::/64"], "need ipv6"),
+        (["--default-gateway", "10.1.0.9"], "default-gateway 10.1.0.9: say in which subnet"),
+        (["--bip", "10.1.0.1/24", "--default-gateway", "10.2.0.9"], "not in the subnet"),
+        (["--bip", "10.1.0.1/24", "--fixed-cidr", "10.2.0.0/24"], "not in the subnet"),
+        (["--default-network-opt", "bridge=x"], "expected driver=option=value"),
+        (["--default-network-opt", "vxlan=x=y"], "no such driver of networks"),
+        (["--default-network-opt", "bridge=x=y"], "option x=y is not supported"),
+        (["--bridge-accept-fwmark", "1"], "--bridge-accept-fwmark is not supported"),
         (["--bridge", "a-name-of-16-bytes"], "at most 15 characters"),
         (["--default-address-pool", "base=10.1.0.0/16"], "expected a base, as"),
         (["--default-address-pool", "base=10.1.0.0/16,size=8"], "expected a size of 16 to 30"),
@@ -98,6 +108,21 @@ def test_networks_are_told_as_dockerds(tmp_path: Path) -> None:
     assert (found.bip, found.bridge, found.mtu, found.icc) == ("10.1.0.1/24", "br7", 1300, False)
     assert (found.firewall, found.masquerade) == ("none", True)
     assert [(one.base, one.size) for one in found.pools] == [("10.2.0.0/16", 24)]
+    flags = (
+        "--ipv6 --bip6 fd00:1::1/64 --fixed-cidr 10.4.0.0/24 --default-gateway 10.4.0.9 --ip "
+        "127.0.0.1 --ip-forward=false --ip-forward-no-drop --host-gateway-ip 192.0.2.1 "
+        "--host-gateway-ip 2001:db8::1 --default-network-opt bridge=com.docker.network.driver.mtu=9"
+    )
+    found = options(*f"{flags}00".split()).settings.network
+    assert (found.ipv6, found.bip6, found.fixed) == (True, "fd00:1::1/64", "10.4.0.0/24")
+    assert (found.router, found.bind) == ("10.4.0.9", "127.0.0.1")
+    assert (found.forward, found.guard) == (False, False)
+    assert found.host_gateways == ("192.0.2.1", "2001:db8::1")
+    mtu = ("bridge", "com.docker.network.driver.mtu", "900")
+    assert found.more == (mtu,)
+    more = {"default-network-opts": {"bridge": {mtu[1]: mtu[2]}}, "host-gateway-ip": "192.0.2.7"}
+    found = from_file(tmp_path, more).settings.network
+    assert (found.more, found.host_gateways) == ((mtu,), ("192.0.2.7",))
     pools = [{"base": "10.3.0.0/16", "size": 26}]
     found = from_file(tmp_path, {"default-address-pools": pools, "bridge": "none"}).settings.network
     assert [(one.base, one.size) for one in found.pools] == [("10.3.0.0/16", 26)]
@@ -158,7 +183,8 @@ def test_a_file_may_be_toml(tmp_path: Path) -> None:
         ('{"max-concurrent-uploads": "3"}', "expected a number"),
         ('{"log-opts": {"max-file": 3}}', "log-opts: expected names with texts"),
         ('{"default-ulimits": {"nofile": 5}}', "default-ulimits: expected"),
-        ('{"fixed-cidr": "10.1.0.0/24"}', "fixed-cidr is not supported: this version's networks"),
+        ('{"fixed-cidr": "10.1.0.1/24"}', "fixed-cidr: expected an IPv4 subnet"),
+        ('{"default-network-opts": {"bridge": "x"}}', "default-network-opts: expected"),
         ('{"default-address-pools": ["10.0.0.0/8"]}', "default-address-pools: expected [{"),
         ('{"proxies": {"ftp-proxy": "x"}}', "proxies.ftp-proxy"),
         ("[" * 100_000, "daemon.json: "),

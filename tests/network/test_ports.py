@@ -110,6 +110,46 @@ def test_datagrams_come_from_whom_they_come(street: Street) -> None:
     assert house.run("python3", "-c", client % "127.0.0.1").stdout == "172.20.0.1"
 
 
+SCTP_SERVER = (
+    "python3", "-u", "-c",
+    "import socket, struct\n"
+    "wire = socket.socket(socket.AF_INET, socket.SOCK_RAW, 132)\n"
+    "print('listening')\n"
+    "while True:\n"
+    "    packet, who = wire.recvfrom(999)\n"
+    "    print(who[0], *struct.unpack('>HH', packet[20:24]))\n",
+)  # fmt: skip
+# RFC 9260: an INIT chunk behind the common header, whose checksum is CRC32c.
+SCTP_CLIENT = (
+    "import socket, struct, sys\n"
+    "def crc(data):\n"
+    "    value = 0xFFFFFFFF\n"
+    "    for byte in data:\n"
+    "        value ^= byte\n"
+    "        for _ in range(8):\n"
+    "            value = value >> 1 ^ (0x82F63B78 if value & 1 else 0)\n"
+    "    return value ^ 0xFFFFFFFF\n"
+    "init = struct.pack('>BBHIIHHI', 1, 0, 20, 7, 65536, 1, 1, 1)\n"
+    "head = struct.pack('>HHI', 5000, 99, 0)\n"
+    "sum = struct.pack('<I', crc(head + bytes(4) + init))\n"
+    "wire = socket.socket(socket.AF_INET, socket.SOCK_RAW, 132)\n"
+    "wire.sendto(head + sum + init, (sys.argv[1], 0))\n"
+)
+
+
+def test_sctp_is_led_to_the_container(street: Street) -> None:
+    """In the kernel that need not have SCTP itself: the packets are made by hand."""
+    daemon = street.house.daemon
+    container = daemon.run(*SCTP_SERVER, **published({"9/sctp": bind("99")}))
+    daemon.wait_for(lambda: "listening" in daemon.logs(container))
+
+    def arrived() -> bool:
+        street.neighbour("python3", "-c", SCTP_CLIENT, MACHINE)
+        return f"{NEIGHBOUR} 5000 9\n" in daemon.logs(container)
+
+    daemon.wait_for(arrived)
+
+
 def test_it_is_shown_where_it_is_published(house: House) -> None:
     bindings = {"80/tcp": bind("8080"), "53/udp": bind("5353", "127.0.0.1"), "9/sctp": bind("99")}
     container = house.daemon.run(

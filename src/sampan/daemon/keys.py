@@ -169,11 +169,41 @@ def _base_and_size(base: object, size: object) -> tuple[str, int]:
     return str(net), length
 
 
-def _interface(text: str) -> str:
-    found = ipaddress.ip_interface(text)
-    if "/" not in text or found.version != 4:
-        raise ValueError("an IPv4 address with its prefix length, as 172.30.0.1/24")
-    return str(found)
+def _of(version: int, example: str, read: Callable[[str], Any]) -> Callable[[str], str]:
+    """A reader of addresses, or subnets, of one version of IP."""
+
+    def check(text: str) -> str:
+        try:
+            found = read(text)
+        except ValueError:
+            found = None
+        if found is None or found.version != version or ("/" in example) != ("/" in text):
+            raise ValueError(f"an IPv{version} {example}")
+        return str(found)
+
+    return check
+
+
+def _ip(metavar: str, check: Callable[[str], str]) -> Kind:
+    return Kind(metavar, check, lambda value: check(_text(value)))
+
+
+def _option(text: str) -> list[tuple[str, str, str]]:
+    driver, _, rest = text.partition("=")
+    name, equals, value = rest.partition("=")
+    if not driver or not name or not equals:
+        raise ValueError("driver=option=value")
+    return [(driver, name, value)]
+
+
+def _options(value: object) -> list[tuple[str, str, str]]:
+    if not isinstance(value, dict):
+        raise ValueError('{"driver": {"option": "value"}}')
+    return [
+        (driver, name, text)
+        for driver, given in value.items()
+        for name, text in _map(given).items()
+    ]
 
 
 def _choice(metavar: str, values: Collection[str]) -> Kind:
@@ -202,6 +232,19 @@ MAP = Kind("NAME=VALUE", lambda text: dict([_pair(text)]), _map, many=True)
 SWITCHES = Kind("NAME[=BOOL]", lambda text: dict([_switch(text)]), _switches, many=True)
 LIMITS = Kind("NAME=SOFT[:HARD]", lambda text: dict([_limit(text)]), _limits, many=True)
 POOLS = Kind("base=SUBNET,size=LENGTH", lambda text: [_pool(text)], _pools, many=True)
+BIP = _ip(
+    "ADDRESS/LENGTH",
+    _of(4, "address with its prefix length, as 172.30.0.1/24", ipaddress.ip_interface),
+)
+BIP6 = _ip(
+    "ADDRESS/LENGTH",
+    _of(6, "address with its prefix length, as fd00:1::1/64", ipaddress.ip_interface),
+)
+CIDR = _ip("SUBNET", _of(4, "subnet, as 172.30.0.0/24", ipaddress.ip_network))
+CIDR6 = _ip("SUBNET", _of(6, "subnet, as fd00:1::/64", ipaddress.ip_network))
+IP4 = _ip("ADDRESS", _of(4, "address", ipaddress.ip_address))
+IP6 = _ip("ADDRESS", _of(6, "address", ipaddress.ip_address))
+NETWORK_OPTIONS = Kind("DRIVER=OPTION=VALUE", _option, _options, many=True)
 ANY = Kind("VALUE", lambda text: [text], _any, many=True)
 ONE = Kind("VALUE", _text, _any)
 
@@ -278,13 +321,26 @@ KEYS: tuple[Key, ...] = (
     Key("dns-search", LIST, [], "their search domains"),
     # networks
     Key("bridge", TEXT, "", "the default network's bridge; none: no such network", short="b"),
-    Key("bip", Kind("ADDRESS/LENGTH", _interface, lambda value: _interface(_text(value))), "",
-        "address of that bridge, and its subnet"),
+    Key("bip", BIP, "", "IPv4 address of that bridge, and its subnet"),
+    Key("ipv6", BOOL, False, "whether it has IPv6 too, of a subnet of our own where none is given"),
+    Key("bip6", BIP6, "", "its IPv6 address"),
+    Key("fixed-cidr", CIDR, "", "where containers on it have their IPv4 addresses"),
+    Key("fixed-cidr-v6", CIDR6, "", "where they have their IPv6 addresses"),
+    Key("default-gateway", IP4, "", "where their default route leads, if not to the bridge"),
+    Key("default-gateway-v6", IP6, "", "the same for IPv6"),
+    Key("ip", _ip("ADDRESS", _address), "", "where their ports are published (everywhere)"),
     Key("mtu", INT, 0, "MTU of its links (the uplink's)"),
     Key("icc", BOOL, True, "whether containers on it reach one another"),
     Key("ip-masq", BOOL, True, "whether they leave with an address of this machine"),
     Key("default-address-pools", POOLS, [], "where networks get their subnets",
         "default-address-pool"),
+    Key("default-network-opts", NETWORK_OPTIONS, [], "options of networks that are made",
+        "default-network-opt"),
+    Key("host-gateway-ips", ADDRESSES, [], "what --add-host's host-gateway means (the gateway)",
+        "host-gateway-ip"),
+    Key("host-gateway-ip", _ip("ADDRESS", _address), "", "one of them", flag=""),
+    Key("ip-forward", BOOL, True, "have the machine forward packets"),
+    Key("ip-forward-no-drop", BOOL, False, "forward others' too where that is our doing"),
     Key("firewall", _choice("NAME", ("nftables", "none")), "nftables",
         "who keeps the firewall's rules; none: you do"),
     Key("iptables", BOOL, True, "false is the same as firewall none"),
@@ -308,18 +364,14 @@ KEYS: tuple[Key, ...] = (
               only=(False,)),
     *_refused("rules are set with nf_tables' own messages", "firewall-backend", only=("nftables",)),
     *_refused("IPv6 is in the same table: see --firewall", "ip6tables", kind=BOOL, only=(True,)),
-    *_refused("without forwarding containers reach nobody", "ip-forward", kind=BOOL, only=(True,)),
     *_refused("there is no proxy: the kernel does it", "userland-proxy", kind=BOOL, only=(False,)),
-    *_refused(_NETWORKS, "ipv6", kind=BOOL, only=(False,)),
     # refused
     *_refused(_RUNTIMES, "runtimes", flag="add-runtime", only=({},)),
-    *_refused(_NETWORKS, "allow-direct-routing", "ip-forward-no-drop", kind=BOOL, only=(False,)),
-    *_refused(_NETWORKS, "bip6", "bridge-accept-fwmark", "default-gateway", "default-gateway-v6",
-              "fixed-cidr", "fixed-cidr-v6", "ip", "network-control-plane-mtu",
-              "userland-proxy-path"),
-    *_refused(_NETWORKS, "default-network-opts", flag="default-network-opt"),
-    *_refused(_NETWORKS, "host-gateway-ips", flag="host-gateway-ip"),
-    *_refused(_NETWORKS, "host-gateway-ip", flag=""),
+    *_refused("publish the ports that others are to reach", "allow-direct-routing", kind=BOOL,
+              only=(False,)),
+    *_refused(_NETWORKS, "bridge-accept-fwmark"),
+    *_refused(_SWARM, "network-control-plane-mtu", kind=INT, only=(0, 1500)),
+    *_refused("there is no proxy: the kernel does it", "userland-proxy-path"),
     *_refused(_CONTAINERD, "containerd", "containerd-namespace"),
     *_refused(_CONTAINERD, "containerd-plugin-namespace", flag="containerd-plugins-namespace"),
     *_refused(_CONTAINERD, "cri-containerd", kind=BOOL, only=(False,)),

@@ -15,8 +15,9 @@ from sampan.daemon.configuration import merge, read_arguments
 from sampan.engine.settings import Defaults, Settings, Transfers
 from sampan.engine.spec import SHM_SIZE
 from sampan.errors import InvalidArgument, NotSupported, SampanError
+from sampan.network.default import subnets_of
+from sampan.network.types import Network, Pool
 from sampan.network.types import Options as NetworkOptions
-from sampan.network.types import Pool
 
 if TYPE_CHECKING:
     from sampan.daemon.configuration import Given
@@ -197,23 +198,52 @@ def _transfers(values: dict[str, Any]) -> Transfers:
     )
 
 
+_OF_THE_BRIDGE = (
+    "bip", "bip6", "fixed-cidr", "fixed-cidr-v6", "default-gateway", "default-gateway-v6", "ip",
+    "ipv6",
+)  # fmt: skip
+
+
 def _network(values: dict[str, Any]) -> NetworkOptions:
     pools = tuple(Pool(base=base, size=size) for base, size in values["default-address-pools"])
     bridge: str = values["bridge"]
     if len(bridge) > 15 or "/" in bridge or bridge != "".join(bridge.split()):
         raise InvalidArgument(f"bridge {bridge}: a link's name has at most 15 characters")
-    if bridge == "none" and values["bip"]:
-        raise InvalidArgument("bridge none and bip: there is no bridge to have an address")
+    if bridge == "none":
+        for name in _OF_THE_BRIDGE:
+            if values[name]:
+                raise InvalidArgument(f"bridge none and {name}: there is no bridge to have it")
     firewall = values["firewall"] if values["iptables"] else "none"
-    return NetworkOptions(
+    gateways = [*values["host-gateway-ips"], values["host-gateway-ip"]]
+    found = NetworkOptions(
         bridge=bridge,
         bip=values["bip"],
+        bip6=values["bip6"],
+        fixed=values["fixed-cidr"],
+        fixed6=values["fixed-cidr-v6"],
+        router=values["default-gateway"],
+        router6=values["default-gateway-v6"],
+        ipv6=values["ipv6"],
+        bind="" if values["ip"] in ("0.0.0.0", "::") else values["ip"],
+        forward=values["ip-forward"],
+        guard=not values["ip-forward-no-drop"],
+        host_gateways=tuple(one for one in gateways if one),
+        more=tuple(values["default-network-opts"]),
         mtu=values["mtu"],
         icc=values["icc"],
         masquerade=values["ip-masq"],
         firewall=firewall,
         **({"pools": pools} if pools else {}),
     )
+    subnets_of(found)
+    if found.more:
+        from sampan.network.creation import option_of
+
+        for driver, name, value in found.more:
+            if driver not in ("bridge", "macvlan", "ipvlan"):
+                raise InvalidArgument(f"default-network-opt {driver}: no such driver of networks")
+            option_of(Network(id="", name="default-network-opt", driver=driver), name, value)
+    return found
 
 
 def _environment(name: str) -> str:

@@ -189,7 +189,8 @@ class Creation:
         try:
             os.mkdir(directory, 0o710)
             resolved = engine.settings.defaults.resolved(record.host_config)
-            write_files(directory, resolved, spec.hostname(record, engine.machine))
+            gateways = engine.networking.host_gateways(record)
+            write_files(directory, resolved, spec.hostname(record, engine.machine), gateways)
             engine.driver.create_container(
                 record.id, image.chain, image.system, empty=(spec.CONTAINER_MARK,)
             )

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from sampan.errors import InvalidArgument, NotSupported
+from sampan.errors import InvalidArgument
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
@@ -52,8 +52,9 @@ def _plain(text: str, what: str) -> str:
     return text
 
 
-def hosts(host: HostConfig, base: str = _LOCAL) -> str:
-    """The text of ``/etc/hosts``. Raises InvalidArgument, NotSupported."""
+def hosts(host: HostConfig, gateways: Sequence[str] = (), base: str = _LOCAL) -> str:
+    """The text of ``/etc/hosts``. ``gateways``: what ``host-gateway`` means. Raises
+    InvalidArgument."""
     lines = [base if not base or base.endswith("\n") else base + "\n"]
     for text in host.extra_hosts or ():
         name, colon, address = text.partition(":")
@@ -62,10 +63,13 @@ def hosts(host: HostConfig, base: str = _LOCAL) -> str:
         if not colon or not name:
             raise InvalidArgument(f"bad format for add-host: '{text}'; write name:address")
         if address == "host-gateway":
-            raise NotSupported(
-                f"HostConfig.ExtraHosts '{text}' is not supported: containers have no gateway in "
-                "this version; give an address"
-            )
+            if not gateways:
+                raise InvalidArgument(
+                    f"unable to derive the IP value for host-gateway of '{text}': there is no "
+                    "default network; give an address"
+                )
+            lines += [f"{one}\t{_plain(name, 'add-host: name')}\n" for one in gateways]
+            continue
         try:
             ipaddress.ip_address(address.strip("[]"))
         except ValueError as error:
@@ -145,7 +149,9 @@ def _read(path: str) -> str:
         return ""
 
 
-def write_files(directory: str, host: HostConfig, hostname: str) -> None:
+def write_files(
+    directory: str, host: HostConfig, hostname: str, gateways: Sequence[str] = ()
+) -> None:
     """Write the three files into an existing directory."""
     shared = host.network_mode == "host"
     base = _read("/etc/resolv.conf")
@@ -153,7 +159,7 @@ def write_files(directory: str, host: HostConfig, hostname: str) -> None:
         base = reachable(base)
     texts = {
         "hostname": _plain(hostname, "hostname") + "\n",
-        "hosts": hosts(host, _read("/etc/hosts") if shared else _LOCAL),
+        "hosts": hosts(host, gateways, _read("/etc/hosts") if shared else _LOCAL),
         "resolv.conf": resolv_conf(host, base),
     }
     for name in FILES:

@@ -261,8 +261,25 @@ class Networking:
 
             linked = host_lines(self._engine, record)
         own = self.host_lines(record, endpoints)
-        text = "".join([files.hosts(record.host_config), *linked, *own])
+        extra = files.hosts(record.host_config, self.host_gateways(record, endpoints))
+        text = "".join([extra, *linked, *own])
         files.write_file(f"{self._engine.directory(record.id)}/hosts", text)
+
+    def host_gateways(
+        self, record: ContainerRecord, endpoints: Sequence[Endpoint] = ()
+    ) -> Sequence[str]:
+        """What --add-host's ``host-gateway`` means: this machine, as the container reaches it."""
+        if self.networks.options.host_gateways:
+            return self.networks.options.host_gateways
+        if record.host_config.network_mode == "host":
+            return ("127.0.0.1",)
+        there = [self.networks.find(one.network) for one in endpoints]
+        bridged = [network for network in there if network.driver == "bridge"]
+        try:
+            network = bridged[0] if bridged else self.networks.default()
+        except NotFound:
+            return ()
+        return [subnet.gateway for subnet in network.subnets if subnet.gateway]
 
     def host_lines(self, record: ContainerRecord, endpoints: Sequence[Endpoint]) -> list[str]:
         """A container's own lines of its /etc/hosts."""

@@ -58,13 +58,13 @@ def _mac(network: Network) -> str:
     return "02:42:" + ":".join(network.id[at : at + 2] for at in range(0, 8, 2))
 
 
-def make(network: Network, identity: str, mtu: int) -> int:
+def make(network: Network, identity: str, mtu: int, *, forward: bool) -> int:
     """Make the bridge, up and with its gateways' addresses; its index.
 
     Raises Conflict when the name is somebody else's, Unavailable where bridges cannot be made.
     """
     name = network.link
-    parameters = {"forwarding": 1}
+    parameters = {"forwarding": 1} if forward else None
     try:
         with Socket() as socket:
             socket.batch([links.new_bridge(name, mac=_mac(network))])
@@ -157,9 +157,9 @@ def gateways(network: Network, endpoint: Endpoint) -> list[str]:
     if network.internal:
         return []
     return [
-        subnet.gateway
+        subnet.router
         for subnet in network.subnets
-        if subnet.gateway and (endpoint.ipv6 if ":" in subnet.subnet else endpoint.ipv4)
+        if subnet.router and (endpoint.ipv6 if ":" in subnet.subnet else endpoint.ipv4)
     ]
 
 

@@ -11,6 +11,7 @@ import ipaddress
 import os
 import re
 import time
+from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -20,7 +21,19 @@ from sampan.network.addresses import parse
 from sampan.network.bridge import link_name
 from sampan.network.types import PREDEFINED, Network, Subnet
 
-__all__ = ["BRIDGE", "ConfigFrom", "IpamConfig", "IpamRequest", "NetworkRequest", "network_of"]
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+__all__ = [
+    "BRIDGE",
+    "ConfigFrom",
+    "IpamConfig",
+    "IpamRequest",
+    "NetworkRequest",
+    "network_of",
+    "option_of",
+    "subnet_of",
+]
 
 BRIDGE = "com.docker.network.bridge."
 _LONGEST = 255
@@ -69,8 +82,9 @@ class NetworkRequest(_Wire, frozen=True, kw_only=True):
     labels: dict[str, str] = {}
 
 
-def network_of(request: NetworkRequest) -> Network:
-    """A network with an ID of its own, not made yet.
+def network_of(request: NetworkRequest, more: Sequence[tuple[str, str, str]] = ()) -> Network:
+    """A network with an ID of its own, not made yet. ``more``: options (driver, name, value) that
+    it has unless it says otherwise.
 
     Raises InvalidArgument, PermissionDenied, Conflict, NotFound (driver), NotSupported.
     """
@@ -91,9 +105,11 @@ def network_of(request: NetworkRequest) -> Network:
     )
     if request.driver in parents.KINDS:
         network = parents.begun(msgspec.structs.replace(network, driver=request.driver))
-    for name, value in request.options.items():
-        network = _with_option(network, name, value)
-    subnets = tuple(_subnet(one) for one in request.ipam.config if one != IpamConfig())
+    usual = {name: value for driver, name, value in more if driver == network.driver}
+    network = msgspec.structs.replace(network, options={**usual, **request.options})
+    for name, value in network.options.items():
+        network = option_of(network, name, value)
+    subnets = tuple(subnet_of(one) for one in request.ipam.config if one != IpamConfig())
     versions = [parse(subnet.subnet).version for subnet in subnets]
     if 6 in versions and not network.ipv6:
         raise InvalidArgument(f"network {network.name}: an IPv6 subnet needs EnableIPv6 (--ipv6)")
@@ -141,6 +157,14 @@ def _refuse(request: NetworkRequest) -> None:
             raise NotSupported(f"{where}: {what} is not supported in this version")
 
 
+def _binding(name: str, value: str) -> str:
+    """An IPv4 address to publish at, or empty for all."""
+    try:
+        return "" if value in ("", "0.0.0.0") else str(ipaddress.IPv4Address(value))
+    except ValueError as error:
+        raise InvalidArgument(f"option {name}: {error}") from error
+
+
 def _truth(name: str, value: str) -> bool:
     """As Go's ParseBool reads it."""
     if value in ("1", "t", "T", "true", "TRUE", "True"):
@@ -150,7 +174,8 @@ def _truth(name: str, value: str) -> bool:
     raise InvalidArgument(f"option {name}: {value!r} is neither true nor false")
 
 
-def _with_option(network: Network, name: str, value: str) -> Network:
+def option_of(network: Network, name: str, value: str) -> Network:
+    """The network with one of its driver's options. Raises InvalidArgument, NotSupported."""
     short = name.removeprefix(BRIDGE)
     replace = msgspec.structs.replace
     if name == "com.docker.network.driver.mtu":
@@ -176,11 +201,12 @@ def _with_option(network: Network, name: str, value: str) -> Network:
         return replace(network, icc=_truth(name, value))
     if name == f"{BRIDGE}enable_ip_masquerade":
         return replace(network, masquerade=_truth(name, value))
+    if name == f"{BRIDGE}host_binding_ipv4":
+        return replace(network, bind=_binding(name, value))
     # What says that it shall be as it is.
     usual = {
         "gateway_mode_ipv4": ("", "nat"),
         "gateway_mode_ipv6": ("", "nat"),
-        "host_binding_ipv4": ("", "0.0.0.0"),
         "inhibit_ipv4": ("false", "0"),
         "default_bridge": ("false", "0"),
     }.get(short, ())
@@ -206,7 +232,8 @@ def _inside(what: str, text: str, subnet: str) -> str:
     return str(address)
 
 
-def _subnet(config: IpamConfig) -> Subnet:
+def subnet_of(config: IpamConfig) -> Subnet:
+    """Raises InvalidArgument, Conflict."""
     if not config.subnet:
         raise InvalidArgument("IPAM.Config: Gateway, IPRange and AuxiliaryAddresses need a Subnet")
     net = parse(config.subnet)

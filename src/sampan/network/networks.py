@@ -22,13 +22,14 @@ from sampan.errors import (
     Unavailable,
 )
 from sampan.network import bridge, parents
-from sampan.network.addresses import around, choose_subnet, local_prefix, overlap, parse
+from sampan.network import default as defaults
+from sampan.network.addresses import choose_subnet, local_prefix, overlap, parse
 from sampan.network.firewall import Firewall
 from sampan.network.host import Machine, did_not_forward, forward, index_of, locked
 from sampan.network.leases import INTERFACE, Leases
 from sampan.network.ports import Ports
 from sampan.network.store import NetworkStore
-from sampan.network.types import PREDEFINED, Network, Pool, Subnet
+from sampan.network.types import POOLS, PREDEFINED, Network, Pool, Subnet
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -83,14 +84,16 @@ class Networks:
             self._take_up(network)
         self.leases.load()
         default = predefined_id(identity, DEFAULT)
+        wanted = defaults.wanted(options, default, created)
         if options.bridge == "none":
             self._all.pop(default, None)
         elif default not in self._all:
-            self._found(default, created)
-        elif self._is_otherwise(self._all[default]):
+            self._found(wanted)
+        elif defaults.is_otherwise(self._all[default], wanted):
             # The administrator has decided otherwise since.
             self._store.remove_network(default)
-            self._found(default, created)
+            self._all.pop(default)
+            self._found(wanted)
 
     # -- which there are -----------------------------------------------------------------------
 
@@ -120,42 +123,10 @@ class Networks:
         self._all[network.id] = network
         self.leases.open(network)
 
-    def _is_otherwise(self, network: Network) -> bool:
-        options = self.options
-        if not network.subnets:
-            return True
-        bip = f"{network.subnets[0].gateway}/{network.subnets[0].prefix}"
-        return (
-            (network.mtu, network.icc, network.masquerade)
-            != (options.mtu, options.icc, options.masquerade)
-            or options.bip not in ("", bip)
-            or (not options.bip and not network.subnets[0].automatic)
-            or options.bridge not in ("", network.link)
-        )
-
-    def _found(self, network_id: str, created: int) -> None:
+    def _found(self, network: Network) -> None:
         """Make the row of the default network."""
-        options = self.options
-        subnets: tuple[Subnet, ...] = ()
-        if options.bip:
-            net = around(options.bip, "bip")
-            subnets = (Subnet(subnet=str(net), gateway=options.bip.partition("/")[0]),)
-        network = Network(
-            id=network_id,
-            name=DEFAULT,
-            created=created,
-            link=options.bridge,
-            subnets=subnets,
-            mtu=options.mtu,
-            icc=options.icc,
-            masquerade=options.masquerade,
-            options={
-                "com.docker.network.bridge.default_bridge": "true",
-                "com.docker.network.bridge.enable_icc": str(options.icc).lower(),
-                "com.docker.network.bridge.enable_ip_masquerade": str(options.masquerade).lower(),
-                "com.docker.network.bridge.host_binding_ipv4": "0.0.0.0",
-            },
-        )
+        if network.ipv6 and not os.path.exists("/proc/sys/net/ipv6"):
+            raise Unavailable("ipv6: this machine's kernel has no IPv6")
         with locked():
             network = self._numbered(network, Machine())
             self._store.add_network(network)
@@ -167,10 +138,12 @@ class Networks:
         there = {":" in subnet.subnet for subnet in network.subnets}
         added = []
         if network.ipv4 and False not in there:
-            added.append(self._chosen(self.options.pools, machine))
+            pools = [pool for pool in self.options.pools if ":" not in pool.base]
+            added.append(self._chosen(pools or POOLS, machine))
         if network.ipv6 and True not in there:
-            pool = Pool(base=local_prefix(self._identity), size=64)
-            added.append(self._chosen((pool,), machine))
+            pools = [pool for pool in self.options.pools if ":" in pool.base]
+            own = Pool(base=local_prefix(self._identity), size=64)
+            added.append(self._chosen(pools or (own,), machine))
         if added:
             subnets = [*network.subnets, *added]
             changes["subnets"] = tuple(sorted(subnets, key=lambda one: ":" in one.subnet))
@@ -303,7 +276,8 @@ class Networks:
                 return
             with locked():
                 network = self._bridge(network)
-            forward(self._exec_root, six=network.ipv6)
+            if self.options.forward:
+                forward(self._exec_root, six=network.ipv6)
             self.refresh()
             if any(endpoint.ports for endpoint in self.leases.on(network_id)):
                 self._open_localhost(network_id)
@@ -317,7 +291,8 @@ class Networks:
         endpoints = self.leases.on(network.id)
         network = self._renumbered(network, machine, bool(endpoints))
         mtu = network.mtu or machine.mtu
-        self._up[network.id] = (bridge.make(network, self._identity, mtu), mtu)
+        index = bridge.make(network, self._identity, mtu, forward=self.options.forward)
+        self._up[network.id] = (index, mtu)
         if endpoints:
             bridge.repair(network, endpoints)
         return network
@@ -359,7 +334,8 @@ class Networks:
         with self._lock:
             if self.firewall is not None:
                 up = [one for key, one in self._all.items() if self._has_bridge(key)]
-                self.firewall.apply(up, guard=did_not_forward(self._exec_root))
+                guard = self.options.guard and did_not_forward(self._exec_root)
+                self.firewall.apply(up, guard=guard)
 
     def _has_bridge(self, key: str) -> bool:
         return key in self._up and self._all[key].driver == DEFAULT
@@ -468,8 +444,13 @@ class Networks:
             return
         if self.firewall is None:
             raise Unavailable(_RULELESS)
-        found = self._ports.reserve(wanted, best)
+        found = self._ports.reserve(self._bound(wanted, best), best)
         endpoints[endpoints.index(best)] = self.leases.publish(best, found)
+
+    def _bound(self, wanted: Sequence[PortWish], endpoint: Endpoint) -> list[PortWish]:
+        """With the network's own address for those that say none."""
+        own = self._all[endpoint.network].bind
+        return [one if one.address else msgspec.structs.replace(one, address=own) for one in wanted]
 
     def open_ports(self, endpoints: Sequence[Endpoint]) -> None:
         """Have the kernel lead the published ports of a start to it. Raises KernelError."""
@@ -496,7 +477,7 @@ class Networks:
                     return
                 if self.firewall is None:
                     raise Unavailable(_RULELESS)
-                found = self._ports.move(wanted, best)
+                found = self._ports.move(self._bound(wanted, best), best)
                 with self._database.transaction():
                     if old is not None:
                         self.leases.publish(old, ())

@@ -71,28 +71,36 @@ class Ports:
         """As ``reserve``, for a container that has them already at another endpoint: what was
         chosen stays, with the addresses of this endpoint's families. Raises PortError: then all is
         as before."""
-        before = self._by_container.get(endpoint.container, [])[:]
-        left, kept = before[:], set()
+        container = endpoint.container
+        before = self._by_container.setdefault(container, [])[:]
+        left = before[:]
+        wanted: list[Port] = []
+        fresh: list[PortWish] = []
+        for wish in wishes:
+            old = next((port for port in left if _answers(port, wish)), None)
+            if old is None:
+                fresh.append(wish)
+                continue
+            place = (old.protocol, old.port, old.inside)
+            left = [one for one in left if (one.protocol, one.port, one.inside) != place]
+            for address in _addresses(wish, endpoint):
+                wanted.append(msgspec.structs.replace(old, address=address))
+        # First, for a port that is held everywhere is nobody's at one address.
+        for port in set(before).difference(wanted):
+            self._forget(port, container)
         try:
-            for wish in wishes:
-                old = next((port for port in left if _answers(port, wish)), None)
-                if old is None:
-                    self._one(wish, endpoint)
-                    continue
-                place = (old.protocol, old.port, old.inside)
-                left = [one for one in left if (one.protocol, one.port, one.inside) != place]
-                for address in _addresses(wish, endpoint):
-                    port = msgspec.structs.replace(old, address=address)
-                    if port not in before:
-                        self._hold(port, endpoint)
-                    kept.add(port)
+            for port in wanted:
+                if port not in before:
+                    self._hold(port, endpoint)
+            for wish in fresh:
+                self._one(wish, endpoint)
         except BaseException:
-            for port in set(self._by_container.get(endpoint.container, ())).difference(before):
-                self._forget(port, endpoint.container)
+            for port in set(self._by_container[container]).difference(before):
+                self._forget(port, container)
+            for port in set(before).difference(self._by_container[container]):
+                self._hold(port, endpoint)
             raise
-        for port in set(before) - kept:
-            self._forget(port, endpoint.container)
-        return tuple(self._by_container.get(endpoint.container, ()))
+        return tuple(self._by_container[container])
 
     def adopt(self, endpoint: Endpoint) -> list[Port]:
         """Ports that a row says are the endpoint's; those that somebody has bound meanwhile."""
@@ -208,10 +216,8 @@ def _addresses(wish: PortWish, endpoint: Endpoint) -> list[str]:
 
 def _answers(port: Port, wish: PortWish) -> bool:
     """Whether a wish was answered with a port."""
-    return (
-        (port.protocol, port.inside) == (wish.protocol, wish.inside)
-        and (port.address == wish.address or (not wish.address and port.address in ANY.values()))
-        and (not wish.first or wish.first <= port.port <= wish.last)
+    return (port.protocol, port.inside) == (wish.protocol, wish.inside) and (
+        not wish.first or wish.first <= port.port <= wish.last
     )
 
 

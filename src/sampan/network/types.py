@@ -9,6 +9,7 @@ from __future__ import annotations
 import msgspec
 
 __all__ = [
+    "POOLS",
     "PREDEFINED",
     "Endpoint",
     "Network",
@@ -38,11 +39,18 @@ class Subnet(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     def prefix(self) -> int:
         return int(self.subnet.rpartition("/")[2])
 
+    @property
+    def router(self) -> str:
+        """Where default routes lead: the gateway, unless somebody else is named so."""
+        name = "DefaultGatewayIPv6" if ":" in self.subnet else "DefaultGatewayIPv4"
+        return self.auxiliary.get(name) or self.gateway
+
 
 class Network(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """``created`` in nanoseconds since the epoch; ``link``: the bridge's name in the kernel;
     ``options``: the driver's, as they were given. Of macvlan and ipvlan ``link`` is the parent, and
-    ``mode`` and ``flag`` are how they share it."""
+    ``mode`` and ``flag`` are how they share it. ``bind``: where ports are published that say no
+    address, empty for everywhere."""
 
     id: str
     name: str
@@ -59,6 +67,7 @@ class Network(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     mtu: int = 0
     icc: bool = True
     masquerade: bool = True
+    bind: str = ""
     labels: dict[str, str] = {}
     options: dict[str, str] = {}
     ipam_options: dict[str, str] = {}
@@ -146,17 +155,35 @@ class Pool(msgspec.Struct, frozen=True, kw_only=True):
     size: int
 
 
+POOLS = (Pool(base="172.20.0.0/14", size=22), Pool(base="10.199.0.0/16", size=22))
+"""Where IPv4 subnets come from, where nobody says."""
+
+
 class Options(msgspec.Struct, frozen=True, kw_only=True):
-    """What the administrator decided. ``bridge``: the default bridge's name, ``none`` for no
-    default network; ``bip``: its address/prefix."""
+    """What the administrator decided of the default network: ``bridge``, its bridge's name, or
+    ``none`` for no such network; ``bip``, the bridge's address/prefix; ``fixed``, where containers
+    have their addresses; ``router``, where their default routes lead, empty for the bridge;
+    ``bind``, where their ports are published.
+
+    And of the rest: whether to have the machine forward, and whether to drop what is others' then
+    (``guard``); ``host_gateways``, what --add-host's host-gateway means, empty for the container's
+    own gateway; ``more``, (driver, option, value) of networks that do not say otherwise."""
 
     bridge: str = ""
     bip: str = ""
+    bip6: str = ""
+    fixed: str = ""
+    fixed6: str = ""
+    router: str = ""
+    router6: str = ""
+    ipv6: bool = False
+    bind: str = ""
+    forward: bool = True
+    guard: bool = True
+    host_gateways: tuple[str, ...] = ()
+    more: tuple[tuple[str, str, str], ...] = ()
     mtu: int = 0
     icc: bool = True
     masquerade: bool = True
     firewall: str = "nftables"
-    pools: tuple[Pool, ...] = (
-        Pool(base="172.20.0.0/14", size=22),
-        Pool(base="10.199.0.0/16", size=22),
-    )
+    pools: tuple[Pool, ...] = POOLS

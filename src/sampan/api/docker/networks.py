@@ -124,7 +124,8 @@ async def create(context: Context) -> Answer:
     from sampan.network.creation import NetworkRequest, network_of
 
     request = read_body(NetworkRequest, await context.body())
-    network = await context.engine.networking.create(network_of(request))
+    networking = context.engine.networking
+    network = await networking.create(network_of(request, networking.networks.options.more))
     return reply({"Id": network.id, "Warning": ""}, 201)
 
 
