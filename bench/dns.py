@@ -49,14 +49,14 @@ def main() -> None:
 def _measure(place: Place, rate: int, seconds: int, names: int) -> None:
     hosts = [f"10.9.{number >> 8}.{number & 255}" for number in range(names)]
     print(f"{os.uname().release}, {os.cpu_count()} processors, {names} names")
-    print(f"idle         PSS {_pss(place.pid):5.1f} MB")
+    print(f"idle         PSS {pss(place.pid):5.1f} MB")
     place.serve(*(endpoint(f"c{number}", host) for number, host in enumerate(hosts)), servers=[])
-    print(f"serving      PSS {_pss(place.pid):5.1f} MB")
+    print(f"serving      PSS {pss(place.pid):5.1f} MB")
     packets = [question(f"c{number}") for number in range(names)]
     with place.socket() as sock:
-        begin = _cpu(place.pid)
-        lost, times = _even(sock, packets, rate, rate * seconds)
-        used = (_cpu(place.pid) - begin) / seconds * 100
+        begin = cpu(place.pid)
+        lost, times = even(sock, packets, rate, rate * seconds)
+        used = (cpu(place.pid) - begin) / seconds * 100
         found = sorted(times)
         print(
             f"{rate} queries/s for {seconds} s: lost {lost}, "
@@ -65,12 +65,12 @@ def _measure(place: Place, rate: int, seconds: int, names: int) -> None:
         )
         most = _most(sock, packets, seconds)
     print(f"at most      {most:.0f} queries/s")
-    print(f"after        PSS {_pss(place.pid):5.1f} MB")
+    print(f"after        PSS {pss(place.pid):5.1f} MB")
     if lost:
         sys.exit(f"bench/dns.py: {lost} queries were not answered")
 
 
-def _even(
+def even(
     sock: socket.socket, packets: list[bytes], rate: int, count: int
 ) -> tuple[int, list[float]]:
     """Queries lost, and the times of the others. IDs come again after 65,536 queries."""
@@ -120,12 +120,12 @@ def _most(sock: socket.socket, packets: list[bytes], seconds: int) -> float:
     return count / (now - start)
 
 
-def _pss(pid: int) -> float:
+def pss(pid: int) -> float:
     text = Path(f"/proc/{pid}/smaps_rollup").read_text(encoding="ascii")
     return int(text.split("\nPss:")[1].split()[0]) / 1024
 
 
-def _cpu(pid: int) -> float:
+def cpu(pid: int) -> float:
     fields = Path(f"/proc/{pid}/stat").read_text(encoding="ascii").rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 

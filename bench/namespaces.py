@@ -6,6 +6,8 @@ import contextlib
 import subprocess
 from collections.abc import Iterator
 
+from sampan.kernel.netns import Inside
+
 __all__ = ["Namespace", "namespaces"]
 
 _HOLD = "ip link set lo up; echo; exec sleep 1000000"
@@ -29,6 +31,12 @@ class Namespace:
             [*self.enter, *words], check=True, stdout=subprocess.PIPE, text=True, timeout=120
         )
         return done.stdout
+
+    @contextlib.contextmanager
+    def inside(self) -> Iterator[None]:
+        """This thread is in it meanwhile."""
+        with open(self.enter[1].partition("=")[2], encoding="ascii") as file, Inside(file.fileno()):
+            yield
 
     def wire(self, name: str, address: str, other: Namespace, to: str, there: str) -> None:
         """A cable: the link ``name`` here, ``to`` in ``other``, each with its address/prefix."""
