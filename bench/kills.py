@@ -9,6 +9,10 @@ rows, files, descriptors, keyrings), and each start must have been ready in a se
 ``--all`` kills monitors, zygotes and the pair that waits as well: a container whose own monitor was
 killed is ended and reported so, all others live on.
 
+``--networks``: the containers come onto networks, leave them, find one another and publish ports
+instead, until 300 connects, disconnects, starts and kills were acknowledged (``--acts``); no link,
+namespace, address, rule or resolver may be left.
+
 Prints what it found, and exits with 1 if anything is wrong. ``--seed`` repeats the moments, not the
 machine's.
 """
@@ -29,6 +33,8 @@ from tests.daemon.kill_load import Load
 from tests.daemon.killing import Killer
 from tests.daemon.leftovers import Before
 from tests.daemon_fixture import Daemon
+from tests.network.house import House
+from tests.network.kill_load import NetworkLoad
 
 __all__ = ["main"]
 
@@ -40,6 +46,8 @@ def main(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="python -m bench.kills")
     parser.add_argument("--kills", type=int, default=200)
     parser.add_argument("--all", action="store_true", help="kill monitors and zygotes too")
+    parser.add_argument("--networks", action="store_true", help="a load of networks")
+    parser.add_argument("--acts", type=int, default=300, help="with --networks: how many")
     parser.add_argument("--containers", type=int, default=20)
     parser.add_argument("--tickers", type=int, default=6)
     parser.add_argument("--seed", type=int, default=int.from_bytes(os.urandom(4), "big"))
@@ -47,18 +55,26 @@ def main(arguments: list[str]) -> int:
     # An installed program is compiled; a start that compiles it anew measures the compiler.
     os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
     root = Path(tempfile.mkdtemp(prefix="sampan-kills-"))
-    daemon = Daemon(root)
+    house = House(root) if given.networks else None
+    daemon = house.daemon if house else Daemon(root)
     moments = random.Random(given.seed)
-    print(f"seed {given.seed}: {given.kills} kills, {given.containers} containers", flush=True)
+    aim = f"{given.acts} acts" if house else f"{given.kills} kills"
+    print(f"seed {given.seed}: {aim}, {given.containers} containers", flush=True)
     begin = time.monotonic()
     try:
         daemon.start()
+        places = NetworkLoad.prepare(house) if house else {}
         before = Before(daemon)
-        load = Load(daemon, given.containers, given.tickers, given.seed)
+        if house:
+            load: Load = NetworkLoad(house, places, given.containers, given.seed)
+        else:
+            load = Load(daemon, given.containers, given.tickers, given.seed)
         killer = Killer(load, moments, Killer.ALL if given.all else Killer.DAEMON)
         load.start()
         ledger = load.ledger
-        for number in range(1, given.kills + 1):
+        number = 0
+        while sum(ledger.acts.values()) < given.acts if house else number < given.kills:
+            number += 1
             time.sleep(moments.uniform(0.02, 0.6))
             killer.strike()
             if number % 20 == 0:
@@ -67,14 +83,21 @@ def main(arguments: list[str]) -> int:
                 print(f"  {number} kills, {lives} lives, {found} findings", flush=True)
         lines = load.finish()
         left = before.wait(ledger.ids)
+        if isinstance(load, NetworkLoad):
+            ledger.wrong += load.settle()
         late = sum(one > READY for one in killer.ready)
         wrong = bool(ledger.wrong or left or late)
         if wrong:
             shutil.copy(daemon.log, f"/tmp/kills-{given.seed}.log")
     finally:
-        daemon.close()
+        if house:
+            house.close()
+        else:
+            daemon.close()
     for what, count in sorted(killer.strikes.items()):
         print(f"  killed: {what:18} {count}")
+    for kind, count in sorted(ledger.acts.items()):
+        print(f"  acts: {kind:20} {count}")
     for kind, count in sorted(ledger.lives.items()):
         print(f"  lives: {kind:19} {count}")
     print(f"  lines of the tickers: {lines}")

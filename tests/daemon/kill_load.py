@@ -41,6 +41,8 @@ class Ledger:
         self._lock = threading.Lock()
         self.wrong: list[str] = []
         self.lives: dict[str, int] = {}
+        self.acts: dict[str, int] = {}
+        """What was asked for and acknowledged, where a load counts that."""
         self.runs: dict[str, list[int]] = {}
         """Exit codes of the runs of each container that was started, in their order."""
         self.ids: set[str] = set()
@@ -73,6 +75,10 @@ class Ledger:
             self.victims.add(container)
             return True
 
+    def acted(self, kind: str) -> None:
+        with self._lock:
+            self.acts[kind] = self.acts.get(kind, 0) + 1
+
     def lived(self, kind: str, container: str, codes: list[int] | None) -> None:
         """A life is over; ``codes`` are None where how often it ran is not certain."""
         with self._lock:
@@ -96,7 +102,7 @@ class Slot(threading.Thread):
         self.others: list[str] = []
         """Containers that run throughout."""
 
-    KINDS = (
+    KINDS: tuple[str, ...] = (
         "ends",
         "removes itself",
         "is stopped",
@@ -529,13 +535,15 @@ class Ticker:
 class Load:
     """``tickers`` that run throughout, and slots that make up ``containers`` with them."""
 
+    SLOT = Slot
+
     def __init__(self, daemon: Daemon, containers: int, tickers: int, seed: int) -> None:
         self.daemon = daemon
         self.ledger = Ledger()
         self.tickers = [Ticker(daemon, number) for number in range(tickers)]
         chance = random.Random(seed)
         self.slots = [
-            Slot(daemon, self.ledger, number, chance.getrandbits(32))
+            self.SLOT(daemon, self.ledger, number, chance.getrandbits(32))
             for number in range(containers - tickers)
         ]
         self.ledger.ids |= {ticker.id for ticker in self.tickers}

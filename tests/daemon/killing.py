@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 
 from sampan.errors import SampanError
 from sampan.kernel.processes import pidfd_open, pidfd_send_signal, start_time
+from tests.daemon.leftovers import is_resolver
 
 if TYPE_CHECKING:
     import random
@@ -92,8 +93,9 @@ class Killer:
         self.ready.append(time.monotonic() - begin)
 
     def strike_zygote(self) -> None:
-        for zygote in self._daemon.zygotes():
-            os.kill(zygote, signal.SIGKILL)
+        for child in self._daemon.zygotes():
+            if not is_resolver(child):
+                os.kill(child, signal.SIGKILL)
 
     def strike_monitor(self) -> None:
         spared = {ticker.id for ticker in self._load.tickers}

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from tests.daemon_fixture import Daemon
 
-__all__ = ["Before", "Findings", "groups", "names"]
+__all__ = ["Before", "Findings", "groups", "is_resolver", "names"]
 
 Findings = dict[str, set[str]]
 
@@ -155,6 +155,14 @@ def _files(root: Path, apart: Collection[str]) -> Iterator[str]:
                 yield os.path.relpath(f"{place}/{name}", root)
 
 
+def is_resolver(pid: int) -> bool:
+    """Whether it is the process that answers containers' questions for names."""
+    try:
+        return b"sampan.network.resolver" in Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:
+        return False
+
+
 def _children(pid: int) -> Iterator[int]:
     with contextlib.suppress(OSError):  # it has just ended
         for task in os.listdir(f"/proc/{pid}/task"):
@@ -177,9 +185,12 @@ def _state(pid: int) -> str:
 
 
 def _strangers(daemon: Daemon, ours: dict[int, str]) -> set[str]:
-    """All but the daemon, its zygote, and the pair that waits there."""
+    """All but the daemon, its zygote, and the pair that waits there. A resolver ends when there is
+    nobody to serve."""
     known = {daemon.pid}
     for zygote in daemon.zygotes():
+        if is_resolver(zygote):
+            continue
         known.add(zygote)
         for monitor in _children(zygote):
             makers = [pid for pid in _children(monitor) if _name(pid) == "sampan-monitor"]

@@ -10,11 +10,13 @@ import json
 import os
 import sqlite3
 import subprocess
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from sampan.kernel.netns import Inside
 from tests.daemon_fixture import Daemon, own_root
 
 if TYPE_CHECKING:
@@ -49,6 +51,12 @@ class House:
             timeout=30,
             check=check,
         )
+
+    @contextmanager
+    def inside(self) -> Iterator[None]:
+        """This thread is in the namespace meanwhile."""
+        with open(f"/run/netns/{self.name}", "rb") as file, Inside(file.fileno()):
+            yield
 
     def ip(self, *words: str) -> Any:
         return json.loads(self.run("ip", "-j", "-d", *words).stdout or "[]")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import http.client
+import os
 import random
 import re
 import threading
@@ -12,8 +13,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.daemon.killing import Killer
+from tests.daemon.leftovers import Before
 from tests.daemon_fixture import Daemon
 from tests.network.house import DEFAULT, House, address
+from tests.network.kill_load import NetworkLoad
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -21,6 +25,7 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.root
 
 ROUNDS = 6
+ACTS = 20
 
 
 def churn(daemon: Daemon, ending: threading.Event) -> None:
@@ -111,3 +116,28 @@ def test_a_kill_in_the_midst_of_connecting_leaves_no_half(own_house: House) -> N
     assert daemon.stop() == 0
     assert own_house.links() == {}
     assert own_house.tables() == []
+
+
+def test_kills_amid_connects_starts_and_kills_leave_nothing_and_lose_nothing(
+    own_house: House,
+) -> None:
+    """The long form is ``python -m bench.kills --networks``."""
+    seed = int.from_bytes(os.urandom(4), "big")
+    print("seed", seed)
+    moments = random.Random(seed)
+    daemon = own_house.daemon.start()
+    places = NetworkLoad.prepare(own_house)
+    before = Before(daemon)
+    try:
+        load = NetworkLoad(own_house, places, containers=4, seed=seed)
+        killer = Killer(load, moments)
+        load.start()
+        while sum(load.ledger.acts.values()) < ACTS or len(killer.ready) < 4:
+            time.sleep(moments.uniform(0.02, 0.5))
+            killer.strike()
+        load.finish()
+        assert load.ledger.wrong == []
+        assert before.wait(load.ledger.ids) == {}
+        assert load.settle() == []
+    finally:
+        before.close()

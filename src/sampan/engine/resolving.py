@@ -37,6 +37,8 @@ class Resolving:
         self._engine = engine
         self._networks = networks
         self._resolver: Resolver | None = None
+        self._process = 0  # the resolver's PID
+        self._watched: set[int] = set()  # PIDs, until they have ended
         self._lock = asyncio.Lock()
 
     # -- a container's life --------------------------------------------------------------------
@@ -182,9 +184,7 @@ class Resolving:
         }
         resolver, answer = await asyncio.to_thread(self._found, state)
         self._resolver = resolver
-        process = pidfd_open(answer["pid"])
-        loop = asyncio.get_running_loop()
-        loop.add_reader(process, self._ended, process, resolver)
+        self._watch(answer["pid"])
         lacking = set(answer["lacking"])
         for live in lives:
             if live.id in lacking and live.record.state.running:
@@ -230,16 +230,25 @@ class Resolving:
         finally:
             os.close(process)
 
-    def _ended(self, process: int, resolver: Resolver) -> None:
+    def _watch(self, pid: int) -> None:
+        """Once for each process, however often it is told everything."""
+        self._process = pid
+        if pid not in self._watched:
+            process = pidfd_open(pid)
+            self._watched.add(pid)
+            asyncio.get_running_loop().add_reader(process, self._ended, process, pid)
+
+    def _ended(self, process: int, pid: int) -> None:
         """A process is gone: where it was needed another is started."""
         asyncio.get_running_loop().remove_reader(process)
+        self._watched.discard(pid)
         try:
             os.waitid(os.P_PIDFD, process, os.WEXITED | os.WNOHANG)
         except ChildProcessError:
             pass  # an earlier daemon's
         os.close(process)
-        if self._resolver is resolver:
-            self._engine.spawn_task(self._replace(resolver))
+        if self._resolver is not None and self._process == pid:
+            self._engine.spawn_task(self._replace(self._resolver))
 
     async def _replace(self, resolver: Resolver) -> None:
         async with self._lock:
