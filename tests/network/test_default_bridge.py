@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import signal
+import sqlite3
 import subprocess
 from pathlib import Path
 
@@ -281,3 +282,25 @@ def test_many_starts_and_ends_leave_no_link_and_no_lease(house: House) -> None:
         )
     daemon.wait_for(lambda: daemon.get("/containers/json", all=1).json() == [])
     daemon.wait_for(lambda: not house.plugs() and not house.leases())
+
+
+def test_the_predefined_networks_ids_differ_from_the_beginning(own_house: House) -> None:
+    """And a data root that has them as they were, the engine's digits first, goes on so."""
+    daemon = own_house.daemon.start()
+    ids = {one["Name"]: one["Id"] for one in daemon.get("/networks").json()}
+    assert len({key[:12] for key in ids.values()}) == len(ids) == 3
+    assert daemon.get(f"/networks/{ids['none'][:12]}").json()["Name"] == "none"
+    without = daemon.create("sleep", "1000")
+    daemon.stop()
+    engine = (daemon.data_root / "engine-id").read_text().strip().replace("-", "")
+    former = {name: engine + name.encode().hex().ljust(32, "0") for name in ids}
+    with sqlite3.connect(daemon.data_root / "sampan.db") as database:
+        database.execute("UPDATE networks SET id = ?, document = replace(document, ?, ?)",
+                         (former["bridge"], ids["bridge"], former["bridge"]))  # fmt: skip
+        config = database.execute("SELECT config FROM containers").fetchone()[0]
+        config = config.replace(ids["none"].encode(), former["none"].encode())
+        database.execute("UPDATE containers SET config = ?", (config,))
+    daemon.start()
+    assert daemon.get("/networks/bridge").json()["Id"] == former["bridge"]
+    assert daemon.post(f"/containers/{without}/start").status == 204
+    assert daemon.wait(daemon.run("true", HostConfig=DEFAULT)) == 0

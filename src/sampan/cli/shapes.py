@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from sampan.template.values import Map, Struct
+from sampan.template.values import Map, Nil, NilList, Struct
 
 __all__ = ["shaped"]
 
@@ -51,6 +51,18 @@ class _PointerMap(Map):
     empty: Any = None
 
 
+class _NilMap(Nil, _Map):
+    pass
+
+
+class _NilPortMap(Nil, _PortMap):
+    pass
+
+
+class _NilPointerMap(Nil, _PointerMap):
+    pass
+
+
 # Fields of Docker's types whose JSON has another name.
 _ALIASES = {
     "APIVersion": "ApiVersion",
@@ -76,8 +88,8 @@ class _Answer(Struct):
     optional = {
         **dict.fromkeys(_TEXTS, ""),
         **dict.fromkeys(_POINTERS),
-        **{name: _Map() for name in _MAPS - _STRUCT_UNLESS_TEXTS},
-        **{name: [] for name in _LISTS},
+        **{name: _NilMap() for name in _MAPS - _STRUCT_UNLESS_TEXTS},
+        **{name: NilList() for name in _LISTS},
     }
 
 
@@ -85,11 +97,12 @@ class _Mount(_Answer):
     fields = _MOUNT
 
 
-_KINDS: dict[str, type[Map]] = {
-    "PortBindings": _PortMap,
-    "Ports": _PortMap,
-    "Networks": _PointerMap,
+_KINDS: dict[str, tuple[type[Map], type[Map]]] = {
+    "PortBindings": (_PortMap, _NilPortMap),
+    "Ports": (_PortMap, _NilPortMap),
+    "Networks": (_PointerMap, _NilPointerMap),
 }
+_USUAL = (_Map, _NilMap)
 
 
 def shaped(value: Any, name: str = "") -> Any:
@@ -99,7 +112,7 @@ def shaped(value: Any, name: str = "") -> Any:
     if isinstance(value, dict):
         texts = not any(isinstance(item, dict) for item in value.values())
         if name in _MAPS and (name not in _STRUCT_UNLESS_TEXTS or _only_texts(value)):
-            kind = _KINDS.get(name, _Map)
+            kind, _ = _KINDS.get(name, _USUAL)
             return kind({key: shaped(item) for key, item in value.items()})
         if texts and "Destination" in value and "Propagation" in value:
             return _Mount(value)
@@ -107,9 +120,9 @@ def shaped(value: Any, name: str = "") -> Any:
     if isinstance(value, list):
         return [shaped(item) for item in value]
     if value is None and name in _LISTS:
-        return []
+        return NilList()
     if value is None and name in _MAPS:
-        return _KINDS.get(name, _Map)()
+        return _KINDS.get(name, _USUAL)[1]()
     return value
 
 

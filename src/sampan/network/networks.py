@@ -48,7 +48,12 @@ _RULELESS = (
 
 
 def predefined_id(identity: str, name: str) -> str:
-    """64 digits: the engine's, then the name's."""
+    """64 digits: the name's, so that they differ where they are shown short, then the engine's."""
+    return (name.encode().hex() + identity.replace("-", "")).ljust(64, "0")
+
+
+def _former_id(identity: str, name: str) -> str:
+    """What it was in data roots of before: those containers and rows go on with it."""
     return identity.replace("-", "") + name.encode().hex().ljust(32, "0")
 
 
@@ -71,6 +76,7 @@ class Networks:
         self._localhost: dict[str, int] = {}  # network -> index of its bridge with route_localnet
         self._up: dict[str, tuple[int, int]] = {}  # network -> its bridge's index, its MTU
         self._all: dict[str, Network] = {}
+        self._former: dict[str, Network] = {}
         for name in ("host", "none"):
             network = Network(
                 id=predefined_id(identity, name),
@@ -80,10 +86,13 @@ class Networks:
                 ipv4=False,
             )
             self._all[network.id] = network
+            self._former[_former_id(identity, name)] = network
         for network in self._store.networks():
             self._take_up(network)
         self.leases.load()
         default = predefined_id(identity, DEFAULT)
+        if (former := _former_id(identity, DEFAULT)) in self._all:
+            default = former
         wanted = defaults.wanted(options, default, created)
         if options.bridge == "none":
             self._all.pop(default, None)
@@ -102,7 +111,7 @@ class Networks:
 
     def find(self, reference: str) -> Network:
         """By ID, name, or the unique beginning of an ID. Raises NotFound, InvalidArgument."""
-        found = self._all.get(reference)
+        found = self._all.get(reference) or self._former.get(reference)
         if found is not None:
             return found
         for network in self._all.values():

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-__all__ = ["NOTHING", "Map", "Nothing", "Struct", "show", "to_json", "truth"]
+__all__ = ["NOTHING", "Map", "Nil", "NilList", "Nothing", "Struct", "show", "to_json", "truth"]
 
 
 class Map(dict[str, Any]):
@@ -29,6 +29,15 @@ class Struct(dict[str, Any]):
     aliases: dict[str, str] = {}
     fields: tuple[str, ...] = ()
     optional: dict[str, Any] = {}
+
+
+class Nil:
+    """With a map's or a list's type: there is none. It prints as an empty one, and in JSON as
+    null."""
+
+
+class NilList(Nil, list[Any]):
+    pass
 
 
 class Nothing:
@@ -92,10 +101,12 @@ def to_json(value: Any, *, html: bool = False) -> str:
 
 
 def _plain(value: Any) -> Any:
+    if isinstance(value, Nil | Nothing):
+        return None
     if isinstance(value, Map):
         return {key: _plain(value[key]) for key in sorted(value) if not callable(value[key])}
     if isinstance(value, dict):
         return {key: _plain(item) for key, item in value.items()}
     if isinstance(value, list):
         return [_plain(item) for item in value]
-    return None if isinstance(value, Nothing) else value
+    return value
