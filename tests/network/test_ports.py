@@ -110,6 +110,48 @@ def test_datagrams_come_from_whom_they_come(street: Street) -> None:
     assert house.run("python3", "-c", client % "127.0.0.1").stdout == "172.20.0.1"
 
 
+def test_a_flow_of_datagrams_finds_who_has_the_port_now(street: Street) -> None:
+    """The kernel keeps the way of a flow that goes on: here one socket's, that never waits long."""
+    daemon = street.house.daemon
+    daemon.run(*SLEEP, HostConfig=DEFAULT)  # from now on flows are tracked
+    server = (
+        "import socket, sys\n"
+        "server = socket.socket(type=socket.SOCK_DGRAM)\n"
+        "server.bind(('', 7))\n"
+        "print('listening', flush=True)\n"
+        "while True:\n"
+        "    _, who = server.recvfrom(9)\n"
+        "    server.sendto(sys.argv[1].encode(), who)\n"
+    )
+    client = (
+        "import socket\n"
+        "peer = socket.socket(type=socket.SOCK_DGRAM)\n"
+        "peer.settimeout(1)\n"
+        "peer.bind(('', 5555))\n"
+        f"peer.sendto(b'x', ('{MACHINE}', 8080))\n"
+        "try: print(peer.recvfrom(99)[0].decode(), end='')\n"
+        "except TimeoutError: pass\n"
+    )
+
+    def answer() -> str:
+        return street.neighbour("python3", "-c", client).stdout
+
+    def tracked() -> bool:
+        table = street.house.run("cat", "/proc/net/nf_conntrack").stdout
+        return "sport=5555 dport=8080" in table
+
+    assert answer() == ""
+    assert tracked()
+    for name in ("first", "second"):
+        daemon.run("python3", "-c", server, name, name=name, **published({"7/udp": bind("8080")}))
+        daemon.wait_for(lambda: answer() == name)  # noqa: B023
+        assert tracked()
+        daemon.post(f"/containers/{name}/stop?t=0")
+        daemon.wait_for(lambda: not tracked())
+        daemon.run(*SLEEP, name=f"behind-{name}", HostConfig=DEFAULT)  # who has its address now
+        assert answer() == ""
+
+
 SCTP_SERVER = (
     "python3", "-u", "-c",
     "import socket, struct\n"

@@ -23,6 +23,8 @@ from sampan.kernel.netlink import IFLA_IFNAME, IFLA_MTU, RTM_GETLINK
 from sampan.kernel.nlmsg import Message, Socket, attributes
 
 RTM_GETROUTE = 26
+_RTM_GETADDR = 22
+_IFA_ADDRESS, _IFA_LOCAL = 1, 2
 
 _ROUTE = struct.Struct("=BBBBBBBBI")
 _LINK = struct.Struct("=BxHiII")
@@ -76,6 +78,14 @@ def routes(socket: Socket, family: int = _socket.AF_INET) -> list[Route]:
             )
         )
     return found
+
+
+def own_addresses(socket: Socket) -> set[bytes]:
+    """The machine's own addresses, packed."""
+    body = struct.pack("=BBBBi", 0, 0, 0, 0, 0)
+    answers = socket.ask(Message(_RTM_GETADDR, body, call="rtnetlink RTM_GETADDR"), dump=True)
+    every = [attributes(answer, 8) for _, answer in answers]
+    return {one.get(_IFA_LOCAL) or one.get(_IFA_ADDRESS, b"") for one in every}
 
 
 def link_states(socket: Socket) -> list[LinkState]:

@@ -25,6 +25,7 @@ from sampan.network import bridge, parents
 from sampan.network import default as defaults
 from sampan.network.addresses import choose_subnet, local_prefix, overlap, parse
 from sampan.network.firewall import Firewall
+from sampan.network.flows import forget_stale
 from sampan.network.host import Machine, did_not_forward, forward, index_of, locked
 from sampan.network.leases import INTERFACE, Leases
 from sampan.network.ports import Ports
@@ -345,6 +346,7 @@ class Networks:
                 up = [one for key, one in self._all.items() if self._has_bridge(key)]
                 guard = self.options.guard and did_not_forward(self._exec_root)
                 self.firewall.apply(up, guard=guard)
+                forget_stale(one for network in up for one in self.leases.on(network.id))
 
     def _has_bridge(self, key: str) -> bool:
         return key in self._up and self._all[key].driver == DEFAULT
@@ -468,6 +470,7 @@ class Networks:
                 return
             if not self.firewall.publish(endpoints):
                 self.refresh()
+            forget_stale(endpoints)
             for endpoint in endpoints:
                 if endpoint.ports:
                     self._open_localhost(endpoint.network)
@@ -493,8 +496,10 @@ class Networks:
                     best = self.leases.publish(best, found)
             self.open_ports([best])
             bridge.set_port(self._all[best.network], best)
-            if old is not None and not self.firewall.withdraw([old]):
-                self.refresh()
+            if old is not None:
+                if not self.firewall.withdraw([old]):
+                    self.refresh()
+                forget_stale((), [old])
 
     def _open_localhost(self, network_id: str) -> None:
         """The machine's connections to its own 127.0.0.1 may go to the bridge. Behind the rules,
@@ -534,11 +539,18 @@ class Networks:
         """Delete their rules and their links, and then their rows."""
         if endpoints:
             with self._lock:
-                if self.firewall is not None and not self.firewall.withdraw(endpoints):
-                    self.refresh()
+                if self.firewall is not None:
+                    if not self.firewall.withdraw(endpoints):
+                        self.refresh()
+                    self._forget_gone(endpoints)
             bridge.unplug([endpoint.host for endpoint in endpoints])
             with self._rows:
                 self.leases.free(endpoints)
+
+    def _forget_gone(self, endpoints: Sequence[Endpoint]) -> None:
+        """Flows to who has ended, unless its next run has its address and its port already."""
+        now = {(one.ipv4, one.ipv6) for one in endpoints for one in self.leases.of(one.container)}
+        forget_stale((), [one for one in endpoints if (one.ipv4, one.ipv6) not in now])
 
     def recover(
         self, running: Mapping[str, Collection[str]]
