@@ -22,6 +22,15 @@ def test_nulls_are_absent_and_case_does_not_matter() -> None:
     assert request.config.cmd is None
     assert request.host_config.memory == 7
     assert request.host_config.binds is None
+    request = read_create(
+        body(
+            hostConfig={"portBindings": {"80/tcp": [{"hostPort": "8080", "hostip": "127.0.0.1"}]}},
+            networkingConfig={"endpointsConfig": {"Net": {"aliases": ["a"], "ipamConfig": None}}},
+        )
+    )
+    (binding,) = request.host_config.port_bindings["80/tcp"]
+    assert (binding.host_ip, binding.host_port) == ("127.0.0.1", "8080")
+    assert request.endpoints["Net"].aliases == ["a"]
 
 
 def test_a_command_may_be_a_string() -> None:
@@ -65,6 +74,11 @@ def test_fields_with_one_meaning_refuse_others(place: str) -> None:
         ({"HostConfig": []}, "HostConfig: expected an object"),
         ({"HostConfig": {"Mystery": 1}}, "HostConfig.Mystery is not a field"),
         ({"Mystery": "x"}, "Mystery is not a field"),
+        (
+            {"HostConfig": {"PortBindings": {"80/tcp": [{"Port": "1"}]}}},
+            "HostConfig.PortBindings.80/tcp[0].Port is not a field",
+        ),
+        ({"NetworkingConfig": {"Networks": {"net": {}}}}, "NetworkingConfig.Networks is not"),
         ({"NetworkingConfig": {"EndpointsConfig": {"net": 3}}}, "EndpointsConfig.net: expected"),
         (
             {"NetworkingConfig": {"EndpointsConfig": {"net": {"Mystery": "a"}}}},

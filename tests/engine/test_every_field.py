@@ -133,6 +133,9 @@ SHOWN = {
     "HostConfig.Isolation": "api/test_create_fields.py test_a_host_value_that_cannot_be_is_named",
     "HostConfig.LogConfig": "api/test_logs.py "
     "test_the_local_driver_rotates_compresses_and_is_read_as_one",
+    "HostConfig.Links": (
+        "network/test_links.py test_on_the_default_network_it_has_lines_and_variables"
+    ),
     "HostConfig.PortBindings": "network/test_ports.py test_who_reaches_which_port",
     "HostConfig.PublishAllPorts": "network/test_ports.py "
     "test_any_port_and_a_range_are_chosen_of_what_is_free",

@@ -367,6 +367,10 @@ _INNER = {
     "Ulimits": _struct_names(Ulimit),
     "VolumeOptions": _struct_names(VolumeOptions),
 }
+# The same of what stands under names of the client's.
+_MAPS = {
+    "HostConfig.PortBindings": _struct_names(PortBinding),
+}
 _CONFIG_NAMES = _struct_names(ContainerConfig)
 _HOST_NAMES = _struct_names(HostConfig)
 
@@ -385,8 +389,16 @@ def _known(value: dict[str, Any], names: dict[str, str], where: str) -> dict[str
     for key, item in value.items():
         name = names.get(key.lower())
         if name is not None:
+            held = _MAPS.get(where + name)
             inner = _INNER.get(where + name) or _INNER.get(name)
-            result[name] = item if inner is None or not item else _inside(inner, item, where + name)
+            if held is not None and isinstance(item, dict):
+                result[name] = {
+                    one: _inside(held, each, f"{where}{name}.{one}") for one, each in item.items()
+                }
+            elif inner is not None and item:
+                result[name] = _inside(inner, item, where + name)
+            else:
+                result[name] = item
         elif item:
             raise InvalidArgument(f"{where}{key} is not a field of API 1.51: leave it out")
     return result
@@ -451,7 +463,8 @@ def _at(shown: dict[str, Any], place: str) -> Any:
 def _endpoints(networking: object) -> dict[str, EndpointSettings]:
     if not isinstance(networking, dict):
         raise InvalidArgument("NetworkingConfig: expected an object")
-    given = networking.get("EndpointsConfig") or {}
+    known = _known(networking, {"endpointsconfig": "EndpointsConfig"}, "NetworkingConfig.")
+    given = known.get("EndpointsConfig") or {}
     if not isinstance(given, dict):
         raise InvalidArgument("NetworkingConfig.EndpointsConfig: expected an object")
     return {name: read_endpoint(name, value or {}) for name, value in given.items()}
