@@ -15,10 +15,11 @@ from sampan import __version__
 from sampan.api.docker.versions import strip_version
 from sampan.api.http.messages import Response
 from sampan.api.http.server import Server
+from sampan.daemon.prometheus import Histogram, head, metric, process, quoted
 from sampan.engine.log import log
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator
 
     from sampan.api.http.connection import Answer
     from sampan.api.http.messages import HttpError, Request
@@ -27,28 +28,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Metrics"]
 
-_BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 _ACTION = re.compile(r"/containers/(?:(create)|[^/]+/(start|changes))\Z")
 _STATES = ("running", "paused", "stopped")
-
-
-class _Histogram:
-    def __init__(self) -> None:
-        self.counts = [0] * (len(_BUCKETS) + 1)
-        self.sum = 0.0
-
-    def observe(self, seconds: float) -> None:
-        place = next((n for n, edge in enumerate(_BUCKETS) if seconds <= edge), len(_BUCKETS))
-        self.counts[place] += 1
-        self.sum += seconds
-
-    def lines(self, name: str, label: str) -> Iterator[str]:
-        total = 0
-        for edge, count in zip((*map(str, _BUCKETS), "+Inf"), self.counts, strict=True):
-            total += count
-            yield f'{name}_bucket{{{label},le="{edge}"}} {total}'
-        yield f"{name}_sum{{{label}}} {self.sum}"
-        yield f"{name}_count{{{label}}} {total}"
 
 
 class Metrics:
@@ -56,8 +37,8 @@ class Metrics:
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
-        self._actions: dict[str, _Histogram] = {
-            name: _Histogram() for name in ("changes", "commit", "create", "delete", "start")
+        self._actions: dict[str, Histogram] = {
+            name: Histogram() for name in ("changes", "commit", "create", "delete", "start")
         }
         self._requests: dict[tuple[str, int], int] = {}
         self._events = 0
@@ -110,14 +91,14 @@ class Metrics:
         states = dict(
             zip(_STATES, (running, paused, len(statuses) - running - paused), strict=True)
         )
-        yield from _metric(
+        yield from metric(
             "engine_daemon_container_states_containers",
             "gauge",
             "Containers by state.",
             {f'state="{name}"': count for name, count in states.items()},
         )
         name = "engine_daemon_container_actions_seconds"
-        yield from _head(name, "histogram", "Seconds a container's action took.")
+        yield from head(name, "histogram", "Seconds a container's action took.")
         for action, histogram in self._actions.items():
             yield from histogram.lines(name, f'action="{action}"')
         system = os.uname()
@@ -129,8 +110,8 @@ class Metrics:
             "os_type": "linux",
             "version": __version__,
         }
-        pairs = ",".join(f'{name}="{_quoted(value)}"' for name, value in labels.items())
-        yield from _metric("engine_daemon_engine_info", "gauge", "This engine.", {pairs: 1})
+        pairs = ",".join(f'{name}="{quoted(value)}"' for name, value in labels.items())
+        yield from metric("engine_daemon_engine_info", "gauge", "This engine.", {pairs: 1})
         cpus = os.cpu_count() or 1
         memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
         plain = (
@@ -145,8 +126,8 @@ class Metrics:
              sum(1 for _ in engine.events)),
         )  # fmt: skip
         for name, kind, text, value in plain:
-            yield from _metric(name, kind, text, {"": value})
-        yield from _metric(
+            yield from metric(name, kind, text, {"": value})
+        yield from metric(
             "sampan_api_requests_total",
             "counter",
             "API requests answered.",
@@ -155,33 +136,4 @@ class Metrics:
                 for (method, status), count in sorted(self._requests.items())
             },
         )
-        yield from self._process()
-
-    def _process(self) -> Iterator[str]:
-        times = os.times()
-        with open("/proc/self/statm", encoding="ascii") as file:
-            pages = file.read().split()
-        page = os.sysconf("SC_PAGE_SIZE")
-        for name, kind, text, value in (
-            ("process_cpu_seconds_total", "counter", "CPU time.", times.user + times.system),
-            ("process_open_fds", "gauge", "Open descriptors.", len(os.listdir("/proc/self/fd"))),
-            ("process_resident_memory_bytes", "gauge", "Resident set.", int(pages[1]) * page),
-            ("process_virtual_memory_bytes", "gauge", "Address space.", int(pages[0]) * page),
-            ("process_start_time_seconds", "gauge", "Since the epoch.", self._started),
-        ):
-            yield from _metric(name, kind, text, {"": value})
-
-
-def _quoted(value: str) -> str:
-    return value.replace("\\", r"\\").replace('"', r"\"").replace("\n", r"\n")
-
-
-def _head(name: str, kind: str, text: str) -> Iterator[str]:
-    yield f"# HELP {name} {text}"
-    yield f"# TYPE {name} {kind}"
-
-
-def _metric(name: str, kind: str, text: str, values: Mapping[str, float]) -> Iterator[str]:
-    yield from _head(name, kind, text)
-    for labels, value in values.items():
-        yield f"{name}{{{labels}}} {value}" if labels else f"{name} {value}"
+        yield from process(self._started)

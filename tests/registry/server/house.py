@@ -7,6 +7,7 @@ import json
 import os
 import re
 import signal
+import ssl
 import subprocess
 import sys
 import time
@@ -48,6 +49,8 @@ class House:
         self.starts = 0
         self.process: subprocess.Popen[bytes] | None = None
         self.address = ""
+        self.authorization = ""
+        self.tls: ssl.SSLContext | None = None
 
     def start(self) -> House:
         words = ["registry", "serve", "--root", str(self.root), "--listen", "127.0.0.1:0"]
@@ -99,12 +102,18 @@ class House:
     # -- HTTP --------------------------------------------------------------------------------------
 
     def connect(self) -> http.client.HTTPConnection:
+        if self.tls is not None:
+            return http.client.HTTPSConnection(
+                "127.0.0.1", self.port, timeout=_DEADLINE, context=self.tls
+            )
         return http.client.HTTPConnection("127.0.0.1", self.port, timeout=_DEADLINE)
 
     def request(self, method: str, path: str, body: Any = b"", **fields: str) -> Answer:
         """``fields`` are headers with underscores. An iterable body is sent in chunks."""
         connection = self.connect()
         try:
+            if self.authorization:
+                fields = {"Authorization": self.authorization, **fields}
             headers = {name.replace("_", "-"): value for name, value in fields.items()}
             connection.request(method, path, body, headers)
             response = connection.getresponse()
@@ -161,6 +170,14 @@ class House:
         """Put a blob; its descriptor."""
         digest = self.put_blob(repository, data)
         return {"mediaType": media_type, "digest": digest, "size": len(data)}
+
+    def said(self, pattern: str) -> re.Match[str]:
+        """Wait until the log says so."""
+        deadline = time.monotonic() + _DEADLINE
+        while (match := re.search(pattern, self.log.read_text())) is None:
+            assert time.monotonic() < deadline, self.log.read_text()
+            time.sleep(0.02)
+        return match
 
     def blob_files(self) -> list[str]:
         """Digests of what is in the storage."""

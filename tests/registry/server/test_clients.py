@@ -16,6 +16,7 @@ from tests.daemon_fixture import Daemon, daemon
 from tests.image.archives import ONE, configuration, docker_save, image_id
 from tests.image.test_peers import Docker, docker
 from tests.registry.registries import sha256
+from tests.registry.server.accounts import htpasswd
 from tests.registry.server.house import House
 from tests.storage.drivers.layers import layer
 
@@ -131,6 +132,49 @@ def test_docker_pushes_pulls_and_searches(house: House, archive: Path, docker: D
     for repository, tag in (("docker/box", "1"), ("docker/crate", "1")):
         delete(house, repository, tag)
         assert tags(house, repository) == []
+
+
+@pytest.fixture(scope="module")
+def guarded(quick: Path) -> Iterator[House]:
+    """A registry where anna may do everything, and anybody pull."""
+    place = Path(tempfile.mkdtemp(prefix="registry-", dir=quick))
+    htpasswd(place / "accounts", anna="a:secret")
+    one = House(place / "root", "--htpasswd", f"{place}/accounts", "--anonymous-pull").start()
+    yield one
+    one.close()
+    shutil.rmtree(place)
+
+
+def test_docker_logs_in_to_push_and_pulls_without(
+    guarded: House, archive: Path, docker: Docker, tmp_path: Path
+) -> None:
+    registry = f"localhost:{guarded.port}"
+    name = f"{registry}/login/box:1"
+    own = ("--config", str(tmp_path))
+    docker("load", "-q", "-i", str(archive))
+    docker("tag", "box:1", name)
+    with pytest.raises(AssertionError, match=r"denied|unauthorized"):
+        docker(*own, "push", "-q", name)
+    with pytest.raises(AssertionError, match=r"unauthorized|Unauthorized"):
+        docker(*own, "login", "-u", "anna", "-p", "wrong", registry)
+    docker(*own, "login", "-u", "anna", "-p", "a:secret", registry)
+    docker(*own, "push", "-q", name)
+    docker(*own, "logout", registry)
+    docker("rmi", "-f", image_id(CONFIG))
+    docker(*own, "pull", "-q", name)
+
+
+def test_skopeo_brings_a_password_to_push_and_reads_without(guarded: House, archive: Path) -> None:
+    need("skopeo")
+    name = f"docker://{guarded.address}/login/skopeo:1"
+    push = ("skopeo", "copy", "-q", "--dest-tls-verify=false", f"docker-archive:{archive}", name)
+    with pytest.raises(AssertionError, match=r"denied|unauthorized|authentication required|needs"):
+        run(*push)
+    run(*push, "--dest-creds", "anna:a:secret")
+    assert json.loads(run("skopeo", "inspect", "--tls-verify=false", name))["Labels"] == LABELS
+    with pytest.raises(AssertionError):
+        run("skopeo", "delete", "--tls-verify=false", name)
+    run("skopeo", "delete", "--tls-verify=false", "--creds", "anna:a:secret", name)
 
 
 def test_our_engine_pushes_and_pulls(house: House, archive: Path, daemon: Daemon) -> None:

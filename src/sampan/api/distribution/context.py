@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Mapping
     from concurrent.futures import Executor
 
+    from sampan.api.distribution.access import Gate, Visitor
     from sampan.api.http.messages import Request
     from sampan.errors import SampanError
     from sampan.registry.server.core import Registry
@@ -48,7 +49,17 @@ _STALL_SECONDS = 60.0
 class Context:
     """One request: ``name`` is the repository's, ``reference`` what stands behind it."""
 
-    __slots__ = ("name", "open", "pool", "pulled", "reference", "registry", "request")
+    __slots__ = (
+        "draining",
+        "gate",
+        "name",
+        "pool",
+        "pulled",
+        "reference",
+        "registry",
+        "request",
+        "visitor",
+    )
 
     def __init__(
         self,
@@ -58,16 +69,20 @@ class Context:
         *,
         name: str,
         reference: str,
+        visitor: Visitor,
+        gate: Gate | None,
         pulled: Callable[[str], None],
+        draining: bool,
     ) -> None:
         self.registry = registry
         self.pool = pool
         self.request = request
         self.name = name
         self.reference = reference
+        self.visitor = visitor
+        self.gate = gate
         self.pulled = pulled
-        self.open = True
-        """Everybody may read every repository."""
+        self.draining = draining
 
     async def run(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """On a thread, since it may wait for the disk."""

@@ -10,26 +10,32 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, NamedTuple
 
-from sampan.api.distribution import blobs, manifests, search, uploads
+from sampan.api.distribution import blobs, health, manifests, search, uploads
+from sampan.api.distribution.access import CATALOG, EVERYBODY, token
 from sampan.api.distribution.context import HEADERS, Context, error, reply
 from sampan.api.http.server import Limits, Server
 from sampan.engine.log import log
-from sampan.errors import NotFound, SampanError
+from sampan.errors import InvalidArgument, NotFound, SampanError
 from sampan.oci.reference import is_path
-from sampan.registry.server.errors import NameInvalid, Unsupported
+from sampan.registry.server.errors import NameInvalid, Unauthorized, Unsupported
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
+    from sampan.api.distribution.access import Gate
     from sampan.api.http.connection import Answer
     from sampan.api.http.messages import Request
     from sampan.registry.server.core import Registry
 
     Handler = Callable[[Context], Awaitable[Answer]]
+    Observer = Callable[[str, str, int, float], None]
 
 __all__ = ["DistributionServer", "Route"]
 
-PULL, PUSH, DELETE, CATALOG, NOTHING = "pull", "push", "delete", "catalog", ""
+PULL, PUSH, DELETE = "pull", "push", "delete"
+LOGIN = ""
+"""Nothing, but one has to be somebody."""
+FREE = "free"
 _THREADS = 32
 
 
@@ -54,7 +60,7 @@ def _path(pattern: str, **methods: tuple[str, Handler]) -> Path:
 
 
 _PATHS = (
-    _path(r"/v2/?", GET=(NOTHING, _probe), HEAD=(NOTHING, _probe)),
+    _path(r"/v2/?", GET=(LOGIN, _probe), HEAD=(LOGIN, _probe)),
     _path(r"/v2/_catalog", GET=(CATALOG, manifests.catalog), HEAD=(CATALOG, manifests.catalog)),
     _path(r"/v2/(.+)/tags/list", GET=(PULL, manifests.tags), HEAD=(PULL, manifests.tags)),
     _path(
@@ -84,47 +90,92 @@ _PATHS = (
         HEAD=(PULL, blobs.head),
         DELETE=(DELETE, blobs.delete),
     ),
-    _path(r"/v1/_ping", GET=(NOTHING, search.ping)),
+    _path(r"/token", GET=(FREE, token), POST=(FREE, token)),
+    _path(r"/v1/_ping", GET=(FREE, search.ping)),
+    _path(r"/healthz", GET=(FREE, health.alive), HEAD=(FREE, health.alive)),
+    _path(r"/readyz", GET=(FREE, health.ready), HEAD=(FREE, health.ready)),
     _path(r"/v1/search", GET=(CATALOG, search.find), HEAD=(CATALOG, search.find)),
 )
 
 
 class DistributionServer(Server):
-    """The protocol factory for ``loop.create_server``."""
+    """The protocol factory for ``loop.create_server``.
 
-    def __init__(self, registry: Registry) -> None:
+    Without a ``gate`` everybody may do everything. ``observer`` is told of each request's method,
+    what it is about, status and seconds.
+    """
+
+    def __init__(
+        self, registry: Registry, *, gate: Gate | None = None, read_only: bool = False
+    ) -> None:
         super().__init__(
             self._dispatch, error, _report, fields=HEADERS, limits=Limits(idle_seconds=120.0)
         )
+        self.gate = gate
+        self.observer: Observer | None = None
+        self.access_log = False
+        self.draining = False
         self._registry = registry
+        self._read_only = read_only
         self._pool = ThreadPoolExecutor(_THREADS, thread_name_prefix="registry")
         self._pulls: dict[str, int] = {}
 
     async def _dispatch(self, request: Request) -> Answer:
+        if self.observer is None and not self.access_log:
+            return await self._answer(request, [])
         before = time.monotonic()
-        answer = await self._answer(request)
-        log.debug(
-            "request answered",
-            method=request.method,
-            path=request.path,
-            status=answer.status,
-            client=request.headers.get("user-agent", ""),
-            ms=f"{(time.monotonic() - before) * 1000:.1f}",
-        )
+        users: list[str] = []
+        status = 499  # the client was gone before its answer was
+        try:
+            answer = await self._answer(request, users)
+            status = answer.status
+        finally:
+            seconds = time.monotonic() - before
+            if self.observer is not None:
+                self.observer(request.method, _kind(request.path), status, seconds)
+            if self.access_log:
+                self._log(request, users, status, seconds)
         return answer
 
-    async def _answer(self, request: Request) -> Answer:
+    def _log(self, request: Request, users: list[str], status: int, seconds: float) -> None:
+        transport = request.connection.transport
+        peer = transport.get_extra_info("peername") if transport is not None else None
+        log.info(
+            "request",
+            client=peer[0] if peer else "",
+            user=users[0] if users else "",
+            method=request.method,
+            path=request.path,
+            status=status,
+            ms=f"{seconds * 1000:.1f}",
+            agent=request.headers.get("user-agent", ""),
+        )
+
+    async def _answer(self, request: Request, users: list[str]) -> Answer:
+        name = action = ""
         try:
             route, name, reference = _find(request)
+            action = route.action
+            visitor = EVERYBODY
+            if self.gate is not None and action != FREE:
+                visitor = await self.gate.admit(request, name, action)
+                users.append(visitor.user)
+            if self._read_only and action in (PUSH, DELETE):
+                raise Unsupported("this registry is read-only")
             context = Context(
                 self._registry,
                 self._pool,
                 request,
                 name=name,
                 reference=reference,
+                visitor=visitor,
+                gate=self.gate,
                 pulled=self._pulled,
+                draining=self.draining,
             )
             return await route.handler(context)
+        except Unauthorized as problem:
+            return self._challenge(problem, request, name, action)
         except SampanError as problem:
             if problem.status >= 500:
                 log.error("request failed", path=request.path, error=problem.message)
@@ -134,6 +185,18 @@ class DistributionServer(Server):
         except (OSError, sqlite3.Error) as problem:
             log.error("request failed", method=request.method, path=request.path, error=problem)
             return error(SampanError(f"{request.method} {request.path}: {problem}"))
+
+    def _challenge(self, problem: Unauthorized, request: Request, name: str, action: str) -> Answer:
+        """A 401, and how to do better."""
+        answer = error(problem)
+        if self.gate is None:
+            return answer
+        try:
+            challenge = self.gate.challenge(request, name, "" if action == FREE else action)
+        except InvalidArgument as worse:
+            return error(worse)
+        answer.headers["WWW-Authenticate"] = challenge
+        return answer
 
     def _pulled(self, name: str) -> None:
         self._pulls[name] = self._pulls.get(name, 0) + 1
@@ -173,6 +236,14 @@ def _find(request: Request) -> tuple[Route, str, str]:
             raise Unsupported(f"{request.method} is not for {request.path}: {', '.join(methods)}")
         return route, name, reference
     raise NotFound(f"there is nothing at {request.path}")
+
+
+def _kind(path: str) -> str:
+    """What a request is about, for counting."""
+    for word in ("manifests", "blobs/uploads", "blobs", "tags", "referrers"):
+        if f"/{word}/" in path:
+            return word
+    return path[1:] if path in ("/v2/_catalog", "/v1/search", "/token") else "other"
 
 
 def _report(problem: BaseException) -> None:

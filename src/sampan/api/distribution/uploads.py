@@ -44,7 +44,8 @@ async def begin(context: Context) -> Answer:
     if mount is not None:
         source = query.get("from")
         # From nowhere in particular only where that tells nobody what he may not see.
-        allowed = source is not None or context.open
+        visitor = context.visitor
+        allowed = visitor.sees_all() if source is None else visitor.may(source, "pull")
         if allowed and await context.run(
             registry.links.mount, context.name, digest_of(mount), source
         ):

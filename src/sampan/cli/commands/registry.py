@@ -19,6 +19,17 @@ _NOT_YET = "is not there yet"
 _SERVE = [
     _ROOT,
     Flag("listen", "list", "Serve at this address (127.0.0.1:5000)", hint="host:port"),
+    Flag("htpasswd", "str", "Accounts: a file made with htpasswd -B", hint="file"),
+    Flag("access", "str", "Who may do what with which repositories (TOML)", hint="file"),
+    Flag("anonymous-pull", "bool", "Let anybody pull; accounts may do everything"),
+    Flag("auth", "str", "How clients log in: token or basic (token)"),
+    Flag("public-url", "str", "How clients reach this registry, where a proxy is between"),
+    Flag("tls-cert", "str", "Serve TLS with this certificate; SIGHUP reads it anew", hint="file"),
+    Flag("tls-key", "str", "Its key", hint="file"),
+    Flag("tls-client-ca", "str", "Clients must be signed by this authority", hint="file"),
+    Flag("read-only", "bool", "Neither pushes nor deletions, nor collections"),
+    Flag("metrics", "str", "Serve Prometheus metrics at this address", hint="host:port"),
+    Flag("access-log", "bool", "Log each request"),
     Flag("drain", "duration", "How long to finish requests when told to stop (30s)"),
     Flag("collect-every", "duration", "Between two collections; 0 for never (15m)"),
     Flag("lease", "duration", "How long a blob stays that no manifest uses (1h)"),
@@ -64,6 +75,23 @@ def serve(client: Client, argv: list[str]) -> int:
             collect=_seconds(values, "collect-every", 900),
             lease=_seconds(values, "lease", 3600),
             upload=_seconds(values, "upload-age", 24 * 3600),
+            read_only=values.flag("read-only"),
+            tls=options.tls(
+                values.text("tls-cert"), values.text("tls-key"), values.text("tls-client-ca")
+            ),
+            login=options.login(
+                values.text("htpasswd"),
+                values.text("access"),
+                anonymous_pull=values.flag("anonymous-pull"),
+                scheme=values.text("auth"),
+                public_url=values.text("public-url"),
+            ),
+            metrics=(
+                options.parse_listen(values.text("metrics"), "--metrics")
+                if values.given("metrics")
+                else None
+            ),
+            access_log=values.flag("access-log"),
             log_level=values.text("log-level", "info"),
             log_format=values.text("log-format", "text"),
         )

@@ -10,14 +10,13 @@ from __future__ import annotations
 import os
 import resource
 import signal
-import socket
 import sqlite3
 from functools import partial
 from typing import TYPE_CHECKING
 
 from sampan.daemon import lean
 from sampan.engine.log import log
-from sampan.errors import InvalidArgument, KernelError, SampanError
+from sampan.errors import SampanError
 from sampan.kernel.footprint import use_one_heap
 from sampan.kernel.processes import set_process_name
 
@@ -26,12 +25,11 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from sampan.api.distribution.server import DistributionServer
-    from sampan.daemon.registry.options import Listen, Options
+    from sampan.daemon.registry.options import Options
 
 __all__ = ["serve"]
 
 _TEND_SECONDS = 30.0
-_BACKLOG = 1024
 
 
 def serve(options: Options) -> int:
@@ -55,6 +53,7 @@ async def _serve(options: Options) -> int:
 
     from sampan.api.distribution.server import DistributionServer
     from sampan.daemon import service
+    from sampan.daemon.registry.doors import Doors, gate
     from sampan.registry.server.core import Registry
     from sampan.registry.server.place import Place
 
@@ -66,25 +65,27 @@ async def _serve(options: Options) -> int:
     manager = service.take_environment()
     registry = Registry(Place(options.root, serving=True, lease=options.lease))
     try:
-        server = DistributionServer(registry)
-        listeners: list[asyncio.Server] = []
+        place = registry.place
+        server = DistributionServer(
+            registry,
+            gate=gate(options.login, place) if options.login is not None else None,
+            read_only=options.read_only,
+        )
+        server.access_log = options.access_log
+        doors = Doors(options, place, server)
         try:
-            for listen in options.listen:
-                for sock in _bind(listen):
-                    listeners.append(await loop.create_server(server, sock=sock, backlog=_BACKLOG))
-                    name = sock.getsockname()
-                    host = f"[{name[0]}]" if ":" in name[0] else name[0]
-                    log.info("listening", address=f"{host}:{name[1]}", root=options.root)
+            await doors.open(loop)
+            loop.add_signal_handler(signal.SIGHUP, doors.reload)
             lean.settle()
             manager.tell("READY=1", f"MAINPID={os.getpid()}", "STATUS=serving the registry")
             manager.keep_alive(loop)
             await _tend(server, options, stopping)
             log.info("stopping")
+            server.draining = True
             manager.tell("STOPPING=1")
         finally:
             manager.close()
-            for listener in listeners:
-                listener.close()
+            doors.close()
             await server.shutdown(options.drain, options.drain)
     finally:
         registry.close()
@@ -105,7 +106,7 @@ async def _tend(server: DistributionServer, options: Options, stopping: asyncio.
             await asyncio.sleep(seconds)
 
     tasks = [asyncio.create_task(every(_TEND_SECONDS, server.tend))]
-    if options.collect:
+    if options.collect and not options.read_only:
         collect = partial(server.collect, options.upload)
         tasks.append(asyncio.create_task(every(options.collect, collect)))
     until = asyncio.create_task(stopping.wait())
@@ -115,31 +116,3 @@ async def _tend(server: DistributionServer, options: Options, stopping: asyncio.
     for outcome in await asyncio.gather(*tasks, return_exceptions=True):
         if isinstance(outcome, Exception) and not isinstance(outcome, asyncio.CancelledError):
             raise outcome
-
-
-def _bind(listen: Listen) -> list[socket.socket]:
-    """A socket for each address that the host has. Raises InvalidArgument, KernelError."""
-    try:
-        found = socket.getaddrinfo(
-            listen.host or None,
-            listen.port,
-            type=socket.SOCK_STREAM,
-            flags=socket.AI_PASSIVE,
-        )
-    except socket.gaierror as error:
-        raise InvalidArgument(f"--listen {listen}: {error.strerror}") from error
-    sockets: list[socket.socket] = []
-    for family, kind, protocol, _, address in found:
-        sock = socket.socket(family, kind, protocol)
-        try:
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            if family == socket.AF_INET6:
-                sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-            sock.bind(address)
-            sock.listen(_BACKLOG)
-        except OSError as error:
-            for one in (sock, *sockets):
-                one.close()
-            raise KernelError("bind", error.errno or 0, str(listen)) from error
-        sockets.append(sock)
-    return sockets

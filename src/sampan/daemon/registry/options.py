@@ -25,6 +25,24 @@ class Listen(msgspec.Struct, frozen=True):
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
 
+class Tls(msgspec.Struct, frozen=True):
+    """Files in PEM; with ``client_ca`` clients must show a certificate that it signed."""
+
+    certificate: str
+    key: str
+    client_ca: str
+
+
+class Login(msgspec.Struct, frozen=True):
+    """``accounts`` and ``rules`` are files, the second may be missing."""
+
+    accounts: str
+    rules: str
+    anonymous_pull: bool
+    bearer: bool
+    public_url: str
+
+
 class Options(msgspec.Struct, frozen=True, kw_only=True):
     """Times in seconds. ``drain`` is for requests that are under way when the server is told to
     stop, ``collect`` between two collections (0: never), ``lease`` how long a blob stays that no
@@ -37,6 +55,11 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     collect: float = 900.0
     lease: float = 3600.0
     upload: float = 24 * 3600.0
+    read_only: bool = False
+    tls: Tls | None = None
+    login: Login | None = None
+    metrics: Listen | None = None
+    access_log: bool = False
     log_level: str = "info"
     log_format: str = "text"
 
@@ -49,9 +72,43 @@ def default_root() -> str:
     return f"{data}/sampan/registry"
 
 
-def parse_listen(text: str) -> Listen:
+def parse_listen(text: str, flag: str = "--listen") -> Listen:
     """``HOST:PORT``, ``[::1]:PORT`` or ``:PORT``. Raises InvalidArgument."""
     match = _LISTEN.fullmatch(text)
     if match is None or int(match[3]) > 65535:
-        raise InvalidArgument(f"--listen {text}: expected HOST:PORT, such as {DEFAULT_LISTEN}")
+        raise InvalidArgument(f"{flag} {text}: expected HOST:PORT, such as {DEFAULT_LISTEN}")
     return Listen(match[1] or match[2] or "", int(match[3]))
+
+
+def login(
+    accounts: str, rules: str, *, anonymous_pull: bool, scheme: str, public_url: str
+) -> Login | None:
+    """Raises InvalidArgument for what does not go together."""
+    if scheme not in ("", "token", "basic"):
+        raise InvalidArgument(f"--auth {scheme}: use token or basic")
+    if not accounts:
+        for flag, given in (("--access", rules), ("--auth", scheme)):
+            if given:
+                raise InvalidArgument(f"{flag} says who may do what: give accounts by --htpasswd")
+        if anonymous_pull:
+            raise InvalidArgument(
+                "--anonymous-pull: without --htpasswd everybody may pull and push"
+            )
+        return None
+    if rules and anonymous_pull:
+        raise InvalidArgument('--anonymous-pull is a rule for "anonymous" in the file of --access')
+    if scheme == "basic" and anonymous_pull:
+        # Docker's daemon does not ask at all, without a password, where it was offered Basic.
+        raise InvalidArgument("--anonymous-pull needs --auth token: docker asks nothing with Basic")
+    if public_url and not re.fullmatch(r"https?://[^/\s\"]+", public_url):
+        raise InvalidArgument(f"--public-url {public_url}: expected https://HOST[:PORT]")
+    return Login(accounts, rules, anonymous_pull, scheme != "basic", public_url)
+
+
+def tls(certificate: str, key: str, client_ca: str) -> Tls | None:
+    """Raises InvalidArgument."""
+    if not (certificate or key or client_ca):
+        return None
+    if not (certificate and key):
+        raise InvalidArgument("TLS needs both --tls-cert and --tls-key")
+    return Tls(certificate, key, client_ca)

@@ -1,0 +1,278 @@
+"""Authentication on the wire: Basic (RFC 7617), Bearer (RFC 6750), challenges, and ``/token``.
+
+The token server is this one (the distribution project's "Token Authentication Specification", and
+its OAuth2 form): a client without a token is told where to get one and for what; it gets one for as
+much of that as it may do.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import re
+import urllib.parse
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, NamedTuple, Protocol
+
+from sampan.api.distribution.context import reply
+from sampan.errors import InvalidArgument, NotFound
+from sampan.oci.reference import is_domain
+from sampan.registry.server.access.rules import ACTIONS
+from sampan.registry.server.access.tokens import Access
+from sampan.registry.server.errors import Denied, Unauthorized, Unsupported
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from sampan.api.distribution.context import Context
+    from sampan.api.http.connection import Answer
+    from sampan.api.http.messages import Request
+    from sampan.registry.server.access.accounts import Accounts
+    from sampan.registry.server.access.rules import Rules
+    from sampan.registry.server.access.tokens import Claims, Tokens
+
+__all__ = ["CATALOG", "EVERYBODY", "SERVICE", "Gate", "Visitor", "token"]
+
+SERVICE = "sampan-registry"
+CATALOG = "catalog"
+_TOKEN_SECONDS = 300
+_REFRESH_SECONDS = 30 * 24 * 3600
+_SCOPE = re.compile(r"(repository|registry)(?:\([a-z]+\))?:(.+):([a-z*,]*)")
+_SCOPES = 100
+_BODY = 64 * 1024
+
+
+class Visitor(Protocol):
+    """Who asks: ``user`` is empty for whoever did not say."""
+
+    user: str
+
+    def may(self, repository: str, action: str) -> bool: ...
+
+    def sees_all(self) -> bool:
+        """May pull every repository."""
+        ...
+
+
+class _Everybody:
+    """Of a registry without authentication."""
+
+    user = ""
+
+    def may(self, repository: str, action: str) -> bool:
+        return True
+
+    def sees_all(self) -> bool:
+        return True
+
+
+EVERYBODY: Visitor = _Everybody()
+
+
+class _Account:
+    """By the rules, as they are now."""
+
+    def __init__(self, user: str, rules: Rules) -> None:
+        self.user = user
+        self._rules = rules
+
+    def may(self, repository: str, action: str) -> bool:
+        return action in self._rules.allowed(self.user, repository)
+
+    def sees_all(self) -> bool:
+        return self._rules.sees_all(self.user)
+
+
+class _Bearer:
+    """By a token, as the rules were when it was given."""
+
+    def __init__(self, claims: Claims) -> None:
+        self.user = claims.sub
+        self._access = claims.access
+
+    def may(self, repository: str, action: str) -> bool:
+        return any(
+            one.type == "repository" and one.name == repository and action in one.actions
+            for one in self._access
+        )
+
+    def sees_all(self) -> bool:
+        return any(one.type == "registry" and one.name == "catalog" for one in self._access)
+
+
+class _Wanted(NamedTuple):
+    """What ``/token`` is asked for."""
+
+    user: str
+    password: str | None
+    refresh: str
+    scopes: Sequence[str]
+    offline: bool
+
+
+class Gate:
+    """``tokens`` is None where clients send their passwords themselves, with each request."""
+
+    def __init__(
+        self, accounts: Accounts, rules: Rules, tokens: Tokens, *, bearer: bool, public_url: str
+    ) -> None:
+        self._accounts = accounts
+        self._rules = rules
+        self._tokens = tokens
+        self._bearer = bearer
+        self._public_url = public_url
+        # Passwords are slow by intention: they do not take the threads that blobs need.
+        self._pool = ThreadPoolExecutor(2, thread_name_prefix="passwords")
+
+    # -- requests ----------------------------------------------------------------------------------
+
+    async def admit(self, request: Request, name: str, action: str) -> Visitor:
+        """Raises Unauthorized, Denied."""
+        visitor = await self._visitor(request)
+        if visitor is None:
+            if not action:
+                raise Unauthorized("say who you are")
+            visitor = _Account("", self._rules)
+        if not action or (action == CATALOG and visitor.sees_all()):
+            return visitor
+        if action != CATALOG and visitor.may(name, action):
+            return visitor
+        what = name or "the list of all repositories"
+        if not visitor.user or isinstance(visitor, _Bearer):
+            raise Unauthorized(f"{action} of {what} needs an account that may", {"name": name})
+        raise Denied(f"{visitor.user} may not {action} {what}", {"name": name})
+
+    async def _visitor(self, request: Request) -> Visitor | None:
+        scheme, _, value = request.headers.get("authorization", "").partition(" ")
+        if scheme.lower() == "bearer":
+            return _Bearer(self._tokens.verify(value.strip()))
+        if scheme.lower() != "basic":
+            return None
+        user, password = _basic(value.strip())
+        await self._check(user, password)
+        return _Account(user, self._rules)
+
+    async def _check(self, user: str, password: str) -> None:
+        if self._accounts.remembers(user, password):
+            return
+        loop = asyncio.get_running_loop()
+        if not await loop.run_in_executor(self._pool, self._accounts.check, user, password):
+            raise Unauthorized("wrong name or password")
+
+    def challenge(self, request: Request, name: str, action: str) -> str:
+        """The field WWW-Authenticate."""
+        if not self._bearer:
+            return f'Basic realm="{SERVICE}", charset="UTF-8"'
+        said = f'Bearer realm="{self._base(request)}/token",service="{SERVICE}"'
+        if action == CATALOG:
+            said += ',scope="registry:catalog:*"'
+        elif action:
+            wanted = "pull,push" if action == "push" else action
+            said += f',scope="repository:{name}:{wanted}"'
+        if request.headers.get("authorization", "")[:6].lower() == "bearer":
+            said += ',error="insufficient_scope"' if action else ',error="invalid_token"'
+        return said
+
+    def _base(self, request: Request) -> str:
+        """Where the client reached us, by what it says itself."""
+        if self._public_url:
+            return self._public_url
+        transport = request.connection.transport
+        secure = transport is not None and transport.get_extra_info("ssl_object") is not None
+        host = request.headers.get("host", "")
+        if not is_domain(host):
+            raise InvalidArgument("the Host field is not an address")
+        return f"{'https' if secure else 'http'}://{host}"
+
+    # -- tokens ------------------------------------------------------------------------------------
+
+    async def token(self, request: Request) -> Answer:
+        """``/token``: GET with Basic or without, POST with a form."""
+        if not self._bearer:
+            raise Unsupported("this registry takes passwords with each request (Basic)")
+        wanted = await self._form(request) if request.method == "POST" else _query(request)
+        stamp = self._accounts.stamp(wanted.user)
+        if wanted.refresh:
+            claims = self._tokens.verify(wanted.refresh)
+            stamp = self._accounts.stamp(claims.sub)
+            if not claims.stamp or claims.stamp != stamp:
+                raise Unauthorized("the refresh token is no longer good: log in again")
+            wanted = wanted._replace(user=claims.sub)
+        elif wanted.password is not None:
+            await self._check(wanted.user, wanted.password)
+        elif request.method == "POST":
+            raise Unauthorized("a password or a refresh token is needed")
+        access = tuple(self._granted(wanted.user, wanted.scopes))
+        signed = self._tokens.sign(wanted.user, _TOKEN_SECONDS, access)
+        said: dict[str, object] = {
+            "token": signed,
+            "access_token": signed,
+            "expires_in": _TOKEN_SECONDS,
+        }
+        if wanted.refresh:
+            said["refresh_token"] = wanted.refresh
+        elif wanted.offline and stamp:
+            said["refresh_token"] = self._tokens.sign(wanted.user, _REFRESH_SECONDS, stamp=stamp)
+        return reply(said, headers={"Cache-Control": "no-store"})
+
+    async def _form(self, request: Request) -> _Wanted:
+        body = (await request.body.read(_BODY)).decode("utf-8", "replace")
+        form = urllib.parse.parse_qs(body, max_num_fields=20)
+
+        def one(name: str) -> str:
+            return form.get(name, [""])[0]
+
+        kind = one("grant_type")
+        if kind not in ("password", "refresh_token"):
+            raise InvalidArgument(f'grant_type "{kind}": use password or refresh_token')
+        return _Wanted(
+            user=one("username") if kind == "password" else "",
+            password=one("password") if kind == "password" else None,
+            refresh=one("refresh_token") if kind == "refresh_token" else "",
+            scopes=one("scope").split(),
+            offline=one("access_type") == "offline",
+        )
+
+    def _granted(self, user: str, scopes: Sequence[str]) -> list[Access]:
+        """As much of what is asked for as the rules allow."""
+        granted = []
+        for scope in scopes[:_SCOPES]:
+            match = _SCOPE.fullmatch(scope)
+            if match is None:
+                continue
+            kind, name = match[1], match[2]
+            actions = set(match[3].split(","))
+            if kind == "registry":
+                if name == "catalog" and self._rules.sees_all(user):
+                    granted.append(Access("registry", "catalog", ("*",)))
+                continue
+            allowed = self._rules.allowed(user, name)
+            given = tuple(a for a in ACTIONS if a in allowed and (a in actions or "*" in actions))
+            granted.append(Access("repository", name, given))
+        return granted
+
+
+async def token(context: Context) -> Answer:
+    if context.gate is None:
+        raise NotFound("this registry has no accounts")
+    return await context.gate.token(context.request)
+
+
+def _query(request: Request) -> _Wanted:
+    query = request.query
+    scheme, _, value = request.headers.get("authorization", "").partition(" ")
+    user, password = _basic(value.strip()) if scheme.lower() == "basic" else ("", None)
+    scopes = [scope for text in query.all("scope") for scope in text.split()]
+    return _Wanted(user, password, "", scopes, (query.get("offline_token") or "") == "true")
+
+
+def _basic(value: str) -> tuple[str, str]:
+    """Raises Unauthorized."""
+    try:
+        text = base64.b64decode(value, validate=True).decode("utf-8")
+    except ValueError as error:
+        raise Unauthorized("the Authorization field cannot be read") from error
+    user, colon, password = text.partition(":")
+    if not colon or not user:
+        raise Unauthorized("the Authorization field is not a name and a password")
+    return user, password

@@ -1,0 +1,158 @@
+"""What the registry listens on, and whom it lets in: made at the start, and again on SIGHUP."""
+
+from __future__ import annotations
+
+import socket
+from typing import TYPE_CHECKING
+
+from sampan.engine.log import log
+from sampan.errors import InvalidArgument, KernelError, SampanError
+
+if TYPE_CHECKING:
+    import asyncio
+    import ssl
+    from collections.abc import Callable
+
+    from sampan.api.distribution.access import Gate
+    from sampan.api.distribution.server import DistributionServer
+    from sampan.daemon.registry.options import Listen, Login, Options, Tls
+    from sampan.registry.server.place import Place
+
+__all__ = ["Doors", "gate"]
+
+_BACKLOG = 1024
+
+
+class Doors:
+    """Listeners of one server; ``close`` ends them, and not their connections."""
+
+    def __init__(self, options: Options, place: Place, server: DistributionServer) -> None:
+        self._options = options
+        self._place = place
+        self._server = server
+        self._listeners: list[asyncio.Server] = []
+        self._context: ssl.SSLContext | None = None
+
+    async def open(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Raises InvalidArgument, KernelError."""
+        options = self._options
+        factory: Callable[[], asyncio.Protocol] = self._server
+        if options.tls is not None:
+            factory = self._secured(loop, options.tls)
+        elif options.login is not None:
+            log.warn("passwords travel in the clear: give --tls-cert and --tls-key, or a proxy")
+        for listen in options.listen:
+            await self._listen(loop, listen, factory, "listening")
+        if options.metrics is not None:
+            from sampan.daemon.registry.metrics import Metrics
+
+            metrics = Metrics(self._place)
+            self._server.observer = metrics.observe
+            await self._listen(loop, options.metrics, metrics.server(), "serving metrics")
+
+    async def _listen(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        listen: Listen,
+        factory: Callable[[], asyncio.Protocol],
+        what: str,
+    ) -> None:
+        for sock in _bind(listen):
+            listener = await loop.create_server(factory, sock=sock, backlog=_BACKLOG)
+            self._listeners.append(listener)
+            name = sock.getsockname()
+            host = f"[{name[0]}]" if ":" in name[0] else name[0]
+            log.info(what, address=f"{host}:{name[1]}", root=self._place.root)
+
+    def _secured(self, loop: asyncio.AbstractEventLoop, tls: Tls) -> Callable[[], asyncio.Protocol]:
+        from sampan.api.http.tls import Tls as Connection
+
+        self._context = _context(tls)
+
+        def refused(reason: str) -> None:
+            log.debug("a TLS client was refused", reason=reason)
+
+        def connection() -> asyncio.Protocol:
+            assert self._context is not None
+            return Connection(self._server, self._context, loop, refused)
+
+        return connection
+
+    def reload(self) -> None:
+        """Certificates, accounts and rules anew, for whoever comes from now on.
+
+        What is wrong with them is logged, and those we had stay.
+        """
+        options = self._options
+        try:
+            context = _context(options.tls) if options.tls is not None else None
+            fresh = gate(options.login, self._place) if options.login is not None else None
+        except SampanError as error:
+            log.error("certificates and accounts stay as they were", error=error.message)
+            return
+        self._context = context
+        self._server.gate = fresh
+        log.info("certificates and accounts reloaded")
+
+    def close(self) -> None:
+        for listener in self._listeners:
+            listener.close()
+
+
+def gate(login: Login, place: Place) -> Gate:
+    """Raises InvalidArgument."""
+    from sampan.api.distribution.access import SERVICE, Gate
+    from sampan.registry.server.access.accounts import read_accounts
+    from sampan.registry.server.access.rules import read_rules, simple_rules
+    from sampan.registry.server.access.tokens import Tokens, read_key
+
+    rules = (
+        read_rules(login.rules)
+        if login.rules
+        else simple_rules(anonymous_pull=login.anonymous_pull)
+    )
+    return Gate(
+        read_accounts(login.accounts),
+        rules,
+        Tokens(read_key(place.root), SERVICE, place.clock),
+        bearer=login.bearer,
+        public_url=login.public_url,
+    )
+
+
+def _context(tls: Tls) -> ssl.SSLContext:
+    from sampan.api.http.tls import server_context
+
+    try:
+        return server_context(tls.certificate, tls.key, tls.client_ca or None)
+    except OSError as error:
+        files = [tls.certificate, tls.key, *([tls.client_ca] if tls.client_ca else [])]
+        raise InvalidArgument(f"TLS with {', '.join(files)}: {error}") from error
+
+
+def _bind(listen: Listen) -> list[socket.socket]:
+    """A socket for each address that the host has. Raises InvalidArgument, KernelError."""
+    try:
+        found = socket.getaddrinfo(
+            listen.host or None,
+            listen.port,
+            type=socket.SOCK_STREAM,
+            flags=socket.AI_PASSIVE,
+        )
+    except socket.gaierror as error:
+        raise InvalidArgument(f"--listen {listen}: {error.strerror}") from error
+    sockets: list[socket.socket] = []
+    for family, kind, protocol, _, address in found:
+        sock = socket.socket(family, kind, protocol)
+        try:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            if family == socket.AF_INET6:
+                sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+            sock.bind(address)
+            sock.listen(_BACKLOG)
+        except OSError as error:
+            for one in (sock, *sockets):
+                one.close()
+            raise KernelError("bind", error.errno or 0, str(listen)) from error
+        sockets.append(sock)
+    return sockets
