@@ -6,6 +6,7 @@ never promised to anybody, and is swept at the next start (``sampan.engine.recov
 
 from __future__ import annotations
 
+import asyncio
 import os
 from typing import TYPE_CHECKING
 
@@ -59,6 +60,8 @@ class Creation:
         record = msgspec.structs.replace(record, mounts=tuple(one.mount for one in wanted))
         live = Live(record)
         warnings = [*self._check(live), *self._warnings(record, image)]
+        if ports.published(record):
+            warnings += await asyncio.to_thread(engine.networking.warnings, record)
         await self._make(live, image, wanted)
         engine.publish(live.record, "create")
         return live.id, warnings

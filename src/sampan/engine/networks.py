@@ -298,6 +298,16 @@ class Networking:
         """See ``Networks.bring_up``."""
         await asyncio.to_thread(self.networks.bring_up, network.id)
         self._rules.begin()
+        for warning in await asyncio.to_thread(self.networks.warnings, network.id):
+            log.warn(warning.removeprefix("WARNING: "))
+
+    def warnings(self, record: ContainerRecord) -> list[str]:
+        """What other firewalls will do to a container's ports. Looks at their rules."""
+        known = {network.id for network in self.networks}
+        first = [one.network for one in self.wishes_of(record) if one.network in known][:1]
+        return [
+            line.removeprefix("WARNING: ") for key in first for line in self.networks.warnings(key)
+        ]
 
     def release(self, live: Live) -> None:
         """After an end: its addresses are free as soon as its links are gone."""

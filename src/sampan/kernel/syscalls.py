@@ -58,6 +58,7 @@ _TABLE: dict[str, tuple[int, int]] = {
     "faccessat2": (439, 439),
     "fanotify_init": (300, 262),
     "fanotify_mark": (301, 263),
+    "getsockopt": (55, 209),
     "fsconfig": (431, 431),
     "fsmount": (432, 432),
     "fsopen": (430, 430),

@@ -361,6 +361,18 @@ class Networks:
     def has_rules(self) -> bool:
         return self.firewall is not None and any(self._has_bridge(key) for key in list(self._up))
 
+    def warnings(self, network: str = "") -> list[str]:
+        """What other firewalls of the machine's do to our bridges that are up, or to the one of a
+        network, which need not be up."""
+        from sampan.network import foreign
+
+        if self.firewall is None:
+            return []
+        keys = [network] if network else list(self._up)
+        found = [self._all[key] for key in keys if key in self._all]
+        links = [one.link for one in found if one.driver == DEFAULT and not one.internal]
+        return foreign.warnings(links, self.firewall.table)
+
     def mend(self, *, sure: bool) -> bool:
         """Somebody deleted something of our rules, or, not ``sure``, all of them: build them. False
         where there are to be none, or they are there."""

@@ -167,6 +167,7 @@ async def info(context: Context) -> Answer:
     images = await engine.images.select({})
     limits, forwarding = _limits(engine.hierarchy), _forwarding()
     transfers = settings.transfers
+    foreign = await asyncio.to_thread(engine.networking.networks.warnings)
     return reply(
         {
             "ID": engine.identity,
@@ -231,7 +232,7 @@ async def info(context: Context) -> Answer:
             "SecurityOptions": _security(settings, context.version < (1, 25)),
             "CDISpecDirs": [],
             **_of_old(context.version),
-            "Warnings": _warnings(engine, limits, forwarding) or None,
+            "Warnings": [*_warnings(engine, limits, forwarding), *foreign] or None,
         }
     )
 
