@@ -11,6 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from sampan.cli import autostart
+from sampan.cli.main import main
+from sampan.errors import SampanError
 from tests.cli.canned import Canned
 from tests.daemon.certificates import make_certificates
 from tests.daemon_fixture import Daemon, own_root
@@ -341,3 +344,27 @@ def test_ssh_runs_a_client_on_the_other_side(run: Run, daemon: Daemon, tmp_path:
     assert words[words.index("-l") :][:6] == ["-l", "somebody", "-p", "2222", "--", "far"]
     done = run("-H", "ssh://far/no/such/socket", "ps", PATH=path)
     assert done.returncode == 1 and "/no/such/socket" in done.stderr
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "run host true", "create host true", "start web", "ps", "images", "info", "pull x",
+        "load -i /dev/null", "import /dev/null", "network create lan", "network ls",
+        "volume create", "volume ls",
+    ],
+)  # fmt: skip
+def test_who_makes_or_lists_things_starts_a_daemon_where_none_is(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path, line: str
+) -> None:
+    """Started for real in the README's first minutes; here it is asked whether it would be."""
+
+    def ensure(host: str) -> None:
+        raise SampanError(f"asked for {host}")
+
+    monkeypatch.setattr(autostart, "ensure", ensure)
+    for name in ("SAMPAN_HOST", "DOCKER_HOST", "DOCKER_CONTEXT"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path))
+    assert main(line.split()) != 0
+    assert "asked for unix:///run/sampan/sampan.sock" in capsys.readouterr().err

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from sampan.cli import autostart
 from sampan.cli.client import ApiError
 from sampan.cli.commands.common import each, path, read
 from sampan.cli.flags import Flag
@@ -44,6 +45,7 @@ def start(client: Client, argv: list[str]) -> int:
     )
     if flags is None:
         return 0
+    autostart.ensure(client.host)
     if flags.flag("attach") or flags.flag("interactive"):
         from sampan.cli.commands.attach import attach_to
 

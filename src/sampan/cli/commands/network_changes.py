@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from sampan.cli import autostart
 from sampan.cli.client import ApiError
 from sampan.cli.commands.common import each, filters, path, read
 from sampan.cli.commands.prune import confirm
@@ -67,6 +68,7 @@ def create(client: Client, argv: list[str]) -> int:
             body[field] = flags.flag(name)
     if flags.text("config-from"):
         body["ConfigFrom"] = {"Network": flags.text("config-from")}
+    autostart.ensure(client.host)
     print(client.call("POST", "/networks/create", None, body)["Id"])
     return 0
 
