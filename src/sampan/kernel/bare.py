@@ -62,11 +62,20 @@ class Door:
     beside them with ``keep`` has an address too. ``fork`` and ``fork_sharing`` are the addresses of
     arguments for clone3(2), of ``FORK_SIZE`` bytes. By the second the child shares its descriptors
     (what it opens, the parent has, under the same number), and a pidfd is stored at the last of the
-    words. ``first_byte`` is the address of a struct msghdr for a recvmsg(2) of one byte, to the
-    last of the words but one.
+    words; by ``fork_sharing_only`` none is made. ``first_byte`` is the address of a struct msghdr
+    for a recvmsg(2) of one byte, to the last of the words but one.
     """
 
-    __slots__ = ("_kept", "address", "call", "first_byte", "fork", "fork_sharing", "ints")
+    __slots__ = (
+        "_kept",
+        "address",
+        "call",
+        "first_byte",
+        "fork",
+        "fork_sharing",
+        "fork_sharing_only",
+        "ints",
+    )
 
     def __init__(self, words: int) -> None:
         block = _Memory(4 * words)
@@ -84,6 +93,7 @@ class Door:
         self.fork_sharing = self.keep(
             _ARGUMENTS.pack(flags | CLONE_PIDFD | _CLONE_FILES, last, *rest)
         )
+        self.fork_sharing_only = self.keep(_ARGUMENTS.pack(flags | _CLONE_FILES, 0, *rest))
         vector = self.keep(_VECTOR.pack(last - 4, 1))
         self.first_byte = self.keep(_MESSAGE.pack(0, 0, vector, 1, 0, 0, 0))
 

@@ -71,7 +71,7 @@ def test_the_program_runs_where_its_maker_was_and_nothing_is_left_of_that(
     changes = {"process": {"terminal": terminal}}
     container = spawn("sleep", "1000", terminal=terminal, spec=changes)
     init = int(container.call("status")["pid"])
-    assert _children(container.monitor()) == [init]
+    assert _children(container.monitor()) == [init, container.awake()]
     assert Path(f"/proc/{init}/comm").read_text() == "sleep\n"
     for name in ("mem", "root", "environ"):
         assert Path(f"/proc/{init}/{name}").exists()

@@ -26,15 +26,14 @@ pytestmark = [pytest.mark.root, pytest.mark.v2]
 
 def prepared(container: Container) -> int:
     """The pid of a maker that waits."""
-    init = container.call("status")["pid"]
     container.call("prepare-exec")
-    (spare,) = children(container.monitor()) - {init}
+    (spare,) = children(container.awake())
     return spare
 
 
-def wait_for_children(container: Container, expected: set[int]) -> None:
+def wait_for_its_end(container: Container) -> None:
     deadline = time.monotonic() + PATIENCE
-    while children(container.monitor()) != expected:
+    while children(container.awake()):
         assert time.monotonic() < deadline
         time.sleep(0.01)
 
@@ -47,16 +46,15 @@ def test_who_was_prepared_is_the_one_that_becomes_it(spawn: Factory) -> None:
     assert reply.get("ok"), reply
     assert frames(read_all(stream))[1] == b"out\n"
     assert container.event("exec-exit")["code"] == 3
-    wait_for_children(container, {container.call("status")["pid"]})
+    wait_for_its_end(container)
     container.call("kill", signal=9)
 
 
 def test_who_waits_in_vain_is_gone_and_the_next_exec_has_another(spawn: Factory) -> None:
     container = spawn("sleep", "1000")
-    init = container.call("status")["pid"]
     begun = time.monotonic()
     prepared(container)
-    wait_for_children(container, {init})
+    wait_for_its_end(container)
     assert time.monotonic() - begun > execs.PATIENCE / 2
     stream, _ = container.exec("echo", "late")
     assert frames(read_all(stream))[1] == b"late\n"
@@ -67,7 +65,7 @@ def test_a_spare_that_was_killed_is_replaced(spawn: Factory) -> None:
     container = spawn("sleep", "1000")
     spare = prepared(container)
     os.kill(spare, signal.SIGKILL)
-    wait_for_children(container, {container.call("status")["pid"]})
+    wait_for_its_end(container)
     stream, reply = container.exec("echo", "all the same")
     assert reply.get("ok"), reply
     assert frames(read_all(stream))[1] == b"all the same\n"

@@ -7,7 +7,8 @@ is a fork of the C library's with descriptors in a poll(2) set (``sampan.kernel.
 maker that shares its descriptor table, and waits. The maker takes a spawn request, makes the
 container, moves what the monitor is to own to the numbers from ``BASE`` on, takes a table of its
 own, and hands over the poll set. Whatever comes then, a request, output, the end of init, is left
-where it is, and the monitor becomes a ``Monitor``, which finds it there.
+where it is, and a ``Monitor`` finds it there: this process becomes one before the start is over and
+when init has ended, and forks one at any other time, to sleep on when that rests (``rest``).
 
 The descriptors of a monitor that sleeps: the channel to its maker; from ``BASE`` on the daemon's
 connection, the report (a memfd: what was made, in marshal's form, and the request), and those that
@@ -19,10 +20,12 @@ from __future__ import annotations
 import _socket
 import marshal
 import os
+import signal
 import struct
 from typing import TYPE_CHECKING, Any
 
 from sampan.kernel.bare import FORK_SIZE, Door, awake
+from sampan.kernel.processes import set_parent_death_signal, set_process_name
 from sampan.kernel.syscalls import NUMBERS
 from sampan.runtime.supervisor import handover, maker, protocol
 from sampan.runtime.supervisor.handover import (
@@ -37,6 +40,7 @@ from sampan.runtime.supervisor.handover import (
     TAKEN_OVER,
 )
 from sampan.runtime.supervisor.monitor import Monitor
+from sampan.runtime.supervisor.rest import LENGTH, RESTED, Keeper
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -44,7 +48,6 @@ if TYPE_CHECKING:
 __all__ = ["CRASHED", "ENDED", "REFUSED", "Container", "Sleeper"]
 
 _PACKET = 1 << 16
-_LENGTH = struct.Struct("Q")
 _LAST = 0xFFFFFFFF
 _PROMISE_SIZE = 128
 
@@ -54,27 +57,32 @@ class Container:
 
     ``control`` is -1 once the daemon has closed it; ``channel`` None once all is said there.
     ``promised``: the event that is true when it ends (``heir``), if that was announced;
-    ``is_told``: the daemon knows of it.
+    ``is_told``: the daemon knows of it. ``keeper`` is who sleeps on meanwhile, and reaps init;
+    ``init_status`` what it was reaped with already.
     """
 
-    __slots__ = ("channel", "control", "is_told", "promised")
+    __slots__ = ("channel", "control", "init_status", "is_told", "keeper", "promised")
 
     def __init__(
         self, control: int, channel: int, promised: bytes = b"", is_told: bool = False
     ) -> None:
+        self.keeper: Keeper | None = None
+        self.init_status: int | None = None
         self.control = control
-        self.channel: _socket.socket | None = _socket.socket(fileno=channel)
+        self.channel: _socket.socket | None = None
+        if channel >= 0:
+            self.channel = _socket.socket(fileno=channel)
         self.promised = promised
         self.is_told = is_told
 
     def request(self) -> dict[str, Any]:
         """The spawn request, decoded anew each time: it is large, and seldom needed."""
-        start = _LENGTH.size + self._length()
+        start = LENGTH.size + self._length()
         return protocol.decode(os.pread(REPORT, os.fstat(REPORT).st_size - start, start))
 
     def made(self) -> tuple[dict[str, Any], dict[str, int]]:
         """The maker's report, and its descriptors by name (``maker``)."""
-        made: dict[str, Any] = marshal.loads(os.pread(REPORT, self._length(), _LENGTH.size))
+        made: dict[str, Any] = marshal.loads(os.pread(REPORT, self._length(), LENGTH.size))
         return made, made["fds"]
 
     def last_word(self) -> dict[str, Any] | None:
@@ -82,7 +90,6 @@ class Container:
 
         ``started`` or ``failed``; with ``event`` where the daemon has not been told of it.
         """
-        assert self.channel is not None
         while True:
             try:
                 packet = self._receive(_socket.MSG_DONTWAIT)
@@ -94,6 +101,7 @@ class Container:
         if packet:
             # Its end: by then it has told the daemon of the start, which the exit follows.
             self._receive(0)
+        assert self.channel is not None
         self.channel.close()
         self.channel = None
         if packet:
@@ -114,7 +122,7 @@ class Container:
 
     @staticmethod
     def _length() -> int:
-        length: int = _LENGTH.unpack(os.pread(REPORT, _LENGTH.size, 0))[0]
+        length: int = LENGTH.unpack(os.pread(REPORT, LENGTH.size, 0))[0]
         return length
 
 
@@ -142,30 +150,40 @@ class Sleeper:
             awake()
         return outcome
 
-    def become(self, outcome: int) -> None:
-        """Go on as the monitor or the maker that ``breed`` returned in, to its end."""
+    def become(self, outcome: int) -> int:
+        """Go on as the monitor or the maker that ``breed`` returned in, to its end; its code."""
         ints = self._ints
         if outcome == _MAKER:
             maker.stand_by(ints[_MAKERS], ints[_LIFELINE])
         if outcome == _LOST and ints[_STATUS]:
             _tell_lost()
-        if outcome != _WORK:
-            return
+        if outcome not in (_WORK, _AWAKE):
+            return 0
         control = -1 if ints[_IS_DESERTED] else CONTROL
         promised = bytes(self._words[: ints[_PROMISED]])[1:]
         if ints[_HAS_PIDFD]:
             os.close(ints[_PIDFD])
-        Monitor(Container(control, ints[_CHANNEL], promised, bool(ints[_IS_TOLD]))).run()
+        container = Container(control, ints[_CHANNEL], promised, bool(ints[_IS_TOLD]))
+        if ints[_IS_OVER]:
+            container.init_status = ints[_INIT]
+        if outcome == _AWAKE:
+            set_parent_death_signal(signal.SIGKILL)
+            set_process_name("sampan-awake")
+            container.keeper = Keeper(ints[_THEIRS], ints[_OURS])
+            if os.getppid() != container.made()[0]["monitor"]:
+                return 0  # It has died, and everything with it.
+        return RESTED if Monitor(container).run() else 0
 
 
 # What a bare life comes to, in the zygote; and in a monitor or a maker.
-ENDED, REFUSED, CRASHED, _NO_MAKER, _MAKER, _LOST, _WORK = range(7)
+ENDED, REFUSED, CRASHED, _NO_MAKER, _MAKER, _LOST, _WORK, _AWAKE, _OVER = range(9)
 
 # The words of a sleeper's block: the poll set, then what is said on the channel, then these.
 _WORDS = 2 * SLOTS
 _STATUS = _WORDS + _PROMISE_SIZE // 4
 _PROMISED, _IS_TOLD, _IS_DESERTED, _HAS_PIDFD = range(_STATUS + 1, _STATUS + 5)
-_CHANNEL, _MAKERS, _ZYGOTES, _LIFELINE, _FIRST, _PIDFD = range(_STATUS + 5, _STATUS + 11)
+_CHANNEL, _MAKERS, _ZYGOTES, _LIFELINE = range(_STATUS + 5, _STATUS + 9)
+_THEIRS, _OURS, _INIT, _IS_OVER, _FIRST, _PIDFD = range(_STATUS + 9, _STATUS + 15)
 _BLOCK = _PIDFD + 1
 _MOST_CRASHES = 3
 _IN = 1
@@ -192,7 +210,8 @@ def _life(door: Door) -> Callable[[], int]:
     name, default = door.keep(b"sampan-monitor\0"), door.keep(_SIGACTION)
     words, status = address + 4 * _WORDS, address + 4 * _STATUS
     channels, lifelines = address + 4 * _CHANNEL, address + 4 * _ZYGOTES
-    first = address + 4 * _FIRST
+    links, first = address + 4 * _THEIRS, address + 4 * _FIRST
+    fork_awake, rested = door.fork_sharing_only, RESTED << 8
     promise, taken, ended = PROMISE[0], TAKEN[0], handover.ENDED[0]
 
     def life() -> int:
@@ -304,10 +323,34 @@ def _life(door: Door) -> Callable[[], int]:
                 ints[_IS_DESERTED] = 1
             else:
                 index = 3
-                while index < 2 * count:
-                    if ints[index] >> 16:
-                        return _WORK
+                while index < 2 * count and not ints[index] >> 16:
                     index += 2
+                if index >= 2 * count:
+                    continue
+                # Before the start is over, and when init has ended, it is our own.
+                if ints[0] >= 0 or ints[5] >> 16 or call(socketpair, _AF_UNIX, _PACKETS, 0, links):
+                    return _WORK
+                child = call(clone3, fork_awake, FORK_SIZE, 0, 0)
+                if child == 0:
+                    return _AWAKE
+                if child < 0:
+                    return _WORK
+                theirs = ints[_THEIRS]
+                while True:
+                    reaped = call(wait4, -1, status, _WALL, 0)
+                    if reaped == child:
+                        break
+                    if reaped > 0:
+                        ints[_IS_OVER], ints[_INIT] = 1, ints[_STATUS]
+                        call(write, theirs, status, 4, 0)
+                if ints[_STATUS] != rested:
+                    return _OVER
+                count = call(read, theirs, address, 8 * SLOTS, 0) >> 3
+                call(close, theirs, 0, 0, 0)
+                call(close, ints[_OURS], 0, 0, 0)
+                ints[_CHANNEL] = -1
+                if ints[_IS_OVER]:
+                    return _WORK
 
     return life
 

@@ -274,6 +274,29 @@ class Execs:
             for name, entry in self._entries.items()
         }
 
+    @property
+    def is_idle(self) -> bool:
+        """Whether none runs or is about to, and nobody takes a last output."""
+        busy = self._spare or self._starting or self.has_clients
+        return not busy and not any(
+            entry.code is None or entry.stdio.is_open for entry in self._entries.values()
+        )
+
+    def rest(self) -> dict[str, tuple[int, int]]:
+        """Of each that has ended its pid and exit code, while it ``is_idle``."""
+        return {
+            name: (entry.pid, entry.code)
+            for name, entry in self._entries.items()
+            if entry.code is not None
+        }
+
+    def go_on(self, rest: dict[str, tuple[int, int]]) -> None:
+        """Remember what was at ``rest``."""
+        for name, (pid, code) in rest.items():
+            stdio = Stdio(self._loop, None, stdin_once=True, on_detach=_nobody)
+            entry = self._entries[name] = _Entry(pid, -1, stdio)
+            entry.code = code
+
     def reaped(self, pid: int, status: int, *, all_dead: bool = False) -> None:
         """A child of the monitor was reaped that is not init: one of these, a maker, an orphan."""
         for name, entry in self._entries.items():
@@ -313,3 +336,7 @@ class Execs:
     def has_clients(self) -> bool:
         """Whether a client is still taking a process's last output."""
         return any(entry.stdio.has_clients for entry in self._entries.values())
+
+
+def _nobody() -> None:
+    """A process that has ended has no client that could detach."""

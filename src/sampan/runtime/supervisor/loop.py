@@ -66,19 +66,29 @@ class Loop:
         if timer in self._timers:
             self._timers.remove(timer)
 
-    def turn(self) -> None:
-        """Wait until at least one descriptor is ready or a timer due, and call back for each."""
-        for fd, events in self._epoll.poll(self._until_next()):
+    @property
+    def has_timers(self) -> bool:
+        """Whether a call is to be made at some moment."""
+        return bool(self._timers)
+
+    def turn(self, patience: float | None = None) -> bool:
+        """Wait until at least one descriptor is ready or a timer due, and call back for each.
+
+        False when nothing was in ``patience`` seconds; with timers there is no such limit.
+        """
+        limit = self._until_next() if self._timers else patience
+        ready = self._epoll.poll(limit)
+        for fd, events in ready:
             # A callback may forget, or close, a descriptor that is later in this same list.
             callback = self._callbacks.get(fd)
             if callback is not None:
                 callback(events)
         if self._timers:
             self._call_due()
+            return True
+        return bool(ready)
 
-    def _until_next(self) -> float | None:
-        if not self._timers:
-            return None
+    def _until_next(self) -> float:
         return max(0.0, min(timer.when for timer in self._timers) - time.monotonic())
 
     def _call_due(self) -> None:

@@ -33,7 +33,6 @@ import os
 import select
 import signal
 import socket
-import struct
 import sys
 import time
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -69,6 +68,7 @@ from sampan.runtime.supervisor.handover import (
 )
 from sampan.runtime.supervisor.heir import Heir, takes_over
 from sampan.runtime.supervisor.logs.drivers import open_logs
+from sampan.runtime.supervisor.rest import LENGTH, PLACE, places
 from sampan.runtime.supervisor.sample import SAMPLE
 from sampan.runtime.supervisor.server import SOCKET_NAME, listen
 from sampan.runtime.supervisor.streams import child_pipes
@@ -93,11 +93,9 @@ __all__ = [
 
 _CRASHED = 70
 _FAILED = 1
-_PLACE = struct.Struct("ii")  # of a poll set: struct pollfd
 _zygote: list[int] = []
 _SHIELD = b"-999"
 STDIO = ("stdin", "stdout", "stderr")
-_WATCHED = ("pidfd", "listener", "stdout", "stderr", "terminal", "oom")
 
 
 def fork_maker(work: Callable[[socket.socket], None]) -> tuple[socket.socket, int]:
@@ -312,6 +310,7 @@ def make_container(
             "stdin_once": request.stdin_once,
             "start": request.start,
             "bound": request.bound,
+            "monitor": os.getppid(),
             "poststop": decoded.hooks is not None and bool(decoded.hooks.poststop),
             "further": further.kept(decoded),
         }
@@ -441,15 +440,17 @@ def _report(
     text = marshal.dumps({**made, "fds": numbers})
     memory = os.memfd_create("sampan-report", os.MFD_CLOEXEC)
     os.dup2(memory, REPORT, inheritable=False)
-    os.writev(memory, [struct.pack("Q", len(text)), text, body])
-    watched = [numbers[name] for name in _WATCHED if name in numbers]
-    # The second place is for the daemon, whose end is no work for a monitor: where it is, it is
-    # watched as all others are.
-    watched = [-1, *watched, CONTROL] if made["bound"] else [CONTROL, *watched]
-    places = (TAKEN_OVER if taken_over else -1, *watched, REPORT + 1 + len(fds))
+    os.writev(memory, [LENGTH.pack(len(text)), text, body])
+    watched = places(made, numbers)
+    end = REPORT + 1 + len(fds)
     unshare_files()
     awaited = {numbers["oom"]: made["oom_events"]} if "oom" in numbers else {}
-    channel.send(b"".join(_PLACE.pack(fd, awaited.get(fd, select.POLLIN)) for fd in places))
+    channel.send(
+        b"".join(
+            PLACE.pack(fd, awaited.get(fd, select.POLLIN))
+            for fd in (TAKEN_OVER if taken_over else -1, *watched, end)
+        )
+    )
 
 
 def _open(request: Spawn, directory: int) -> dict[str, int]:

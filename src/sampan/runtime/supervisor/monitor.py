@@ -33,7 +33,7 @@ from sampan.kernel import cgroups
 from sampan.kernel.processes import pidfd_send_signal, set_child_subreaper
 from sampan.oci.runtime import Spec
 from sampan.runtime import hooks
-from sampan.runtime.supervisor import maker, messages
+from sampan.runtime.supervisor import maker, messages, rest
 from sampan.runtime.supervisor.clients import stream_socket
 from sampan.runtime.supervisor.exec_maker import stand_by
 from sampan.runtime.supervisor.execs import Execs, exit_code
@@ -76,15 +76,18 @@ class Monitor:
 
     def __init__(self, container: Container) -> None:
         made, fds = container.made()
+        known = made.get("rest", {})
         self._made = made
+        self._fds = fds
+        self._keeper = container.keeper
         self._container = container
         self._maker: _socket.socket | None = None
-        self._state = "created"
+        self._state = known.get("state", "created")
         self._failure: Mapping[str, object] | None = None
         self._start_reply: Reply | None = None
         self._is_to_start = bool(made["start"])
-        self._init_status: int | None = None
-        self._oom_seen = 0
+        self._init_status = container.init_status
+        self._oom_seen = known.get("oom_seen", 0)
         self._pid: int = made["pid"]
         self._pidfd = fds["pidfd"]
         self._directory = fds["directory"]
@@ -96,49 +99,60 @@ class Monitor:
         if made["log"] is not None:
             options = messages.LogOptions.from_json(made["log"], "log")
             self._log = resume_logs(options, fds, self._pid)
+            if known:
+                self._log.go_on(known["log"])
         self._loop = Loop()
         self._stdio = Stdio(
             self._loop, self._log, stdin_once=made["stdin_once"], on_detach=self._on_detach
         )
         self._held: dict[int, Client] = {}
-        self._attachments = 0
+        self._attachments = known.get("attachments", 0)
         self._early: list[tuple[messages.Attach, socket.socket, Reply]] = []
         if self._log is not None:
             self._log.attend(self._loop, self._on_log_room, self._on_log_loss)
         if "terminal" in fds:
-            self._stdio.use_terminal(fds["terminal"], made["stdin"])
-        elif "stdout" in fds:
-            self._stdio.use_pipes((fds.get("stdin", -1), fds["stdout"], fds["stderr"]))
+            self._stdio.use_terminal(fds["terminal"], made["stdin"], fds.get("slave", -1))
+        else:
+            self._stdio.use_pipes([fds.get(name, -1) for name in maker.STDIO])
         # Before the daemon's connection, and so before it in the loop's order.
-        word = container.last_word()
+        word = container.last_word() if container.channel is not None else None
         if word is None and container.channel is not None:
             self._maker = container.channel
             self._loop.watch(self._maker.fileno(), READ, self._on_maker)
         self._execs = Execs(self._loop, self._make_exec, self._on_exec_exit, self._on_detach)
+        self._execs.go_on(known.get("execs", {}))
         listener = socket.socket(fileno=fds["listener"])
         self._server = Server(
             self._loop, listener, self._directory, self._on_request, self._on_daemon_gone
         )
-        if container.control >= 0:
+        if container.control >= 0 and made.get("control", True):
             self._server.adopt(socket.socket(fileno=container.control))
+        for fd in made.get("connections", ()):
+            self._server.adopt(socket.socket(fileno=fd))
         if word is not None:
             self._take_word(word)
         set_child_subreaper()
         self._wakeup = _watch_children()
         self._loop.watch(self._wakeup, READ, self._on_children)
+        if self._keeper is not None:
+            self._loop.watch(self._keeper.fileno(), READ, self._on_init_end)
         self._oom_fd = fds.get("oom", -1)
         if self._oom_fd >= 0:
             self._loop.watch(self._oom_fd, made["oom_events"], self._on_oom)
 
-    def run(self) -> None:
-        """Stay with the container to its end."""
+    def run(self) -> bool:
+        """Stay with the container to its end, or until there is nothing to do and somebody else
+        to stay: whether that is so."""
         self._on_children(0)
         while self._failure is None and (self._init_status is None or self._maker is not None):
             # Before anything is waited for: its asker may have left before this process was awake.
             if self._made["bound"] and self._server.deserted and self._init_status is None:
                 pidfd_send_signal(self._pidfd, signal.SIGKILL)
                 self._thaw()
-            self._loop.turn()
+            if self._keeper is None or not self._is_idle:
+                self._loop.turn()
+            elif not self._loop.turn(rest.PATIENCE) and self._leave(self._keeper):
+                return True
         if self._failure is not None:
             self._undo(self._failure)
         elif self._init_status is not None:
@@ -152,6 +166,37 @@ class Monitor:
             self._loop.turn()
         for fd in self._roots:
             os.close(fd)  # Before the claim on them, which ends with this process.
+        return False
+
+    # Rest
+
+    @property
+    def _is_idle(self) -> bool:
+        """Whether whoever is awake next will know all that counts (``_leave``)."""
+        if self._state not in ("running", "paused") or self._maker is not None:
+            return False
+        if self._early or self._held or self._server.pending or self._loop.has_timers:
+            return False
+        parts = (self._stdio, self._execs, self._log)
+        return all(part is None or part.is_idle for part in parts)
+
+    def _leave(self, keeper: rest.Keeper) -> bool:
+        names = ("pidfd", "directory", "listener", "claim")
+        fds = {name: fd for name, fd in self._fds.items() if name in names or name[:4] == "root"}
+        fds |= self._stdio.descriptors()
+        if self._log is not None:
+            fds |= self._log.descriptors()
+        if self._oom_fd >= 0:
+            fds["oom"] = self._oom_fd
+        known = {
+            "state": self._state,
+            "attachments": self._attachments,
+            "oom_seen": self._oom_seen,
+            "execs": self._execs.rest(),
+            "log": self._log.rest() if self._log is not None else [],
+        }
+        made = {**self._made, "stdin": self._stdio.has_input, "rest": known}
+        return keeper.leave(made, fds, self._server.connections)
 
     # Beginning and end
 
@@ -285,6 +330,11 @@ class Monitor:
                 # A further process, a maker, or an orphan of the container's that came to us.
                 self._execs.reaped(pid, status)
 
+    def _on_init_end(self, _: int) -> None:
+        assert self._keeper is not None
+        self._loop.forget(self._keeper.fileno())
+        self._init_status = self._keeper.init_status()
+
     def _on_exec_exit(self, exec_id: str, code: int) -> None:
         self._server.broadcast({"event": "exec-exit", "exec_id": exec_id, "code": code})
 
@@ -305,6 +355,8 @@ class Monitor:
     def _on_oom(self, _: int) -> None:
         if not cgroups.drain_oom(self._oom_fd):
             self._loop.forget(self._oom_fd)
+            os.close(self._oom_fd)
+            self._oom_fd = -1
             return
         if self._group is not None and (count := self._group.oom_count()) > self._oom_seen:
             self._oom_seen = count

@@ -88,6 +88,9 @@ class Connection:
         """Whether messages wait for the daemon to read."""
         return bool(self._queue)
 
+    def fileno(self) -> int:
+        return self._socket.fileno()
+
     def send(self, message: Mapping[str, object]) -> None:
         """Send now, or when the daemon has read what came before."""
         if self._socket.fileno() < 0:
@@ -187,6 +190,11 @@ class Server:
     def pending(self) -> bool:
         """Whether any daemon has not yet read what was sent to it."""
         return any(connection.pending for connection in self._connections)
+
+    @property
+    def connections(self) -> list[int]:
+        """The daemons' descriptors."""
+        return [connection.fileno() for connection in self._connections]
 
     @property
     def deserted(self) -> bool:

@@ -135,22 +135,47 @@ class Stdio:
         self._behind_log: list[Client] = []
 
     def use_pipes(self, ours: Sequence[int]) -> None:
-        """Serve our ends as ``child_pipes`` gave them, and own them from now on."""
+        """Serve our ends as ``child_pipes`` gave them, and own them from now on; -1: closed."""
         self._open_input(ours[0])
-        self._open_output(ours[1], STDOUT)
-        self._open_output(ours[2], STDERR)
+        for fd, stream in ((ours[1], STDOUT), (ours[2], STDERR)):
+            if fd >= 0:
+                self._open_output(fd, stream)
 
-    def use_terminal(self, master: int, with_input: bool) -> None:
-        """Serve a pseudo-terminal's master, and own it from now on."""
+    def use_terminal(self, master: int, with_input: bool, slave: int = -1) -> None:
+        """Serve a pseudo-terminal's master, and own it from now on; the ``slave`` too, if given."""
         os.set_blocking(master, False)
         self._terminal = master
         # While somebody holds the slave the master does not hang up: a program may close its
         # terminal and open it again, and meanwhile a hang-up would be reported without end.
-        self._slave = open_slave(master)
+        self._slave = slave if slave >= 0 else open_slave(master)
         if with_input:
             # epoll knows a descriptor once; input and output are watched apart.
             self._open_input(fcntl.fcntl(master, fcntl.F_DUPFD_CLOEXEC, 3))
         self._open_output(master, STDOUT)
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether nobody is attached and nothing waits, on its way in or out."""
+        return not (
+            self._clients or self._ended or self._paused or self._input_pending or self._stall
+        )
+
+    @property
+    def is_open(self) -> bool:
+        """Whether anybody may still write to us."""
+        return bool(self._outputs)
+
+    @property
+    def has_input(self) -> bool:
+        """Whether the process's input is open."""
+        return self._input >= 0
+
+    def descriptors(self) -> dict[str, int]:
+        """Those that another could go on with, by ``STDIO``'s names, ``terminal`` and ``slave``."""
+        if self._terminal >= 0:
+            return {"terminal": self._terminal, "slave": self._slave}
+        fds = {_NAMES[stream]: fd for fd, stream in self._outputs.items()}
+        return {**fds, "stdin": self._input} if self.has_input else fds
 
     def resize(self, rows: int, columns: int) -> None:
         """Tell the terminal its size in characters (SIGWINCH follows)."""

@@ -74,10 +74,9 @@ def _become(sleeper: asleep.Sleeper, outcome: int) -> NoReturn:
     """Be one container's monitor or maker; only its own exit leads out."""
     code = _CRASHED
     try:
-        sleeper.become(outcome)
-        code = 0
+        code = sleeper.become(outcome)
     finally:
-        if code and (error := sys.exception()) is not None:
+        if code == _CRASHED and (error := sys.exception()) is not None:
             sys.excepthook(type(error), error, error.__traceback__)
             sys.stderr.flush()
         os._exit(code)

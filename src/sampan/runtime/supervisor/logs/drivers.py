@@ -8,7 +8,7 @@ those.
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from sampan.errors import InvalidArgument, KernelError, NotSupported
 from sampan.runtime.supervisor.logs import jsonfile
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Logs", "open_logs", "resume_logs"]
 
+_LOG = "log"
 _CACHE = "log_cache"
 
 
@@ -56,14 +57,14 @@ def open_logs(options: LogOptions) -> dict[str, int]:
 
 def resume_logs(options: LogOptions, fds: Mapping[str, int], pid: int) -> Logs:
     """The log of the container whose init is ``pid``, from what ``open_logs`` returned."""
-    logs: list[Log] = []
-    if "log" in fds:
-        driver, file = _resume(options, fds["log"], pid)
-        logs.append(Log(driver, blocking=options.blocking, limit=options.buffer_size, file=file))
+    logs: dict[str, Log] = {}
+    if _LOG in fds:
+        driver, file = _resume(options, fds[_LOG], pid)
+        logs[_LOG] = Log(driver, blocking=options.blocking, limit=options.buffer_size, file=file)
     if options.cache is not None:
         # What a cache cannot take is missing from it, and holds nobody up.
         driver, file = _local(options, options.cache, fds[_CACHE])
-        logs.append(Log(driver, blocking=False, file=file))
+        logs[_CACHE] = Log(driver, blocking=False, file=file)
     return Logs(logs)
 
 
@@ -115,10 +116,11 @@ def _make_directory(path: str) -> None:
 class Logs:
     """A container's log and what is kept beside it: none, one or two, written alike."""
 
-    __slots__ = ("_logs",)
+    __slots__ = ("_logs", "_names")
 
-    def __init__(self, logs: list[Log]) -> None:
-        self._logs = logs
+    def __init__(self, logs: dict[str, Log]) -> None:
+        self._names = list(logs)
+        self._logs = list(logs.values())
 
     def attend(
         self, loop: Loop, on_change: Callable[[], None], on_loss: Callable[[str], None]
@@ -164,6 +166,28 @@ class Logs:
         """See ``Log.unpin``."""
         if self._logs:
             self._logs[-1].unpin()
+
+    @property
+    def is_idle(self) -> bool:
+        """See ``Log.is_idle``."""
+        return all(log.is_idle for log in self._logs)
+
+    def rest(self) -> list[dict[str, Any]]:
+        """See ``Log.rest``."""
+        return [log.rest() for log in self._logs]
+
+    def go_on(self, rests: list[dict[str, Any]]) -> None:
+        """See ``Log.go_on``."""
+        for log, rest in zip(self._logs, rests, strict=True):
+            log.go_on(rest)
+
+    def descriptors(self) -> dict[str, int]:
+        """Descriptors by name, for ``resume_logs``."""
+        return {
+            name: fd
+            for name, log in zip(self._names, self._logs, strict=True)
+            for fd in log.descriptors().values()
+        }
 
     def close(self) -> None:
         """Let what waits leave, and close."""

@@ -13,6 +13,7 @@ A disk that is full or fails makes ``append`` return less than it was given, nev
 from __future__ import annotations
 
 import os
+import select
 import signal
 import stat
 import sys
@@ -91,6 +92,13 @@ class RotatedFile:
     def fileno(self) -> int:
         """The descriptor of the file that is written now."""
         return self._fd
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether nothing of it is at work, or bound to this process."""
+        if self._compressor >= 0 and select.select([self._compressor], [], [], 0)[0]:
+            self._finish_compressing()
+        return self._compressor < 0 and not self.is_pinned
 
     @property
     def room(self) -> int | None:

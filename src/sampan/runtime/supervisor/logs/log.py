@@ -158,6 +158,29 @@ class Log:
         """What was read from ``stream`` and is no line yet."""
         return self._streams[stream].unfinished
 
+    @property
+    def is_idle(self) -> bool:
+        """Whether another process could go on with it from what ``rest`` returns."""
+        busy = bool(self._queue) or self._losing or self._timer is not None or self._pins > 0
+        return not busy and (self._file is None or self._file.is_idle)
+
+    def rest(self) -> dict[str, Any]:
+        """What is to be known of it beside its descriptors."""
+        return {
+            "dropped": self.dropped,
+            "begun": {name: splitter.unfinished for name, splitter in self._streams.items()},
+        }
+
+    def go_on(self, rest: dict[str, Any]) -> None:
+        """Be what was at ``rest``."""
+        self.dropped = rest["dropped"]
+        for name, begun in rest["begun"].items():
+            self._streams[name].feed(begun)
+
+    def descriptors(self) -> dict[str, int]:
+        """What is needed to go on with it, by the driver's names."""
+        return self._driver.descriptors()
+
     def pin(self) -> tuple[int, int, int] | None:
         """Device, inode and size of the file that is written, which goes on to be that one until
         ``unpin``; None where there is no file. Not while the log ``is_behind``."""
