@@ -9,8 +9,9 @@ PSS shares out with other programs too: with a few more of Python about, the int
 cost us little. ``alone`` is without that: the pages that are in memory for any process of ours,
 each counted once (proc(5), pagemap).
 
-A monitor sleeps until its container writes something or is executed in, and stays awake then. What
-that costs is measured afterwards, by an exec in each container.
+A monitor sleeps until its container writes something or is executed in. Then a fork of it is awake,
+until nothing was to be done for some seconds. What stays of that is measured afterwards, by an exec
+in each container.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ __all__ = ["main"]
 
 
 _SETTLED = 2.0
+_REST = 60.0
 _PAGE = os.sysconf("SC_PAGE_SIZE")
 _PRESENT = 1 << 63
 _FRAME = (1 << 55) - 1
@@ -115,9 +117,13 @@ def main(count: int) -> None:
         print(f"  alone                   {alone(*everything):7.2f}")
         for name in names:
             run_directly(api, host, name, ["true"])
-        time.sleep(_SETTLED)
+        deadline = time.monotonic() + _REST
+        while any("sampan-awake" in map(_name, children(pid)) for pid in idle):
+            assert time.monotonic() < deadline, "monitors do not rest"
+            time.sleep(0.1)
+        everything = (daemon, zygote, *monitors, *makers)
         private = sum(rollup(pid)["Private_Dirty"] for pid in idle) / 1024
-        print("  after an exec in each")
+        print("  after an exec in each, and rest")
         print(f"  monitors                {_pss(*idle):7.2f}   {_pss(*idle) / count:.3f} each")
         print(f"  of it private           {private:7.2f}   {private / count:.3f} each")
         print(f"  all told                {_pss(*everything):7.2f}")

@@ -161,18 +161,25 @@ def test_a_start_with_a_body_is_of_another_age(daemon: Daemon, five: dict[str, s
 def asked_while_it_ends(
     daemon: Daemon, ask: Callable[[str], tuple[int, str]]
 ) -> set[tuple[int, str]]:
-    """What ``ask`` is answered, at each moment of containers' ends."""
+    """What ``ask`` is answered before, at each moment of, and after containers' ends."""
     found = set()
+
+    def answer() -> None:
+        status, message = ask(container)
+        found.add((status, message.replace(container, "ID")))
+
     for step in range(12):
         container = daemon.run("sleep", "600")
         kill = threading.Timer(
             step * 0.002, daemon.post, (f"/containers/{container}/kill",), {"signal": "KILL"}
         )
+        answer()
         kill.start()
         for _ in range(6):
-            status, message = ask(container)
-            found.add((status, message.replace(container, "ID")))
+            answer()
         kill.join()
+        daemon.wait(container)
+        answer()
         daemon.delete(f"/containers/{container}", force=1)
     return found
 

@@ -31,11 +31,27 @@ pytestmark = [pytest.mark.root, pytest.mark.v2]
 SOON = 0.3
 
 
+SLOW = """
+import time
+leave = rest.Keeper.leave
+rest.Keeper.leave = lambda *given: time.sleep(0.5) or leave(*given)
+"""
+
+
 @pytest.fixture
-def spawn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Factory]:
+def more() -> str:
+    """What else the zygote's program does."""
+    return ""
+
+
+@pytest.fixture
+def spawn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, more: str) -> Iterator[Factory]:
     """Of a zygote whose monitors have little patience."""
-    impatient = f"from sampan.runtime.supervisor import rest; rest.PATIENCE = {SOON}; main()"
-    monkeypatch.setattr(client, "_PROGRAM", client._PROGRAM.replace("main()", impatient))
+    program = (
+        f"{client._PROGRAM.removesuffix('main()')}\n"
+        f"from sampan.runtime.supervisor import rest\nrest.PATIENCE = {SOON}\n{more}\nmain()"
+    )
+    monkeypatch.setattr(client, "_PROGRAM", program)
     factory = Factory(tmp_path, client.start_zygote())
     try:
         yield factory
@@ -204,3 +220,12 @@ def test_an_end_is_told_whenever_it_comes(spawn: Factory) -> None:
     for index, container in enumerate(containers):
         assert container.event("exit")["code"] == index
         assert not spawn.hierarchy.group(spawn.group(container.name)).exists()
+
+
+@pytest.mark.parametrize("more", [SLOW], ids=["slow to lie down"])
+def test_an_end_that_came_too_late_for_one_who_rests_is_told(spawn: Factory) -> None:
+    """Its status is with the one that sleeps, which has reaped it."""
+    container = spawn("sh", "-c", f"sleep {SOON + 0.4}; exit 5")
+    container.call("status")
+    assert container.event("exit")["code"] == 5
+    assert not spawn.hierarchy.group(spawn.group(container.name)).exists()

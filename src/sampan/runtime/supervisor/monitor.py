@@ -26,6 +26,7 @@ import os
 import signal
 import socket
 import time
+from errno import ESRCH
 from typing import TYPE_CHECKING, Any
 
 from sampan.errors import Conflict, InvalidArgument, KernelError, SampanError
@@ -147,7 +148,7 @@ class Monitor:
         while self._failure is None and (self._init_status is None or self._maker is not None):
             # Before anything is waited for: its asker may have left before this process was awake.
             if self._made["bound"] and self._server.deserted and self._init_status is None:
-                pidfd_send_signal(self._pidfd, signal.SIGKILL)
+                self._signal(signal.SIGKILL)
                 self._thaw()
             if self._keeper is None or not self._is_idle:
                 self._loop.turn()
@@ -435,10 +436,18 @@ class Monitor:
                 except ProcessLookupError:
                     continue
         else:
-            pidfd_send_signal(self._pidfd, request.signal)
+            self._signal(request.signal)
         if request.signal == signal.SIGKILL:
             self._thaw()
         return {}
+
+    def _signal(self, number: int) -> None:
+        """To init. One that has ended takes any, as long as its end was not heard of here."""
+        try:
+            pidfd_send_signal(self._pidfd, number)
+        except KernelError as error:
+            if error.errno != ESRCH or self._keeper is None:
+                raise
 
     def _thaw(self) -> None:
         """A frozen process of cgroup v1 does not even die."""
