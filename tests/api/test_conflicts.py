@@ -162,7 +162,7 @@ def asked_while_it_ends(
     daemon: Daemon, ask: Callable[[str], tuple[int, str]]
 ) -> set[tuple[int, str]]:
     """What ``ask`` is answered before, at each moment of, and after containers' ends."""
-    found = set()
+    found: set[tuple[int, str]] = set()
 
     def answer() -> None:
         status, message = ask(container)
