@@ -152,5 +152,7 @@ def test_fish(shell_environment: dict[str, str], line: str, wanted: list[str]) -
 
 
 def test_a_shell_nobody_knows_is_named(sampan: Sampan) -> None:
-    done = sampan("completion", "powershell")
+    done = sampan("completion", "tcsh")
     assert done.returncode == 1 and "bash, fish, zsh" in done.stderr
+    done = sampan("completion", "powershell")
+    assert done.returncode == 1 and "sampan __complete" in done.stderr

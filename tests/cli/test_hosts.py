@@ -16,7 +16,7 @@ from sampan.cli.main import main
 from sampan.errors import SampanError
 from tests.cli.canned import Canned
 from tests.daemon.certificates import make_certificates
-from tests.daemon_fixture import Daemon, own_root
+from tests.daemon_fixture import DOCKER, Daemon, own_root
 
 pytestmark = pytest.mark.root
 
@@ -368,3 +368,21 @@ def test_who_makes_or_lists_things_starts_a_daemon_where_none_is(
     monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path))
     assert main(line.split()) != 0
     assert "asked for unix:///run/sampan/sampan.sock" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("program", [[sys.executable, "-m", "sampan.cli"], [DOCKER]])
+def test_standard_input_and_output_are_joined_to_the_daemon(
+    daemon: Daemon, program: list[str]
+) -> None:
+    """What ``ssh://`` runs at the other end; the input's end goes through, the output comes."""
+    if not program[0]:
+        pytest.skip("needs Docker's client")
+    done = subprocess.run(
+        [*program, "-H", daemon.host, "system", "dial-stdio"],
+        input=b"GET /_ping HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n",
+        capture_output=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith(b"HTTP/1.1 200 OK\r\n") and done.stdout.endswith(b"OK")

@@ -14,7 +14,7 @@ from sampan.cli.client import ApiError
 from sampan.cli.command import COMMANDS, GROUPS, HIDDEN, SUMMARIES
 from sampan.cli.commands.common import DESCRIBE, Described, read
 from sampan.cli.flags import Flag, parse
-from sampan.errors import InvalidArgument, SampanError
+from sampan.errors import InvalidArgument, NotSupported, SampanError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -137,6 +137,11 @@ def completion(client: Client, argv: list[str]) -> int:
     if flags is None:
         return 0
     shell = flags.arguments[0]
+    if shell == "powershell":
+        raise NotSupported(
+            "completion: powershell: there is no script that was ever tried in one; 'sampan "
+            "__complete WORD...' gives candidates to a script of yours"
+        )
     if shell not in SCRIPTS:
         raise InvalidArgument(f"completion: {shell}: expected {', '.join(SCRIPTS)}")
     text = SCRIPTS[shell]
