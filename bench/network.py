@@ -43,27 +43,35 @@ _BATCHES, _BATCH = 200, 20
 _LIMITS = [{"Name": "nofile", "Soft": 1024, "Hard": 4096}]
 
 
+def docker_of(host: str) -> Callable[..., str]:
+    """The Docker client, as a function of its words; what it says."""
+    environment = {**os.environ, "DOCKER_HOST": host}
+
+    def docker(*words: str) -> str:
+        done = subprocess.run(
+            ["docker", *words], env=environment, check=True, stdout=subprocess.PIPE, text=True
+        )
+        return done.stdout.strip()
+
+    return docker
+
+
 class Engine:
     """One engine, with a server and a client in containers, and a cable to another machine."""
 
     def __init__(self, host: str, machine: Namespace, other: Namespace, number: int) -> None:
-        self._environment = {**os.environ, "DOCKER_HOST": host}
+        self.docker = docker_of(host)
         self._machine, self._other = machine, other
         self._address = f"192.0.2.{4 * number + 2}"
         other.wire(
             f"m{number}", f"192.0.2.{4 * number + 1}/30", machine, "wire", f"{self._address}/30"
         )
-        flags = [*_mounts(), "--ulimit", "nofile=1024:4096", "-d"]
+        binds = [word for bind in mounts() for word in ("-v", bind)]
+        flags = [*binds, "--ulimit", "nofile=1024:4096", "-d"]
         self._server = self.docker("run", *flags, "-p", "5201:5201", "bench", "iperf3", "-s")
         self._client = self.docker("run", *flags, "bench", "sleep", "1000000")
         shown = json.loads(self.docker("inspect", self._server))[0]["NetworkSettings"]
         self._inside, self._gateway = shown["IPAddress"], shown["Gateway"]
-
-    def docker(self, *words: str) -> str:
-        done = subprocess.run(
-            ["docker", *words], env=self._environment, check=True, stdout=-1, text=True
-        )
-        return done.stdout.strip()
 
     @contextmanager
     def machines_server(self) -> Iterator[None]:
@@ -112,15 +120,10 @@ class Engine:
         return _gigabits(self.docker("exec", self._client, *_iperf(host, port, seconds)))
 
 
-def _mounts() -> list[str]:
-    """iperf3 and its libraries, into an image that has neither."""
+def mounts() -> list[str]:
+    """This machine's programs and libraries, into an image that has none: binds."""
     places = {place: os.path.realpath(place) for place in ("/usr", "/lib", "/lib64")}
-    return [
-        word
-        for place, real in places.items()
-        if os.path.isdir(real)
-        for word in ("-v", f"{real}:{place}:ro")
-    ]
+    return [f"{real}:{place}:ro" for place, real in places.items() if os.path.isdir(real)]
 
 
 def _iperf(host: str, port: int, seconds: int) -> tuple[str, ...]:
