@@ -98,6 +98,8 @@ OTHERS = [
     "system prune -f -a",
     "system prune -f --volumes",
     "system prune -f --filter label=a --filter until=24h",
+    "builder prune -f",
+    "builder prune -af --keep-storage 1g --filter until=24h",
     "container prune -f",
     "container prune -f --filter until=24h --filter label!=b",
     "rmi c",

@@ -13,6 +13,7 @@ __all__ = ["COMMANDS", "COMMON", "GROUPS", "HIDDEN", "LATER", "NEVER", "SUMMARIE
 COMMANDS: dict[str, tuple[str, str, str]] = {
     "attach": ("attach", "attach", "Bring a running container's streams to this terminal"),
     "commit": ("commit", "commit", "Make an image of a container's changes"),
+    "builder prune": ("prune", "cache", "Remove what building images has kept"),
     "__complete": ("completion", "complete", "Candidates for a shell"),
     "completion": ("completion", "completion", "Print a script that completes in a shell"),
     "container inspect": ("inspect", "container", "Show all the daemon knows of containers"),
@@ -102,6 +103,7 @@ _CONTEXT = "create export import inspect ls rm show update use".split()
 _MANIFEST = "annotate create inspect push rm".split()
 _NETWORK = "connect create disconnect inspect ls prune rm".split()
 GROUPS: dict[str, dict[str, str]] = {
+    "builder": {"prune": "builder prune"},
     "container": {
         **{name: name for name in _CONTAINER},
         **dict.fromkeys(("ls", "list", "ps"), "ps"),
@@ -142,6 +144,7 @@ GROUPS: dict[str, dict[str, str]] = {
     },
 }
 SUMMARIES = {
+    "builder": "What building images keeps",
     "container": "Manage containers",
     "context": "Daemons by name",
     "image": "Manage images",
@@ -158,7 +161,7 @@ _NO_PLUGINS = "this engine has no plugins"
 _NO_NOTARY = "image signatures by Notary are not supported"
 LATER: dict[str, str] = {
     "build": "building images is not there yet: import or load one",
-    "builder": "building images is not there yet: import or load one",
+    "builder build": "building images is not there yet: import or load one",
     "bake": "building images is not there yet: import or load one",
     "buildx": "building images is not there yet: import or load one",
     "image build": "building images is not there yet: import or load one",

@@ -14,15 +14,15 @@ from sampan.errors import InvalidArgument
 if TYPE_CHECKING:
     from sampan.cli.client import Client
 
-__all__ = ["confirm", "containers", "images", "prune_filters", "system"]
+__all__ = ["cache", "confirm", "containers", "images", "prune_filters", "system"]
 
 _FORCE = Flag("force", "bool", "Do not ask", short="f")
 _FILTER = Flag("filter", "list", "Only those that meet a condition, such as until=24h or label=k")
 
 
-def confirm(warning: str) -> bool:
+def confirm(warning: str, joint: str = "\n") -> bool:
     """Ask on the terminal whether to go on; what cannot be answered is a no."""
-    print(f"WARNING! {warning}\nAre you sure you want to continue? [y/N] ", end="", flush=True)
+    print(f"WARNING! {warning}{joint}Are you sure you want to continue? [y/N] ", end="", flush=True)
     answer = sys.stdin.readline()
     if not answer and sys.stdin.isatty():
         print()
@@ -77,6 +77,36 @@ def images(client: Client, argv: list[str]) -> int:
         return 0
     text, reclaimed = _images(client, flags, prune_filters(client, flags))
     print(f"{text}Total reclaimed space: {size(reclaimed, 4)}")
+    return 0
+
+
+def cache(client: Client, argv: list[str]) -> int:
+    """Remove what building images has kept."""
+    flags = read(
+        "builder prune",
+        "[OPTIONS]",
+        "Remove what building images has kept",
+        [
+            Flag("all", "bool", "What is in use by others of it too", short="a"),
+            _FILTER,
+            _FORCE,
+            Flag("keep-storage", "bytes", "Leave as much of it"),
+        ],
+        argv,
+        most=0,
+    )
+    if flags is None:
+        return 0
+    everything = flags.flag("all")
+    what = "all build cache" if everything else "all dangling build cache"
+    if not flags.flag("force") and not confirm(f"This will remove {what}.", " "):
+        return 0
+    more: dict[str, object] = {"all": "1" if everything else None}
+    if flags.number("keep-storage"):
+        more["keep-storage"] = str(flags.number("keep-storage"))
+    answer = _prune(client, "build", prune_filters(client, flags), **more)
+    text = _listed("Deleted build cache objects", answer.get("CachesDeleted"))
+    print(f"{text}Total reclaimed space: {size(answer.get('SpaceReclaimed') or 0, 4)}")
     return 0
 
 
