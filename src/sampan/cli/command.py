@@ -72,6 +72,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "rmi": ("images", "remove", "Remove images"),
     "run": ("run", "run", "Make a container from an image and run it"),
     "save": ("archives", "save", "Write images as an archive"),
+    "search": ("search", "search", "Search a registry"),
     "stats": ("stats", "stats", "Show what containers use, again and again"),
     "start": ("lifecycle", "start", "Start containers that do not run"),
     "stop": ("lifecycle", "stop", "Ask containers to end, and end them after a time-out"),
@@ -167,7 +168,6 @@ LATER: dict[str, str] = {
     "image build": "building images is not there yet: import or load one",
     "checkpoint": "checkpoints are not there yet",
     "compose": "use the docker-compose program: set DOCKER_HOST to this daemon's socket",
-    "search": "searching registries is not there yet",
 }
 NEVER: dict[str, str] = {
     **dict.fromkeys(("config", "node", "secret", "service", "stack", "swarm"), _NO_SWARM),

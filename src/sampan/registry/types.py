@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
-__all__ = ["MANIFEST_LIMIT", "Credentials", "Document"]
+__all__ = ["MANIFEST_LIMIT", "Credentials", "Document", "Hit"]
 
 MANIFEST_LIMIT = 4 << 20
 """Bytes of a manifest, an index or a configuration; the distribution specification's advice."""
@@ -31,3 +31,13 @@ class Document(msgspec.Struct, frozen=True):
     media_type: str
     digest: str
     data: bytes
+
+
+class Hit(msgspec.Struct, frozen=True):
+    """A repository that a search has found."""
+
+    name: str
+    description: str
+    stars: int
+    official: bool
+    automated: bool

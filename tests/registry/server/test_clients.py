@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import subprocess
+import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,7 +16,7 @@ import pytest
 from tests.daemon_fixture import Daemon, daemon
 from tests.image.archives import ONE, configuration, docker_save, image_id
 from tests.image.test_peers import Docker, docker
-from tests.registry.registries import sha256
+from tests.registry.registries import Registry, sha256
 from tests.registry.server.accounts import htpasswd
 from tests.registry.server.house import House
 from tests.storage.drivers.layers import layer
@@ -23,6 +24,7 @@ from tests.storage.drivers.layers import layer
 pytestmark = [pytest.mark.root, pytest.mark.peer]
 __all__ = ["daemon", "docker"]
 
+SAMPAN = str(Path(sys.executable).with_name("sampan"))
 ROOT = layer({"./": None, "bin/": None, "bin/sh": Path("/bin/busybox").read_bytes()}, 0o755)
 LABELS = {"org.opencontainers.image.description": "a box of tools"}
 CONFIG = configuration([ROOT, ONE], Labels=LABELS)
@@ -190,6 +192,34 @@ def test_our_engine_pushes_and_pulls(house: House, archive: Path, daemon: Daemon
     pulled = daemon.docker("pull", "-q", name)
     assert pulled.returncode == 0, pulled.stderr
     assert daemon.get(f"/images/{name}/json").json()["Id"] == image_id(CONFIG)
+    found = daemon.docker("search", "--format", "{{.Name}}|{{.Description}}", f"{name[:-2]}")
+    assert found.stdout == "sampan/box|a box of tools\n", found.stderr
     delete(house, "sampan/box", "1")
     assert daemon.docker("pull", "-q", name).returncode == 1
     assert sha256(CONFIG) == image_id(CONFIG)
+
+
+def test_our_search_is_docker_s(house: House, guarded: House, daemon: Daemon) -> None:
+    for one, text in (("search/redis", "quick " * 20), ("search/redis-tools", "tools")):
+        house.push(one, "v", b"layer", annotations={"org.opencontainers.image.description": text})
+    address = house.address
+    formats = [("--format", text) for text in ("json", "{{json .}}", "{{.IsOfficial}}|{{.Name}}")]
+    for words in ((), ("--no-trunc",), ("--limit", "1"), ("-f", "stars=1"), *formats):
+        theirs = daemon.docker("search", *words, f"{address}/redis")
+        ours = daemon.docker("search", *words, f"{address}/redis", program=SAMPAN)
+        assert theirs.returncode == ours.returncode == 0, theirs.stderr + ours.stderr
+        assert ours.stdout == theirs.stdout
+    assert daemon.get("/images/search", term=f"{address}/redis", limit=101).status == 400
+    assert daemon.get("/images/search", term=f"{address}/redis", filters="x").status == 400
+    assert daemon.get("/images/search", term=f"{address}/").status == 400
+    # By a token for nobody: anybody may pull there.
+    assert daemon.get("/images/search", term=f"{guarded.address}/redis").json() == []
+    nowhere = daemon.get("/images/search", term="127.0.0.1:1/redis")
+    assert nowhere.status >= 500
+    assert "127.0.0.1:1" in nowhere.json()["message"]
+
+
+def test_a_registry_without_search_is_told(daemon: Daemon, registry: Registry) -> None:
+    answer = daemon.get("/images/search", term=f"{registry.address}/redis")
+    assert answer.status == 501
+    assert "this registry has no search" in answer.json()["message"]

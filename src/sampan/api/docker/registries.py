@@ -1,4 +1,4 @@
-"""What concerns registries: push, login, and the tag *Distribution*."""
+"""What concerns registries: push, search, login, and the tag *Distribution*."""
 
 from __future__ import annotations
 
@@ -74,6 +74,31 @@ async def distribution(context: Context) -> Answer:
     )
 
 
+async def search(context: Context) -> Answer:
+    """A registry's repositories by a word."""
+    from sampan.engine import searches
+
+    found = await searches.search(
+        context.engine,
+        context.text("term"),
+        context.integer("limit"),
+        context.filters(searches.FILTERS),
+        credentials.of_request(context),
+    )
+    return reply(
+        [
+            {
+                "star_count": hit.stars,
+                "is_official": hit.official,
+                "name": hit.name,
+                "is_automated": hit.automated,
+                "description": hit.description,
+            }
+            for hit in found
+        ]
+    )
+
+
 def _platforms(top: Document, config: bytes) -> list[dict[str, Any]]:
     if oci.is_index(top.media_type):
         index = oci.Index.from_json(msgspec.json.decode(top.data))
@@ -88,6 +113,7 @@ def _platforms(top: Document, config: bytes) -> list[dict[str, Any]]:
 
 ROUTES = (
     ("POST", "/images/{name}/push", push),
+    ("GET", "/images/search", search),
     ("POST", "/auth", auth),
     ("GET", "/distribution/{name}/json", distribution),
 )

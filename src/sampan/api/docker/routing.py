@@ -26,7 +26,6 @@ __all__ = ["KNOWN", "Router"]
 KNOWN = (
     ("POST", "/build", "ImageBuild"),
     ("POST", "/build/cancel", "BuildCancel"),
-    ("GET", "/images/search", "ImageSearch"),
     ("POST", "/session", "Session"),
     ("POST", "/grpc", "BuildKit control"),
 )

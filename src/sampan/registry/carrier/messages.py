@@ -17,6 +17,7 @@ from sampan.registry.policy import Policy  # noqa: TC001 - msgspec reads a struc
 from sampan.registry.types import (  # noqa: TC001
     Credentials,
     Document,
+    Hit,
 )
 
 if TYPE_CHECKING:
@@ -40,6 +41,8 @@ __all__ = [
     "Request",
     "Resolve",
     "Resolved",
+    "Search",
+    "Searched",
     "Send",
     "Sent",
     "Stored",
@@ -130,11 +133,19 @@ class Check(_Request, frozen=True):
     where: Where
 
 
+class Search(_Request, frozen=True):
+    """Repositories of a registry by a word; ``where`` has no path."""
+
+    where: Where
+    text: str
+    limit: int
+
+
 class Cancel(_Request, frozen=True):
     pass
 
 
-Request = Resolve | ListTags | Fetch | Send | PutManifest | Check | Cancel
+Request = Resolve | ListTags | Fetch | Send | PutManifest | Check | Search | Cancel
 
 
 class _Event(msgspec.Struct, frozen=True, tag=True, kw_only=True):
@@ -216,6 +227,12 @@ class Checked(_Event, frozen=True):
     identity_token: str
 
 
+class Searched(_Event, frozen=True):
+    """What the registry has found, the best first."""
+
+    hits: tuple[Hit, ...]
+
+
 Event = (
     Began
     | Grown
@@ -229,6 +246,7 @@ Event = (
     | Sent
     | Stored
     | Checked
+    | Searched
 )
 
 _encode = msgspec.msgpack.Encoder().encode

@@ -14,6 +14,7 @@ import msgspec
 from sampan.errors import Corrupt, NotFound, SampanError
 from sampan.oci import digest as digests
 from sampan.oci import image as oci
+from sampan.oci.reference import DEFAULT_DOMAIN
 from sampan.oci.selection import select
 from sampan.registry.carrier import messages
 from sampan.registry.carrier.fetching import Fetching
@@ -24,6 +25,7 @@ from sampan.registry.client.hosts import Hosts
 from sampan.registry.client.http import Pool
 from sampan.registry.client.repository import Repository
 from sampan.registry.client.retries import retry
+from sampan.registry.client.search import INDEX, search
 from sampan.registry.client.session import Session
 from sampan.registry.client.tls import Trust
 from sampan.registry.types import MANIFEST_LIMIT
@@ -107,6 +109,8 @@ class Carrier:
                 return await self._tags(request)
             case messages.Check():
                 return await self._check(request)
+            case messages.Search():
+                return await self._search(request)
             case messages.Cancel():
                 raise AssertionError("handled where it is read")
 
@@ -211,6 +215,16 @@ class Carrier:
         return messages.Checked(
             number=request.number, identity_token=await session.authorizer.offline_token()
         )
+
+    async def _search(self, request: messages.Search) -> Event:
+        pool, hosts = self._pool(request.where.policy)
+        domain = request.where.domain
+        index = INDEX if domain == DEFAULT_DOMAIN else domain
+        endpoints = await hosts.endpoints(index, mirrors=False)
+        session = Session(pool, hosts, endpoints, request.where.credentials)
+
+        hits = await search(session, request.text, request.limit)
+        return messages.Searched(number=request.number, hits=tuple(hits))
 
     async def _retried(
         self, request: Request, policy: Policy, work: Callable[[], Awaitable[T]]

@@ -72,7 +72,8 @@ def refresh(connection: sqlite3.Connection, repository: int) -> None:
 def search(place: Place, text: str, limit: int, offset: int = 0) -> Page:
     """Repositories with every word of ``text``, or words that begin so; the best first.
 
-    A word in the name counts most; between equals the one that is pulled more comes first.
+    What is called so comes first, then a word in the name counts most; between equals the one that
+    is pulled more comes first.
     """
     terms = _WORD.findall(text)[:_TERMS]
     if not terms:
@@ -82,7 +83,8 @@ def search(place: Place, text: str, limit: int, offset: int = 0) -> Page:
     rows = place.database.rows(
         """SELECT r.name, f.description, r.pulls FROM found f JOIN repositories r ON r.id = f.rowid
             WHERE f.found MATCH ?1
-            ORDER BY r.name <> ?4, bm25(f.found, 10.0, 3.0, 1.0, 1.0), r.pulls DESC, r.name
+            ORDER BY r.name <> ?4, substr(r.name, -length(?4) - 1) <> '/' || ?4,
+                bm25(f.found, 10.0, 3.0, 1.0, 1.0), r.pulls DESC, r.name
             LIMIT ?2 OFFSET ?3""",
         (query, limit, offset, text.strip().lower()),
     )
