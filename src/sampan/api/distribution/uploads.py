@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING
 from sampan.api.distribution import ranges
 from sampan.api.distribution.context import Context, digest_of, error
 from sampan.api.http.messages import HttpError, Response
+from sampan.errors import SampanError
 from sampan.oci import digest as digests
-from sampan.registry.server.errors import DigestInvalid, RangeInvalid, SizeInvalid
+from sampan.registry.server.errors import DigestInvalid, RangeInvalid, Refusal, SizeInvalid
 
 if TYPE_CHECKING:
     from sampan.api.http.connection import Answer
@@ -136,5 +137,11 @@ async def _receive(context: Context, upload: Upload) -> int:
         return turn.offset
     except HttpError as problem:
         raise SizeInvalid(problem.message) if problem.status == 400 else problem from problem
+    except Refusal:
+        raise
+    except SampanError:
+        # The disk is full, or fails: others need the room more than this client its beginning.
+        await context.run(uploads.cancel, upload)
+        raise
     finally:
         context.pool.submit(turn.close)

@@ -172,13 +172,14 @@ class Uploads:
             if upload.turn is not None:
                 upload.turn.end()
             upload.ended = True
+            # The file first: on a full disk its room is what the row's deletion needs.
+            self._place.storage.drop(upload.identifier)
             self._place.database.write(
                 lambda connection: connection.execute(
                     "DELETE FROM uploads WHERE id = ?", (upload.identifier,)
                 ),
                 durable=False,
             )
-            self._place.storage.drop(upload.identifier)
         self.forget(upload.identifier)
 
     def commit(self, upload: Upload, digest: str) -> int:
