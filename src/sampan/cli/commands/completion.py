@@ -89,6 +89,8 @@ _ARGUMENTS = {
     "container inspect": "containers",
     "image inspect": "images",
     "inspect": "containers images",
+    "network connect": "networks containers",
+    "network disconnect": "networks containers",
     "network inspect": "networks",
     "network rm": "networks",
     "start": "stopped",
