@@ -117,6 +117,44 @@ def test_the_daemon_s_death_is_not_noticed_and_the_resolver_s_is_repaired(named:
     assert first not in resolvers(named)
 
 
+SERVER = (
+    "import socket\n"
+    "server = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)\n"
+    "server.bind(('', 53))\n"
+    "print('listening', flush=True)\n"
+    "while True:\n"
+    "    packet, peer = server.recvfrom(512)\n"
+    "    end = packet.index(0, 12) + 5\n"
+    "    head = packet[:2] + bytes.fromhex('81800001000100000000')\n"
+    "    record = bytes.fromhex('c00c000100010000003c0004c0000209')\n"
+    "    server.sendto(head + packet[12:end] + record, peer)\n"
+)
+"""A name server at port 53 of every address, which says 192.0.2.9 to everything."""
+
+
+def test_a_neighbour_may_be_a_name_server_at_port_53(named: House) -> None:
+    """On an internal network, from where the machine's servers are not asked."""
+    daemon = named.daemon
+    make(daemon, "inner", Internal=True)
+    body = {"Image": "host", "Cmd": ["python3", "-c", SERVER], **on("inner")}
+    server = str(daemon.post("/containers/create", body, name="server").json()["Id"])
+    assert daemon.post(f"/containers/{server}/start").status == 204
+    daemon.wait_for(lambda: "listening" in daemon.logs(server))
+    shown = daemon.get(f"/containers/{server}/json").json()["NetworkSettings"]
+    where = shown["Networks"]["inner"]["IPAddress"]
+    body = {"Image": "host", "Cmd": ["sleep", "1000"], **on("inner")}
+    body["HostConfig"] = {"NetworkMode": "inner", "Dns": [where]}
+    asker = str(daemon.post("/containers/create", body).json()["Id"])
+    assert daemon.post(f"/containers/{asker}/start").status == 204
+    daemon.wait_for(lambda: find(daemon, asker, "outside.example") == "192.0.2.9")
+    assert find(daemon, asker, "server") == where
+    assert find(daemon, server, "server") == where  # its own resolver is beside its server
+    daemon.kill()
+    daemon.start()
+    assert find(daemon, asker, "server") == where
+    daemon.wait_for(lambda: find(daemon, asker, "outside.example") == "192.0.2.9")
+
+
 def test_with_the_last_container_the_resolver_ends(named: House) -> None:
     daemon = named.daemon
     run(daemon, "web")

@@ -128,8 +128,9 @@ class Resolving:
     def _client(self, live: Live) -> dict[str, object]:
         host = live.record.host_config
         networks = [self._networks.find(one.network) for one in self._networks.leases.of(live.id)]
+        # Servers of its own are asked from its network, which leads there or does not.
         servers: list[str] | None = list(host.dns) or None
-        if all(network.internal for network in networks):
+        if servers is None and all(network.internal for network in networks):
             servers = []
         linked: dict[str, dict[str, str]] = {}
         for endpoint in self._named(live):

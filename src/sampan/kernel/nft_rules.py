@@ -23,10 +23,13 @@ __all__ = [
     "load_ct",
     "load_fib_type",
     "load_meta",
+    "leave_untracked",
     "load_payload",
+    "load_value",
     "lookup",
     "masquerade",
     "nat",
+    "store_payload",
     "text",
     "u32",
 ]
@@ -41,7 +44,7 @@ VALUE_TYPES = {
 }
 """Type -> (the number nft(8) knows it by, its bytes)."""
 
-META = {"mark": 3, "iifname": 6, "oifname": 7, "nfproto": 15, "l4proto": 16}
+META = {"mark": 3, "oif": 5, "iifname": 6, "oifname": 7, "nfproto": 15, "l4proto": 16}
 CT = {"state": 0, "direction": 1, "status": 2, "mark": 3}
 INVALID, ESTABLISHED, RELATED, NEW = 1, 2, 4, 8
 DESTINATION_TRANSLATED = 0x20
@@ -161,6 +164,33 @@ def decide(name: str, chain: str = "") -> bytes:
     return _expression(
         "immediate", attribute(1, u32(0)), nested(2, data_verdict(Verdict(name, chain)))
     )
+
+
+def load_value(value: bytes, register: int = FIRST) -> bytes:
+    """A constant, to be stored."""
+    return _expression("immediate", attribute(1, u32(register)), nested(2, data_value(value)))
+
+
+def store_payload(
+    base: int, offset: int, length: int, checksum: int, register: int = FIRST
+) -> bytes:
+    """Write the register into the packet's header, whose checksum is ``checksum`` bytes behind
+    the base's beginning."""
+    return _expression(
+        "payload",
+        attribute(5, u32(register)),
+        attribute(2, u32(base)),
+        attribute(3, u32(offset)),
+        attribute(4, u32(length)),
+        attribute(6, u32(1)),
+        attribute(7, u32(checksum)),
+        attribute(8, u32(0)),
+    )
+
+
+def leave_untracked() -> bytes:
+    """``notrack``: the packet is not connection tracking's (before priority -200)."""
+    return _expression("notrack")
 
 
 def nat(family: int, address: int, port: int | None = None) -> bytes:

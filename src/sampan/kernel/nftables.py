@@ -18,6 +18,7 @@ from sampan.kernel.nlmsg import (
     NLM_F_ACK,
     NLM_F_APPEND,
     NLM_F_CREATE,
+    NLM_F_EXCL,
     NLMSG_ERROR,
     Message,
     Socket,
@@ -103,9 +104,10 @@ def _message(kind: int, family: str, body: bytes, flags: int, target: str) -> Me
     return Message(_SUBSYSTEM << 8 | kind, header + body, flags, call=call, target=target)
 
 
-def new_table(family: str, name: str) -> Message:
-    """The table, made if it is not there."""
-    return _message(_NEWTABLE, family, attribute(_NAME, text(name)), NLM_F_CREATE, name)
+def new_table(family: str, name: str, *, exclusive: bool = False) -> Message:
+    """The table, made if it is not there; ``EEXIST`` if it is, where it is to be new."""
+    flags = NLM_F_CREATE | (NLM_F_EXCL if exclusive else 0)
+    return _message(_NEWTABLE, family, attribute(_NAME, text(name)), flags, name)
 
 
 def delete_table(family: str, name: str) -> Message:

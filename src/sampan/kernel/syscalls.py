@@ -53,6 +53,7 @@ _TABLE: dict[str, tuple[int, int]] = {
     "clone3": (435, 435),
     "close": (3, 57),
     "close_range": (436, 436),
+    "connect": (42, 203),
     "dup3": (292, 24),
     "execveat": (322, 281),
     "faccessat2": (439, 439),

@@ -125,9 +125,12 @@ class Place:
             sock.sendall(struct.pack(">H", len(packet)) + packet)
             return file.read(struct.unpack(">H", file.read(2))[0])
 
-    def upstream(self, address: str, reply: Reply | None = None) -> Upstream:
+    def upstream(
+        self, address: str, reply: Reply | None = None, namespace: int | None = None
+    ) -> Upstream:
         """A name server of the machine's; by default it says 192.0.2.1 to everything."""
-        upstream = Upstream(self.machine, address, reply or told("192.0.2.1"))
+        where = self.machine if namespace is None else namespace
+        upstream = Upstream(where, address, reply or told("192.0.2.1"))
         self._upstreams.append(upstream)
         return upstream
 

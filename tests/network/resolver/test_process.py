@@ -9,7 +9,7 @@ import pytest
 
 from sampan.errors import InvalidArgument, NotFound, Unavailable
 from sampan.network.resolver import client
-from tests.network.resolver.place import CONTAINER, Place, addresses, endpoint, wait_for
+from tests.network.resolver.place import CONTAINER, Place, addresses, endpoint, question, wait_for
 
 pytestmark = pytest.mark.root
 
@@ -31,8 +31,9 @@ def test_it_goes_on_while_nobody_is_connected_and_is_found_again(place: Place) -
 def test_a_state_is_all_there_is(place: Place) -> None:
     place.serve(WEB)
     place.resolver.tell({"op": "state", "endpoints": [], "clients": []})
+    # By UDP who asks nobody waits: what says "nobody there" names another port.
     with pytest.raises(OSError, match="refused"):
-        place.ask("web")
+        place.ask_tcp(question("web"))
 
 
 def test_a_client_s_end_is_noticed_without_a_daemon_and_the_process_ends(place: Place) -> None:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from sampan.errors import InvalidArgument, KernelError, NotFound, Unavailable
 from sampan.kernel.netns import Inside
+from sampan.network.resolver.redirect import redirect
 from sampan.network.resolver.server import ADDRESS, PORT
 from sampan.runtime.interpreter import library_path, program
 from sampan.runtime.supervisor import protocol
@@ -33,6 +34,15 @@ _BACKLOG = 8
 _ROOM = 1 << 20
 """Bytes of queries that wait while the resolver is busy, or not scheduled."""
 _SO_RCVBUFFORCE = 33
+_NO_TABLES = (
+    errno.EPERM,
+    errno.EOPNOTSUPP,
+    errno.EPROTONOSUPPORT,
+    errno.ENOENT,
+    errno.EAFNOSUPPORT,
+)
+_ASKING, _ASKING_TCP = 9, 4
+"""With the three of each client's, all that a message carries."""
 
 
 class Resolver:
@@ -60,9 +70,14 @@ class Resolver:
 
     def serve(self, client: Mapping[str, object], namespace: int, process: int) -> None:
         """Serve a client whose network namespace and pidfd these are."""
-        udp, tcp = open_sockets(namespace)
-        with udp, tcp:
-            self.tell({"op": "client", **client}, (udp.fileno(), tcp.fileno(), process))
+        servers = client.get("servers")
+        with contextlib.ExitStack() as stack:
+            udp, tcp = open_sockets(namespace)
+            asking = _asking(namespace, servers) if isinstance(servers, list) and servers else []
+            for sock in (udp, tcp, *asking):
+                stack.enter_context(sock)
+            descriptors = [udp.fileno(), tcp.fileno(), process, *(one.fileno() for one in asking)]
+            self.tell({"op": "client", **client}, descriptors)
 
     def close(self) -> None:
         """It lives on as long as there is somebody to serve."""
@@ -70,27 +85,58 @@ class Resolver:
 
 
 def open_sockets(namespace: int) -> tuple[socket.socket, socket.socket]:
-    """The UDP and the TCP socket of a network namespace in which ``lo`` is up."""
+    """The UDP and the TCP socket of a network namespace in which ``lo`` is up. They have ports of
+    the kernel's choice, to which port 53 leads; where it has no nftables they have port 53."""
+    with Inside(namespace):
+        udp, tcp = _bound(0)
+        try:
+            redirect(ADDRESS, {"udp": udp.getsockname()[1], "tcp": tcp.getsockname()[1]})
+        except KernelError as error:
+            udp.close()
+            tcp.close()
+            if error.errno not in _NO_TABLES:
+                raise
+            return _bound(PORT)
+    return udp, tcp
+
+
+def _bound(port: int) -> tuple[socket.socket, socket.socket]:
+    made: list[socket.socket] = []
+    try:
+        for kind in (socket.SOCK_DGRAM, socket.SOCK_STREAM):
+            sock = socket.socket(socket.AF_INET, kind)
+            made.append(sock)
+            if kind == socket.SOCK_STREAM:
+                # Connections of an earlier run's may still linger (tcp(7), TIME_WAIT).
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            else:
+                sock.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, _ROOM)
+            sock.bind((ADDRESS, port))
+            if kind == socket.SOCK_STREAM:
+                sock.listen(64)
+    except OSError as error:
+        for sock in made:
+            sock.close()
+        raise KernelError("bind", error.errno or 0, f"{ADDRESS}:{port}") from error
+    udp, tcp = made
+    return udp, tcp
+
+
+def _asking(namespace: int, servers: Sequence[str]) -> list[socket.socket]:
+    """Sockets of a network namespace from which its own servers are asked."""
+    six = any(":" in server for server in servers)
+    kinds = [socket.SOCK_DGRAM] * _ASKING + [socket.SOCK_STREAM] * _ASKING_TCP
     made: list[socket.socket] = []
     with Inside(namespace):
         try:
-            for kind in (socket.SOCK_DGRAM, socket.SOCK_STREAM):
-                sock = socket.socket(socket.AF_INET, kind)
-                made.append(sock)
-                if kind == socket.SOCK_STREAM:
-                    # Connections of an earlier run's may still linger (tcp(7), TIME_WAIT).
-                    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-                else:
-                    sock.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, _ROOM)
-                sock.bind((ADDRESS, PORT))
-                if kind == socket.SOCK_STREAM:
-                    sock.listen(64)
+            for kind in kinds:
+                # Those of IPv6 reach servers of IPv4 too (ipv6(7), mapped addresses).
+                made.append(socket.socket(socket.AF_INET6 if six else socket.AF_INET, kind))
         except OSError as error:
             for sock in made:
                 sock.close()
-            raise KernelError("bind", error.errno or 0, f"{ADDRESS}:{PORT}") from error
-    udp, tcp = made
-    return udp, tcp
+            raise KernelError("socket", error.errno or 0, "of a container's") from error
+    return made
 
 
 def connect(directory: str) -> Resolver:

@@ -1,6 +1,9 @@
-"""Asking others: what no name of ours answers goes to name servers, from the process's own network.
+"""Asking others: what no name of ours answers goes to name servers.
 
-Every question has a socket of its own, connected, so that only its server can answer it, from a
+The machine's are asked from the process's network, which is the machine's, a client's own ones from
+the client's network (``sockets``): there they may be others, or the only way to them.
+
+Every question has a socket to itself, connected, so that only its server can answer it, from a
 port nobody knows, with a random ID (RFC 5452). Two seconds a server, then the next; one that did
 not answer is asked last for a while. Nothing is kept of an answer.
 
@@ -32,6 +35,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from sampan.network.resolver.sockets import Sockets
     from sampan.runtime.supervisor.loop import Loop
 
     Deliver = Callable[[bytes], None]
@@ -92,6 +96,7 @@ class _Pending:
         "deadline",
         "ident",
         "key",
+        "own",
         "query",
         "received",
         "refusal",
@@ -103,9 +108,17 @@ class _Pending:
     )
 
     def __init__(
-        self, key: object, client: str, query: Query, servers: list[str], tcp: bool
+        self,
+        key: object,
+        client: str,
+        query: Query,
+        servers: list[str],
+        *,
+        tcp: bool,
+        own: Sockets | None,
     ) -> None:
         self.key = key
+        self.own = own
         self.client = client
         self.query = query
         self.tries = servers
@@ -126,17 +139,25 @@ class Forwarder:
         self._loop = loop
         self._pending: dict[object, _Pending] = {}  # in the order of their deadlines
         self._of_client: dict[str, int] = {}
-        self._shunned: dict[str, float] = {}
+        self._shunned: dict[tuple[str, str], float] = {}
         self._sweeping = False
 
     def __len__(self) -> int:
         return len(self._pending)
 
     def ask(
-        self, client: str, servers: tuple[str, ...], query: Query, tcp: bool, deliver: Deliver
+        self,
+        client: str,
+        servers: tuple[str, ...],
+        query: Query,
+        deliver: Deliver,
+        *,
+        tcp: bool,
+        own: Sockets | None = None,
     ) -> None:
-        """Have ``deliver`` called with a reply, at once or later."""
-        key = (servers, tcp, query.packet[2:])
+        """Have ``deliver`` called with a reply, at once or later. ``own``: from the client's own
+        network, where the same address may be another server than elsewhere."""
+        key = (client if own is not None else "", servers, tcp, query.packet[2:])
         pending = self._pending.get(key)
         if pending is not None:
             if len(pending.waiting) < MOST_WAITING:
@@ -150,8 +171,9 @@ class Forwarder:
             return
         now = time.monotonic()
         usable = servers[:MOST_SERVERS]
-        ordered = sorted(usable, key=lambda server: self._shunned.get(server, 0.0) > now)
-        pending = _Pending(key, client, query, ordered, tcp)
+        place = client if own is not None else ""
+        ordered = sorted(usable, key=lambda server: self._shunned.get((place, server), 0.0) > now)
+        pending = _Pending(key, client, query, ordered, tcp=tcp, own=own)
         pending.waiting.append((query, deliver))
         self._pending[key] = pending
         self._of_client[client] = count + 1
@@ -162,7 +184,14 @@ class Forwarder:
         self._drop(pending)
         while pending.tries:
             pending.server = pending.tries.pop(0)
-            if self._send(pending):
+            try:
+                sent = self._send(pending)
+            except _Busy:
+                pending.tries.insert(0, pending.server)
+                assert pending.own is not None
+                pending.own.waiting.append(pending)
+                sent = True
+            if sent:
                 pending.deadline = time.monotonic() + TIMEOUT
                 # To the end: the first of the dictionary is due first.
                 self._pending[pending.key] = self._pending.pop(pending.key)
@@ -170,7 +199,7 @@ class Forwarder:
                     self._sweeping = True
                     self._loop.call_later(TIMEOUT, self._sweep)
                 return
-            self._shun(pending.server)
+            self._shun(pending)
         self._finish(pending, pending.refusal)
 
     def _send(self, pending: _Pending) -> bool:
@@ -179,7 +208,14 @@ class Forwarder:
         pending.received = b""
         try:
             family, target = _address(pending.server)
-            sock = socket.socket(family, kind | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
+            if pending.own is None:
+                sock = socket.socket(family, kind | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
+            else:
+                target = _mapped(target, pending.own.family)
+                idle = pending.own.take(kind)
+                if idle is None:
+                    raise _Busy
+                sock = idle
         except OSError:
             return False
         try:
@@ -194,10 +230,34 @@ class Forwarder:
                 sock.send(pending.ident + pending.query.packet[2:])
                 self._loop.watch(sock.fileno(), READ, lambda _: self._readable(pending))
         except OSError:
-            sock.close()
+            self._loop.forget(sock.fileno())
+            self._done(pending, sock)
             return False
         pending.socket = sock
         return True
+
+    def _done(self, pending: _Pending, sock: socket.socket) -> None:
+        if pending.own is None:
+            sock.close()
+            return
+        pending.own.give_back(sock)
+        if pending.own.waiting:
+            self._loop.call_later(0.0, lambda: self._next(pending.own))
+
+    def _next(self, own: Sockets | None) -> None:
+        """A socket is idle: the first question that waits for one and is still asked has it."""
+        while own is not None and own.waiting:
+            pending: _Pending = own.waiting.popleft()
+            if self._pending.get(pending.key) is pending and pending.socket is None:
+                self._attempt(pending)
+                return
+
+    def leave(self, own: Sockets) -> None:
+        """A client is gone, and with it who waits for answers."""
+        own.waiting.clear()
+        for pending in list(self._pending.values()):
+            if pending.own is own:
+                self._finish(pending, b"")
 
     def _connected(self, pending: _Pending) -> None:
         sock = pending.socket
@@ -259,19 +319,20 @@ class Forwarder:
             self._finish(pending, answer)
 
     def _failed(self, pending: _Pending) -> None:
-        self._shun(pending.server)
+        self._shun(pending)
         self._attempt(pending)
 
-    def _shun(self, server: str) -> None:
+    def _shun(self, pending: _Pending) -> None:
         if len(self._shunned) > MOST:
             self._shunned.clear()
-        self._shunned[server] = time.monotonic() + SHUNNED
+        place = pending.client if pending.own is not None else ""
+        self._shunned[place, pending.server] = time.monotonic() + SHUNNED
 
     def _drop(self, pending: _Pending) -> None:
         if pending.socket is not None:
-            self._loop.forget(pending.socket.fileno())
-            pending.socket.close()
-            pending.socket = None
+            sock, pending.socket = pending.socket, None
+            self._loop.forget(sock.fileno())
+            self._done(pending, sock)
 
     def _finish(self, pending: _Pending, answer: bytes) -> None:
         self._drop(pending)
@@ -289,11 +350,29 @@ class Forwarder:
         for pending in list(self._pending.values()):
             if pending.deadline > now:
                 break
-            self._failed(pending)
+            if pending.socket is None:
+                self._finish(pending, pending.refusal)  # none of its sockets became idle
+            else:
+                self._failed(pending)
         first = next(iter(self._pending.values()), None)
         self._sweeping = first is not None
         if first is not None:
             self._loop.call_later(max(0.0, first.deadline - now), self._sweep)
+
+
+class _Busy(Exception):  # it is no error
+    """None of a client's own sockets is idle."""
+
+
+def _mapped(
+    target: tuple[str, int] | tuple[str, int, int, int], family: int
+) -> tuple[str, int] | tuple[str, int, int, int]:
+    """For sockets of IPv6, an address of IPv4 as one of theirs. Raises OSError."""
+    if family == socket.AF_INET6 and len(target) == 2:
+        return f"::ffff:{target[0]}", target[1], 0, 0
+    if family == socket.AF_INET and len(target) == 4:
+        raise OSError("no IPv6 there")
+    return target
 
 
 def _address(

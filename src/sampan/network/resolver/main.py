@@ -6,7 +6,8 @@ the mode of the socket's file:
 
     state     endpoints, clients: all there are; the answer names clients without sockets, and us
     endpoint  one endpoint, new or changed
-    client    one client; with descriptors its UDP socket, its TCP socket and its process's pidfd
+    client    one client; with descriptors its UDP socket, its TCP socket and its process's pidfd,
+              and sockets of its network namespace from which servers of its own are asked
     forget    endpoints, clients: IDs that are gone
 
 While no daemon is connected it goes on with what it knows. It has no privilege: sockets are made
@@ -26,6 +27,7 @@ from sampan.kernel.processes import close_range, set_no_new_privileges
 from sampan.network.resolver.forward import Forwarder, HostServers
 from sampan.network.resolver.names import Client, Endpoint, Names
 from sampan.network.resolver.server import Answers, Serving
+from sampan.network.resolver.sockets import Sockets
 from sampan.runtime.supervisor import protocol
 from sampan.runtime.supervisor.loop import READ, Loop
 
@@ -138,13 +140,18 @@ class Resolver:
                 raise InvalidArgument(f"client {client.id}: its sockets are not here")
             self._serving[client.id].client = client
             return {}
-        if len(descriptors) != 3:
+        if len(descriptors) < 3:
             raise InvalidArgument(f"client {client.id}: expected 3 descriptors")
         self._close(client.id)
-        udp, tcp, process = descriptors
+        udp, tcp, process, *asking = descriptors
         descriptors.clear()  # they are the client's
         self._serving[client.id] = Serving(
-            self._loop, self._answers, client, (udp, tcp, process), self._close
+            self._loop,
+            self._answers,
+            client,
+            (udp, tcp, process),
+            own=Sockets(asking) if asking else None,
+            ended=self._close,
         )
         return {}
 

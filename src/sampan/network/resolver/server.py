@@ -1,4 +1,4 @@
-"""A container's sockets, and what comes in by them: UDP and TCP at port 53 of 127.0.0.11.
+"""A container's sockets, and what comes in by them: UDP and TCP at 127.0.0.11, where port 53 leads.
 
 Whoever asks is hostile. A turn of the loop takes a few packets of each socket, so that one that
 floods does not keep others waiting; connections are few for each container, and end when they
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
     from sampan.network.resolver.forward import Deliver, Forwarder
     from sampan.network.resolver.names import Client, Names
+    from sampan.network.resolver.sockets import Sockets
     from sampan.runtime.supervisor.loop import Loop
 
 __all__ = ["ADDRESS", "PORT", "Answers", "Serving"]
@@ -55,7 +56,9 @@ class Answers:
         self._forwarder = forwarder
         self._host_servers = host_servers
 
-    def give(self, client: Client, packet: bytes, tcp: bool, deliver: Deliver) -> bool:
+    def give(
+        self, client: Client, packet: bytes, deliver: Deliver, *, tcp: bool, own: Sockets | None
+    ) -> bool:
         """Have ``deliver`` called with what there is to say; whether it was a query."""
         try:
             query = parse(packet)
@@ -71,9 +74,15 @@ class Answers:
         elif query.qtype in (AXFR, IXFR):
             deliver(failure(query, REFUSED))
         else:
-            servers = self._host_servers() if client.servers is None else client.servers
-            self._forwarder.ask(client.id, servers, query, tcp, deliver)
+            servers = client.servers
+            if servers is None:
+                # The machine's own servers are asked from the machine.
+                servers, own = self._host_servers(), None
+            self._forwarder.ask(client.id, servers, query, deliver, tcp=tcp, own=own)
         return True
+
+    def leave(self, own: Sockets) -> None:
+        self._forwarder.leave(own)
 
 
 class Serving:
@@ -86,11 +95,14 @@ class Serving:
         answers: Answers,
         client: Client,
         descriptors: tuple[int, int, int],
+        *,
+        own: Sockets | None,
         ended: Callable[[str], None],
     ) -> None:
         self.client = client
         self._loop = loop
         self._answers = answers
+        self._own = own
         udp, tcp, self._process = descriptors
         self._udp = socket.socket(fileno=udp)
         self._tcp = socket.socket(fileno=tcp)
@@ -108,7 +120,8 @@ class Serving:
                 packet, peer = sock.recvfrom(LONGEST)
             except OSError:
                 return
-            self._answers.give(self.client, packet, False, _Sender(sock, peer))
+            sender = _Sender(sock, peer)
+            self._answers.give(self.client, packet, sender, tcp=False, own=self._own)
 
     def _accept(self, _: int) -> None:
         try:
@@ -131,7 +144,7 @@ class Serving:
             min(self._connections.values(), key=lambda one: one.active).close()
 
     def give(self, packet: bytes, deliver: Deliver) -> bool:
-        return self._answers.give(self.client, packet, True, deliver)
+        return self._answers.give(self.client, packet, deliver, tcp=True, own=self._own)
 
     def left(self, descriptor: int) -> None:
         self._connections.pop(descriptor, None)
@@ -143,6 +156,9 @@ class Serving:
 
     def close(self) -> None:
         """Its sockets go, and with them our hold on its network namespace."""
+        if self._own is not None:
+            self._answers.leave(self._own)
+            self._own.close()
         for connection in list(self._connections.values()):
             connection.close()
         for fd in (self._process, self._udp.fileno(), self._tcp.fileno()):
