@@ -163,9 +163,10 @@ def test_a_daemon_killed_between_row_and_record_leaves_no_endpoint(networks: Hou
     daemon = networks.daemon
     make(daemon, "aaa", IPAM=subnet("10.81.0.0/24"))
     make(daemon, "two", IPAM=subnet("10.82.0.0/24"))
-    container = daemon.run("sleep", "1000", **on("two"))
+    container = daemon.run("sleep", "1000", **published_by("two", "8080"))
     connect(daemon, "aaa", container)
     assert routes(daemon, container)["default"] == "eth1"
+    assert "10.81.0.2 . 7" in networks.run("nft", "list", "ruleset").stdout
     daemon.kill()
     with sqlite3.connect(f"{daemon.data_root}/sampan.db") as rows:
         ((document,),) = rows.execute("SELECT config FROM containers WHERE id = ?", (container,))
@@ -179,6 +180,12 @@ def test_a_daemon_killed_between_row_and_record_leaves_no_endpoint(networks: Hou
     assert networks.leases() == {"10.82.0.2"}
     assert len(networks.plugs()) == 1
     assert attached(daemon, container) == {"two"}
+    # So have its ports come back.
+    rules = networks.run("nft", "list", "ruleset").stdout
+    assert "10.82.0.2 . 7" in rules
+    assert "10.81.0.2" not in rules
+    shown = daemon.get(f"/containers/{container}/json").json()["NetworkSettings"]["Ports"]
+    assert shown == {"7/tcp": [{"HostIp": "0.0.0.0", "HostPort": "8080"}]}
 
 
 def test_names_are_those_of_the_networks_it_is_on_now(networks: House) -> None:

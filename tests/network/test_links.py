@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -97,9 +99,16 @@ def test_on_the_default_network_it_has_lines_and_variables(house: House) -> None
     assert hosts(daemon, me)[:2] == [[now, "al-ias", "webhost", "web"], [now, "web", "webhost"]]
     made = daemon.docker("exec", "me", "printenv", "AL_IAS_PORT_80_TCP_ADDR")
     assert made.stdout.strip() == now
-    # A link is removed by its name, a daemon later too.
+    # A daemon that died before it had told of the new address: the next one tells.
+    path = daemon.get(f"/containers/{me}/json").json()["HostsPath"]
     daemon.kill()
+    with open(path, encoding="utf-8") as file:
+        stale = file.read().replace(now, there)
+    with open(path, "w", encoding="utf-8") as file:
+        file.write(stale)
     daemon.start()
+    assert hosts(daemon, me)[:2] == [[now, "al-ias", "webhost", "web"], [now, "web", "webhost"]]
+    # A link is removed by its name, a daemon later too.
     assert daemon.delete("/containers/me/nobody", link=1).status == 404
     assert daemon.docker("rm", "--link", "me/al-ias").returncode == 0
     assert hosts(daemon, me)[0] == [now, "web", "webhost"]
@@ -176,3 +185,25 @@ def test_on_a_network_of_its_own_the_resolver_knows_them(networks: House) -> Non
     assert find(daemon, me, "bee2") == at(other, "second")
     assert find(daemon, me, "no") == ""
     assert find(daemon, me, "bee") == at(web, "mine")
+
+
+def test_whom_others_are_linked_to_is_started_again_first(house: House) -> None:
+    """Both ended while there was no daemon, and their policies start them with the next one."""
+    daemon = house.daemon
+    policy = {"RestartPolicy": {"Name": "always"}}
+    both = [
+        daemon.run(*SLEEP, name="web", HostConfig={**DEFAULT, **policy}),
+        daemon.run(*SLEEP, name="me", **linked("web:other", **policy)),
+    ]
+    before = [daemon.state(one)["Pid"] for one in both]
+    daemon.kill()
+    for pid in before:
+        os.kill(pid, signal.SIGKILL)
+    daemon.start()
+
+    def again() -> bool:
+        states = [daemon.state(one) for one in both]
+        return all(state["Status"] == "running" and state["Pid"] not in before for state in states)
+
+    daemon.wait_for(again)
+    assert [address(daemon, "web"), "other"] in [line[:2] for line in hosts(daemon, both[1])]
