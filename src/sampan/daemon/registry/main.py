@@ -100,7 +100,7 @@ async def _tend(server: DistributionServer, options: Options, stopping: asyncio.
         while True:
             try:
                 await work()
-            except (SampanError, sqlite3.Error) as error:
+            except (SampanError, OSError, sqlite3.Error) as error:
                 # A full disk, most of all. The next turn may find room.
                 log.error("housekeeping failed", error=error)
             await asyncio.sleep(seconds)
@@ -114,5 +114,5 @@ async def _tend(server: DistributionServer, options: Options, stopping: asyncio.
     for task in tasks:
         task.cancel()
     for outcome in await asyncio.gather(*tasks, return_exceptions=True):
-        if isinstance(outcome, Exception) and not isinstance(outcome, asyncio.CancelledError):
+        if isinstance(outcome, Exception):  # a bug: being cancelled is none
             raise outcome
