@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, NamedTuple
 
+from sampan.engine.spec import MOUNT_POINTS
 from sampan.errors import NotFound
 
 if TYPE_CHECKING:
@@ -27,7 +28,7 @@ class Sizes(NamedTuple):
 async def container_sizes(engine: Engine, record: ContainerRecord) -> Sizes:
     """Raises NotFound when the container was removed meanwhile."""
     try:
-        rw = await asyncio.to_thread(engine.driver.size, record.id)
+        rw = await asyncio.to_thread(engine.driver.size, record.id, MOUNT_POINTS)
     except FileNotFoundError as error:
         raise NotFound(f"No such container: {record.id}") from error
     image = await engine.images.find(record.image_id)

@@ -146,13 +146,16 @@ def _is_mark(step: _Step) -> bool:
         os.close(directory)
 
 
-def size_between(old: int, new: int) -> int:
-    """Bytes of the files in ``new`` that ``old`` has not, or has otherwise."""
+def size_between(old: int, new: int, marks: Collection[bytes] = ()) -> int:
+    """Bytes of the files in ``new`` that ``old`` has not, or has otherwise; but for links at the
+    paths ``marks``."""
     size = 0
     seen: set[tuple[int, int]] = set()
     for step in _difference(old, new):
         status = step.status
         if status is None or stat.S_ISDIR(status.st_mode):
+            continue
+        if stat.S_ISLNK(status.st_mode) and step.path in marks:
             continue
         identity = status.st_dev, status.st_ino
         if identity not in seen:

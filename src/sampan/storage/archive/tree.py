@@ -23,7 +23,7 @@ from sampan.kernel.paths import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Collection, Iterator, Sequence
 
 __all__ = [
     "OPEN_DIRECTORY",
@@ -147,15 +147,16 @@ def walk(
             os.close(directory)
 
 
-def files_size(root: int) -> int:
+def files_size(root: int, marks: Collection[bytes] = ()) -> int:
     """Bytes of the files below a directory as they say of themselves, each inode once.
 
-    Directories count for nothing: what Docker calls the size of a container or a volume.
+    Directories, and links at the paths ``marks``, count for nothing: what Docker calls the size of
+    a container or a volume.
     """
     size = 0
     seen: set[tuple[int, int]] = set()
-    for _, _, _, status in walk(root):
-        if stat.S_ISDIR(status.st_mode):
+    for path, _, _, status in walk(root):
+        if stat.S_ISDIR(status.st_mode) or (stat.S_ISLNK(status.st_mode) and path in marks):
             continue
         if status.st_nlink > 1:
             identity = status.st_dev, status.st_ino

@@ -125,8 +125,8 @@ class SnapshotDriver(Protocol):
     def usage(self, name: str) -> Usage:
         """What the container holds for itself."""
 
-    def size(self, name: str) -> int:
-        """Bytes of the files that differ from the layers below."""
+    def size(self, name: str, marks: Collection[bytes] = ()) -> int:
+        """Bytes of the files that differ from the layers below; but for links at ``marks``."""
 
     def containers(self) -> dict[str, str]:
         """Every container on disk: its name, and the chain ID of its top layer."""

@@ -161,10 +161,10 @@ class OverlaidDriver(DirectoryDriver):
             nested = [(path, fd) for path, fd, _ in system]
             return write_upper(upper, out, lower=lower, nested=nested, marks=marks)
 
-    def size(self, name: str) -> int:
+    def size(self, name: str, marks: Collection[bytes] = ()) -> int:
         with ExitStack() as stack:
             upper, _, system = self._opened(name, stack)
-            return files_size(upper) + sum(files_size(nested) for _, nested, _ in system)
+            return files_size(upper, marks) + sum(files_size(nested) for _, nested, _ in system)
 
     def graph(self, name: str) -> dict[str, str]:
         writable = f"{self.root}/rw/{name}"

@@ -86,9 +86,9 @@ class Vfs(DirectoryDriver):
         with ExitStack() as stack:
             return write_difference(*self._opened(name, stack), out, marks=marks)
 
-    def size(self, name: str) -> int:
+    def size(self, name: str, marks: Collection[bytes] = ()) -> int:
         with ExitStack() as stack:
-            return size_between(*self._opened(name, stack))
+            return size_between(*self._opened(name, stack), marks)
 
     def graph(self, name: str) -> dict[str, str]:
         return {"RootDir": f"{self.root}/rw/{name}/fs"}
