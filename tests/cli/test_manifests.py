@@ -52,7 +52,7 @@ def client_in(home: Path, program: list[str]) -> Client:
             [*program, "manifest", *argv],
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=150,
             check=False,
             env={"PATH": os.environ["PATH"], "HOME": str(home), "DOCKER_HOST": "unix:///nope"},
         )

@@ -72,7 +72,7 @@ def test_what_is_on_a_full_disk_is_stopped_and_removed(small: Daemon) -> None:
     assert small.state("stopped")["Status"] == "exited"
     assert small.delete("/containers/removed", force=1).status == 204
     assert small.post("/containers/passing/kill").status == 204
-    small.wait_for(lambda: small.get("/containers/passing/json").status == 404)
+    small.wait_for(lambda: small.get("/containers/passing/json").status == 404, 60)
     assert small.delete("/volumes/vol").status == 204
     assert small.delete("/networks/net").status == 204
     for name, _ in images:
