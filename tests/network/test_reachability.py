@@ -134,6 +134,55 @@ def test_the_machines_loopback_is_not_reached_from_a_container(street: Street) -
         server.wait()
 
 
+ADVERTISE = """
+import socket, struct
+def checksum(data):
+    total = sum(struct.unpack(f">{len(data) // 2}H", data))
+    while total >> 16:
+        total = (total & 0xFFFF) + (total >> 16)
+    return ~total & 0xFFFF
+source = socket.inet_pton(socket.AF_INET6, "fe80::bad")
+target = socket.inet_pton(socket.AF_INET6, "ff02::1")
+prefix = struct.pack(">BBBBIII", 3, 4, 64, 0xC0, 9000, 9000, 0)
+prefix += socket.inet_pton(socket.AF_INET6, "2001:db8:bad::")
+def message(check):
+    return struct.pack(">BBHBBHII", 134, 0, check, 64, 0, 9000, 0, 0) + prefix
+pseudo = source + target + struct.pack(">II", len(message(0)), 58)
+body = message(checksum(pseudo + message(0)))
+head = struct.pack(">IHBB", 6 << 28, len(body), 58, 255) + source + target
+with socket.socket(socket.AF_PACKET, socket.SOCK_RAW) as wire:
+    wire.bind(("eth0", 0))
+    mac = wire.getsockname()[4]
+    wire.send(bytes.fromhex("333300000001") + mac + struct.pack(">H", 0x86DD) + head + body)
+"""
+"""An IPv6 router's advertisement (RFC 4861, 4.2), as CAP_NET_RAW allows it."""
+
+
+def test_a_container_does_not_become_the_machines_router(house: House) -> None:
+    """CVE-2020-13401: a router's advertisement, on a network without IPv6 and one with it."""
+    daemon = house.daemon
+    assert daemon.post("/networks/create", {"Name": "six", "EnableIPv6": True}).status == 201
+    house.run("sysctl", "-qw", "net.ipv6.conf.all.forwarding=0")
+    for network in ("default", "six"):
+        host = {"NetworkMode": network}
+        container = daemon.run("python3", "-c", ADVERTISE, HostConfig=host)
+        assert daemon.wait(container) == 0, daemon.logs(container)
+
+    def routes() -> str:
+        return house.run("ip", "-6", "route", "show", "proto", "ra").stdout
+
+    # So that they have been seen, one that is accepted comes after them, the same way; 2: by a
+    # machine that forwards, too.
+    house.run("sysctl", "-qw", "net.ipv6.conf.sampan0.accept_ra=2")
+    assert routes() == ""
+    container = daemon.run("python3", "-c", ADVERTISE, HostConfig=DEFAULT)
+    assert daemon.wait(container) == 0
+    daemon.wait_for(lambda: "default via fe80::bad dev sampan0" in routes())
+    assert "dev sp-" not in routes()
+    daemon.remove_all()
+    assert daemon.post("/networks/prune").status == 200
+
+
 def test_a_machine_that_did_not_forward_is_no_router_now(street: Street) -> None:
     daemon = street.house.daemon
     street.house.run("sysctl", "-qw", "net.ipv4.ip_forward=0")

@@ -7,6 +7,7 @@ follows its ports would change with them.
 
 from __future__ import annotations
 
+import os
 from errno import EEXIST, ENODEV, EOPNOTSUPP, EPERM
 from typing import TYPE_CHECKING
 
@@ -100,7 +101,9 @@ def make(network: Network, identity: str, mtu: int, *, forward: bool) -> int:
                 "CAP_NET_ADMIN and a kernel with bridge and veth; --network host or none do without"
             ) from error
         raise
-    if network.ipv6:
+    if os.path.exists(f"/proc/sys/net/ipv6/conf/{name}"):
+        # A container is no router of the machine's, on a network without IPv6 either
+        # (CVE-2020-13401).
         netns.write_parameter(f"net/ipv6/conf/{name}/accept_ra", "0")
     return index
 
