@@ -70,7 +70,7 @@ def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
         print("\noperations without a check:", *unchecked, sep="\n  ")
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
     # A process that was told to end may need a moment; a leak stays.
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + 30
     while (left := _ours() - _before) and time.monotonic() < deadline:
         time.sleep(0.1)
     if left:
