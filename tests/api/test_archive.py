@@ -360,7 +360,7 @@ def threads(daemon: Daemon) -> int:
 
 def raw(daemon: Daemon, head: str) -> socket.socket:
     sock = socket.socket(socket.AF_UNIX)
-    sock.settimeout(20)
+    sock.settimeout(60)
     sock.connect(daemon.socket)
     sock.sendall(head.encode())
     return sock

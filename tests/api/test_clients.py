@@ -62,7 +62,7 @@ def test_a_day_of_the_command_line(daemon: Daemon, client: str) -> None:
 @pytest.fixture
 def api(daemon: Daemon) -> Iterator[Any]:
     docker = pytest.importorskip("docker")
-    client = docker.DockerClient(base_url=daemon.host, timeout=20)
+    client = docker.DockerClient(base_url=daemon.host, timeout=60)
     yield client
     client.close()
     daemon.remove_all()

@@ -239,7 +239,7 @@ def test_a_removal_that_waits_is_seen_and_not_repeated(daemon: Daemon) -> None:
     answer = daemon.post("/containers/stuck/update", {"PidsLimit": 5})
     assert (answer.status, "marked for removal" in answer.message) == (409, True)
     state.write_text("THAWED")
-    removing.join(20)
+    removing.join(60)
     assert daemon.get("/containers/stuck/json").status == 404
 
 
@@ -259,10 +259,10 @@ def test_waits_of_every_condition(daemon: Daemon) -> None:
     time.sleep(0.2)
     daemon.post(f"/containers/{container}/start")
     wait("not-running")
-    waiting[0].join(10)
+    waiting[0].join(60)
     assert codes == {"not-running": 6, "next-exit": 6}
     daemon.delete(f"/containers/{container}")
-    waiting[1].join(10)
+    waiting[1].join(60)
     assert codes["removed"] == 6
 
 

@@ -72,7 +72,7 @@ def test_stop_asks_first_and_kills_then(daemon: Daemon) -> None:
     deaf = daemon.run("sh", "-c", "trap '' TERM; while :; do sleep 0.05; done")
     before = time.monotonic()
     assert daemon.post(f"/containers/{deaf}/stop", t=1).status == 204
-    assert 1 <= time.monotonic() - before < 5
+    assert 1 <= time.monotonic() - before < 9
     assert daemon.state(deaf)["ExitCode"] == 137
 
 
@@ -91,7 +91,7 @@ def test_a_stop_waits_as_long_as_the_container_says(daemon: Daemon) -> None:
         daemon.wait_for(lambda it=container: daemon.logs(it) == "up\n")
         begin = time.monotonic()
         assert daemon.post(f"/containers/{container}/stop").status == 204
-        assert timeout <= time.monotonic() - begin < timeout + 5
+        assert timeout <= time.monotonic() - begin < timeout + 9
         assert daemon.state(container)["ExitCode"] == 137
         daemon.delete(f"/containers/{container}")
 
@@ -126,7 +126,7 @@ def test_wait_sends_its_header_before_the_end(daemon: Daemon) -> None:
     time.sleep(0.2)
     assert not codes
     daemon.post(f"/containers/{container}/start")
-    waiting.join(10)
+    waiting.join(60)
     assert codes == [0]
     answer = daemon.post(f"/containers/{container}/wait", condition="never")
     assert (answer.status, answer.message) == (400, 'invalid condition: "never"')
@@ -144,7 +144,7 @@ def test_remove_on_exit_is_told_to_who_waits_for_it(daemon: Daemon) -> None:
     waiting.start()
     time.sleep(0.1)
     daemon.post(f"/containers/{container}/start")
-    waiting.join(10)
+    waiting.join(60)
     assert answers == [5]
     assert daemon.get(f"/containers/{container}/json").status == 404
     assert not (daemon.data_root / "containers" / container).exists()

@@ -24,7 +24,7 @@ RUNS = {"network_mode": "none", "detach": True}
 @pytest.fixture
 def api(daemon: Daemon) -> Iterator[Any]:
     docker = pytest.importorskip("docker")
-    client = docker.DockerClient(base_url=daemon.host, timeout=30)
+    client = docker.DockerClient(base_url=daemon.host, timeout=60)
     yield client
     client.close()
     daemon.remove_all()

@@ -36,7 +36,7 @@ def test_a_life_is_heard_as_it_happens_and_afterwards(daemon: Daemon) -> None:
     expected = ["create", "start", "die", "destroy"]
     past = daemon.get("/events", since=begin, until=time.time(), filters=filters)
     assert actions(past.body) == expected
-    listening.join(10)
+    listening.join(60)
     assert actions(heard[0]) == expected
     die = json.loads(heard[0].splitlines()[2])
     assert die["Actor"]["ID"] == container
@@ -150,7 +150,7 @@ def test_a_listener_that_reads_nothing_holds_nobody_up_and_misses_nothing(daemon
         for number in range(1, 2000):
             daemon.post(f"/containers/{container}/rename", name=f"renamed{number}")
         data = b""
-        sock.settimeout(20)
+        sock.settimeout(60)
         while data.count(b'"oldName"') < 1999:
             data += sock.recv(1 << 20)
     lines = [json.loads(line) for line in data.splitlines() if line.startswith(b"{")]

@@ -79,7 +79,7 @@ def test_following_sees_each_line_as_it_comes_and_ends_with_the_container(daemon
     container = daemon.run("sh", "-c", "echo one; read x; echo two", OpenStdin=True)
     connection = http.client.HTTPConnection("localhost")
     connection.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    connection.sock.settimeout(10)
+    connection.sock.settimeout(60)
     connection.sock.connect(daemon.socket)
     connection.request("GET", f"/containers/{container}/logs?stdout=1&follow=1")
     response = connection.getresponse()
@@ -105,7 +105,7 @@ def log_config(driver: str, **options: str) -> dict[str, Any]:
 def follow(daemon: Daemon, container: str) -> http.client.HTTPResponse:
     connection = http.client.HTTPConnection("localhost")
     connection.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    connection.sock.settimeout(20)
+    connection.sock.settimeout(60)
     connection.sock.connect(daemon.socket)
     connection.request("GET", f"/containers/{container}/logs?stdout=1&follow=1")
     return connection.getresponse()
@@ -159,7 +159,7 @@ def test_following_goes_on_over_rotation_and_the_daemons_death(tmp_path: Path) -
 
 def attach_input(daemon: Daemon, container: str) -> socket.socket:
     sock = socket.socket(socket.AF_UNIX)
-    sock.settimeout(20)
+    sock.settimeout(60)
     sock.connect(daemon.socket)
     sock.sendall(
         f"POST /containers/{container}/attach?stream=1&stdin=1 HTTP/1.1\r\nHost: x\r\n"
@@ -193,7 +193,7 @@ def syslogd(kind: socket.SocketKind) -> Iterator[tuple[str, list[bytes]]]:
     received: list[bytes] = []
     server = socket.socket(socket.AF_INET, kind)
     server.bind(("127.0.0.1", 0))
-    server.settimeout(10)
+    server.settimeout(60)
     port = server.getsockname()[1]
     if kind == socket.SOCK_STREAM:
         server.listen()
@@ -292,7 +292,7 @@ def test_a_container_waits_for_a_syslog_server_that_is_gone_for_a_while(daemon: 
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     listener.bind(("127.0.0.1", port))
     listener.listen()
-    listener.settimeout(15)
+    listener.settimeout(60)
     connection, _ = listener.accept()
     with connection, connection.makefile("rb") as lines:
         numbers = [int(line.split()[-1]) for line in lines]
@@ -334,7 +334,7 @@ def test_only_a_container_that_must_wait_waits_for_a_server_that_takes_nothing(
         for container in containers.values():
             daemon.delete(f"/containers/{container}", force=1)
         for thread in drains:
-            thread.join(15)
+            thread.join(60)
 
 
 def drain(listener: socket.socket) -> None:
@@ -361,7 +361,7 @@ def test_journald_gets_entries_with_their_fields_or_says_that_it_is_absent(
     journal = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
     try:
         journal.bind(str(JOURNAL))
-        journal.settimeout(10)
+        journal.settimeout(60)
         assert daemon.post(f"/containers/{container}/start").status == 204
         entries = {}
         for _ in range(2):

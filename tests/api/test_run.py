@@ -84,7 +84,7 @@ def test_a_terminal_is_one(daemon: Daemon) -> None:
         ["script", "-qec", line, "/dev/null"],
         stdin=subprocess.DEVNULL,
         capture_output=True,
-        timeout=30,
+        timeout=60,
         check=False,
     )
     assert b"/dev/pts/0" in done.stdout or b"/dev/console" in done.stdout

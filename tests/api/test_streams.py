@@ -28,7 +28,7 @@ class Stream:
         self, daemon: Daemon, path: str, *, headers: str = UPGRADE, body: object = None
     ) -> None:
         self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        self.sock.settimeout(10)
+        self.sock.settimeout(60)
         self.sock.connect(daemon.socket)
         data = json.dumps(body).encode() if body is not None else b""
         if data:

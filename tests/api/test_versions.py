@@ -89,7 +89,7 @@ def test_clients_held_to_an_old_version_work(daemon: Daemon, client: str, versio
 @pytest.mark.parametrize("version", ["1.24", "1.41", "auto"])
 def test_docker_py_of_an_old_version_works(daemon: Daemon, version: str) -> None:
     docker = pytest.importorskip("docker")
-    client = docker.DockerClient(base_url=daemon.host, version=version, timeout=30)
+    client = docker.DockerClient(base_url=daemon.host, version=version, timeout=60)
     out = client.containers.run("host", ["echo", "x"], network_mode="none", remove=True)
     assert out == b"x\n"
     assert client.info()["Name"]

@@ -115,7 +115,7 @@ class Client:
 
     def __init__(self, daemon: Daemon, path: str) -> None:
         self.sock = socket.socket(socket.AF_UNIX)
-        self.sock.settimeout(20)
+        self.sock.settimeout(60)
         self.sock.connect(daemon.socket)
         self.sock.sendall(
             f"GET {path} HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"

@@ -258,7 +258,7 @@ def test_signals_reach_the_container(daemon: Daemon) -> None:
     assert process.stdout.readline() == "ready\n"
     process.send_signal(signal.SIGTERM)
     assert process.stdout.read() == "got\n"
-    assert process.wait(20) == 8
+    assert process.wait(60) == 8
 
 
 def test_a_terminal_is_one_and_can_be_left(daemon: Daemon, tmp_path: Path) -> None:

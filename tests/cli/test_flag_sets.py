@@ -34,7 +34,7 @@ def docker_help(*words: str) -> str:
         env={"PATH": os.environ["PATH"], "HOME": "/nonexistent"},
         capture_output=True,
         text=True,
-        timeout=30,
+        timeout=60,
         check=True,
     )
     return done.stdout
@@ -105,7 +105,7 @@ def test_every_command_is_there_or_refused_by_name(name: str) -> None:
             [sys.executable, "-m", "sampan.cli", *name.split()],
             capture_output=True,
             text=True,
-            timeout=30,
+            timeout=60,
             check=False,
         )
         assert done.returncode == 1 and reason in done.stderr

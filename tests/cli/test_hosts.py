@@ -177,7 +177,7 @@ def test_what_is_no_daemon_is_named(tmp_path: Path, answer: bytes, message: str)
                     continue
             except (BrokenPipeError, ConnectionResetError):
                 pass  # it has seen enough
-        _, errors = child.communicate(timeout=30)
+        _, errors = child.communicate(timeout=60)
     assert child.returncode == 1 and message in errors and "Traceback" not in errors
 
 
@@ -193,7 +193,7 @@ def test_a_socket_one_may_not_use_says_what_to_do(run: Run, servers: list[Canned
         env={"PATH": os.environ["PATH"], "HOME": "/nonexistent"},
         capture_output=True,
         text=True,
-        timeout=30,
+        timeout=60,
         check=False,
     )
     if "No module named" in done.stderr:
@@ -214,7 +214,7 @@ def test_a_reader_that_leaves_is_no_error(servers: list[Canned]) -> None:
     )
     assert child.stdout is not None
     child.stdout.close()
-    _, errors = child.communicate(timeout=30)
+    _, errors = child.communicate(timeout=60)
     assert child.returncode == 141 and errors == b""
 
 
@@ -224,7 +224,7 @@ def test_a_full_disk_is_named(servers: list[Canned]) -> None:
             [sys.executable, "-m", "sampan.cli", "-H", servers[0].host, "ps"],
             stdout=full,
             stderr=subprocess.PIPE,
-            timeout=30,
+            timeout=60,
             check=False,
         )
     assert done.returncode == 1

@@ -241,7 +241,7 @@ def test_the_password_is_asked_for_without_an_echo(home: Home, closed: Registry)
     until(b"Password: ")
     os.write(ours, PASSWORD.encode() + b"\n")
     until(b"Login Succeeded")
-    assert process.wait(20) == 0
+    assert process.wait(60) == 0
     os.close(ours)
     assert PASSWORD.encode() not in seen
 

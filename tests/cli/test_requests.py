@@ -303,7 +303,7 @@ class Asked:
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
-            timeout=30,
+            timeout=60,
             check=False,
             cwd=place,
         )

@@ -25,7 +25,7 @@ from tests.daemon_fixture import Daemon
 
 pytestmark = pytest.mark.root
 
-DEADLINE = 20.0
+DEADLINE = 60.0
 
 
 class Terminal:

@@ -49,7 +49,7 @@ class Before:
         self._daemon = daemon
         self._others = set(_children(os.getpid())) - {daemon.pid}
         _warm(daemon)
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + 60
         before = self._look(())
         while True:  # until it has deleted the bytes of what it removed
             time.sleep(0.7)
@@ -70,7 +70,7 @@ class Before:
             found["descriptors"] = now - self._descriptors
         return {what: which for what, which in found.items() if which}
 
-    def wait(self, ids: Collection[str], seconds: float = 15) -> Findings:
+    def wait(self, ids: Collection[str], seconds: float = 60) -> Findings:
         """What is left when nothing is, or when the time is over."""
         deadline = time.monotonic() + seconds
         while (left := self.left(ids)) and time.monotonic() < deadline:

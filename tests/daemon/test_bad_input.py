@@ -95,7 +95,7 @@ def nothing_left(daemon: Daemon) -> Iterator[None]:
     before = picture(daemon)
     yield
     after = picture(daemon)
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + 60
     while after != before and time.monotonic() < deadline:
         time.sleep(0.05)
         after = picture(daemon)

@@ -55,7 +55,7 @@ def growth(daemon: Daemon) -> Iterator[Growth]:
 
 def connect(daemon: Daemon) -> socket.socket:
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    sock.settimeout(20)
+    sock.settimeout(60)
     sock.connect(daemon.socket)
     return sock
 
@@ -78,7 +78,7 @@ def test_a_body_without_an_end_is_refused_when_it_is_too_large(
     sock = connect(daemon)
     sock.sendall(HEAD + b"Transfer-Encoding: chunked\r\n\r\n")
     piece = b"10000\r\n" + b" " * 65536 + b"\r\n"
-    deadline = time.monotonic() + 15
+    deadline = time.monotonic() + 60
     try:
         # It reads a while longer, so that its answer is not lost with a reset.
         while time.monotonic() < deadline:
@@ -126,7 +126,7 @@ def test_many_at_a_time_are_bounded_too(daemon: Daemon, growth: Growth) -> None:
     for one in threads:
         one.start()
     for one in threads:
-        one.join(30)
+        one.join(60)
     assert errors == [400] * 20
     assert growth.peak < 40 * MIB
 
@@ -156,7 +156,7 @@ def test_who_asks_ahead_and_never_reads_waits(daemon: Daemon, growth: Growth) ->
     sock = connect(daemon)
     sock.setblocking(False)
     asked = b"GET /info HTTP/1.1\r\nHost: x\r\n\r\n" * 1000
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + 60
     stuck = 0
     while time.monotonic() < deadline and stuck < 20:
         try:

@@ -64,7 +64,7 @@ def test_what_it_was_frozen_for_has_ended_and_left_nothing(own: Daemon, part: in
     ingest = own.data_root / "content/ingest"
     own.wait_for(lambda: sum(e.stat().st_size for e in os.scandir(ingest)) >= part)
     own.kill()
-    thread.join(20)
+    thread.join(60)
     own.start()
     assert own.state(made)["Status"] == "running"
     seen = lines(own, made)

@@ -51,7 +51,7 @@ def test_a_killed_daemon_s_next_life_goes_on_with_the_bytes(own: Daemon, liar: L
     liar.hold("a", "1", manifest, blobs)
     slow = Slow(liar, f"/v2/a/blobs/{sha256(big)}", big)
     sock = begin(own, f"{liar.address}/a")
-    assert slow.half.wait(20)
+    assert slow.half.wait(60)
     own.wait_for(lambda: sum(partials(own)) >= len(big) // 2)
     carrier = carrier_of(own)
     own.kill()
@@ -143,7 +143,7 @@ def test_a_registry_that_dies_half_way_and_comes_back_is_waited_for(
     results: list[tuple[int, list[object]]] = []
     thread = threading.Thread(target=lambda: results.append(pull(own, f"{liar.address}/a", "1")))
     thread.start()
-    assert slow.half.wait(20)
+    assert slow.half.wait(60)
     liar.close()
     slow.go.set()
     time.sleep(0.7)  # one attempt finds nobody

@@ -68,7 +68,7 @@ def test_two_daemons_of_one_data_root_refuse_each_other_by_name(own: Daemon) -> 
     other = Daemon(own.root)
     other.socket = str(own.root / "other")
     other.host = f"unix://{other.socket}"
-    assert other.spawn().wait(20) == 1
+    assert other.spawn().wait(60) == 1
     said = own.log.read_text()
     assert f"data root {own.data_root} is in use by process {own.pid}" in said
     assert own.get("/_ping").status == 200
@@ -80,7 +80,7 @@ def test_a_socket_in_use_is_not_taken_and_a_stale_one_is(own: Daemon, tmp_path: 
     root.mkdir()
     other = Daemon(root)
     other.host = own.host
-    assert other.spawn().wait(20) == 1
+    assert other.spawn().wait(60) == 1
     assert f"another program listens on {own.socket}" in other.log.read_text()
     other.close()
     own.kill()
@@ -105,7 +105,7 @@ def test_bad_options_are_refused_by_name(
 ) -> None:
     one = Daemon(tmp_path, *options)
     try:
-        assert one.spawn().wait(20) == 1
+        assert one.spawn().wait(60) == 1
         assert words in one.log.read_text()
     finally:
         one.close()
@@ -119,7 +119,7 @@ def test_who_is_not_root_is_told_what_to_do(tmp_path: Path) -> None:
         extra_groups=[],
         capture_output=True,
         text=True,
-        timeout=30,
+        timeout=60,
         check=False,
     )
     if "No module named" in done.stderr:
@@ -188,13 +188,14 @@ def test_containers_live_on_without_their_daemon(own: Daemon, number: int) -> No
     own.start()
     state = own.state(ticking)
     assert (state["Status"], state["Pid"]) == ("running", pid)
-    assert len(own.logs(ticking).splitlines()) > 10
+    own.wait_for(lambda: len(own.logs(ticking).splitlines()) > 10)
+    own.wait_for(lambda: own.state(ending)["Status"] != "running")
     state = own.state(ending)
     assert (state["Status"], state["ExitCode"], state["Error"]) == ("exited", 9, "")
     assert own.logs(ending) == "last\n"
     assert own.state(frozen)["Status"] == "paused"
     assert own.post(f"/containers/{frozen}/unpause").status == 204
-    assert own.get(f"/containers/{gone}/json").status == 404
+    own.wait_for(lambda: own.get(f"/containers/{gone}/json").status == 404)
     own.wait_for(lambda: own.get(f"/exec/{instance}/json").json()["ExitCode"] == 4)
     assert own.post(f"/containers/{ticking}/stop", t=1).status == 204
     assert own.delete(f"/containers/{frozen}", force=1).status == 204
@@ -238,7 +239,7 @@ def test_a_daemon_that_starts_while_a_monitor_ends_waits_for_what_that_has_to_sa
 ) -> None:
     """The monitor lives as long as its log's server takes the last lines."""
     server = socket.socket(socket.AF_UNIX)
-    server.settimeout(20)
+    server.settimeout(60)
     server.bind(str(tmp_path / "syslog"))
     server.listen()
     own.start()
@@ -250,7 +251,7 @@ def test_a_daemon_that_starts_while_a_monitor_ends_waits_for_what_that_has_to_sa
         HostConfig={"LogConfig": {"Type": "syslog", "Config": settings}},
     )
     connection, _ = server.accept()
-    connection.settimeout(20)
+    connection.settimeout(60)
     pid = own.state(container)["Pid"]
     own.kill()
     own.wait_for(lambda: not alive(pid))
@@ -314,7 +315,7 @@ def test_a_daemon_killed_at_any_moment_of_a_life_leaves_nothing_half_done(own: D
         own.start()
     stop.set()
     for client in clients:
-        client.join(30)
+        client.join(60)
     own.kill()
     own.start()
     assert lives > 0

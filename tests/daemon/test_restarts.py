@@ -102,18 +102,19 @@ def test_who_joins_anothers_namespace_starts_after_it(own: Daemon) -> None:
 
 
 def test_a_container_being_stopped_when_the_daemon_dies_stays_stopped(own: Daemon) -> None:
-    command = "trap 'sleep 0.5; exit 4' TERM; echo up; while :; do sleep 0.05; done"
+    command = "trap 'echo told; sleep 0.5; exit 4' TERM; echo up; while :; do sleep 0.05; done"
     container = own.run("sh", "-c", command, HostConfig=policy("unless-stopped"))
     own.wait_for(lambda: own.logs(container) == "up\n")
     import threading
 
     stopping = threading.Thread(target=lambda: _ignored(own, container))
     stopping.start()
-    time.sleep(0.2)
+    own.wait_for(lambda: "told" in own.logs(container))
     own.kill()
-    stopping.join(10)
+    stopping.join(60)
     time.sleep(0.6)
     own.start()
+    own.wait_for(lambda: not own.state(container)["Running"])
     time.sleep(0.5)
     state = own.state(container)
     assert (state["Status"], state["ExitCode"]) == ("exited", 4)

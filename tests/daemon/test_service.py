@@ -52,7 +52,7 @@ class Listener:
     def __init__(self) -> None:
         self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         self.sock.bind("")
-        self.sock.settimeout(20)
+        self.sock.settimeout(60)
         self.name = "@" + self.sock.getsockname()[1:].decode()
 
     def hear(self, word: str) -> list[str]:
@@ -75,7 +75,7 @@ def test_states_are_told_and_the_watchdog_is_fed(own: Daemon) -> None:
     listener.hear("READY=1")
     process.send_signal(signal.SIGTERM)
     listener.hear("STOPPING=1")
-    assert process.wait(20) == 0
+    assert process.wait(60) == 0
 
 
 ACTIVATE = """
@@ -128,7 +128,7 @@ def test_a_socket_that_was_not_handed_over_is_named(
 ) -> None:
     one = Daemon(root, "-H", "fd://")
     try:
-        assert one.spawn(**environment).wait(20) == 1
+        assert one.spawn(**environment).wait(60) == 1
         assert words in one.log.read_text()
     finally:
         one.close()
@@ -257,7 +257,7 @@ def test_metrics_are_served_where_asked_for(own: Daemon) -> None:
     own.wait_for(lambda: own.state(sick)["Health"]["Status"] == "unhealthy")
 
     def get(path: str) -> tuple[int, str]:
-        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
         connection.request("GET", path)
         answer = connection.getresponse()
         text = answer.read().decode()
@@ -302,7 +302,7 @@ def test_a_request_that_is_not_answered_yet_is_waited_for_and_a_stream_is_cut(ow
     own.wait_for(lambda: own.get("/events", since=1, until=time.time()).body.count(b'"kill"'))
     assert own.stop() == 0
     for one in threads:
-        one.join(10)
+        one.join(60)
     assert answers == {"stop": 204, "logs": 0}
     own.start()
 

@@ -80,7 +80,7 @@ def context(certificates: Path, name: str) -> ssl.SSLContext:
 
 
 def connect(certificates: Path, port: int, name: str = "client") -> ssl.SSLSocket:
-    raw = socket.create_connection(("127.0.0.1", port), timeout=10)
+    raw = socket.create_connection(("127.0.0.1", port), timeout=60)
     return context(certificates, name).wrap_socket(raw, server_hostname="localhost")
 
 
@@ -111,7 +111,7 @@ def test_who_shows_no_certificate_of_our_ca_is_not(
 
 
 def test_a_client_without_tls_gets_no_answer(secured: Daemon, port: int) -> None:
-    with socket.create_connection(("127.0.0.1", port), timeout=10) as sock:
+    with socket.create_connection(("127.0.0.1", port), timeout=60) as sock:
         sock.sendall(b"GET /_ping HTTP/1.1\r\nHost: x\r\n\r\n")
         assert b"OK" not in sock.recv(1000)
 
@@ -246,7 +246,7 @@ def test_a_handshake_that_never_ends_is_ended(unfinished: socket.socket) -> None
 def test_certificates_that_are_not_there_are_named(tmp_path: Path) -> None:
     one = Daemon(tmp_path, "-H", "tcp://127.0.0.1:0", "--tlsverify", "--tlscert", "/no/such.pem")
     try:
-        assert one.spawn().wait(20) == 1
+        assert one.spawn().wait(60) == 1
         assert "TLS needs /no/such.pem: no such file" in one.log.read_text()
     finally:
         one.close()
@@ -259,7 +259,7 @@ def test_tls_without_a_check_of_clients_must_be_asked_for_twice(
     files = ("--tlscert", str(own / "cert.pem"), "--tlskey", str(own / "key.pem"))
     one = Daemon(tmp_path, "-H", "tcp://127.0.0.1:0", "--tls", *files)
     try:
-        assert one.spawn().wait(20) == 1
+        assert one.spawn().wait(60) == 1
         assert "becomes root" in one.log.read_text()
     finally:
         one.close()

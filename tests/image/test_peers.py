@@ -81,7 +81,7 @@ class Docker:
 
     def stop(self) -> None:
         self._daemon.send_signal(signal.SIGTERM)
-        self._daemon.wait(30)
+        self._daemon.wait(60)
         self._log.close()
 
 

@@ -105,7 +105,7 @@ def test_the_child_can_have_threads() -> None:
             for thread in threads:
                 thread.start()
             for thread in threads:
-                thread.join(10)
+                thread.join(60)
             os._exit(0 if total[0] == 800 else 1)
         assert wait(pid) == 0
 

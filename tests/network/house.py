@@ -48,7 +48,7 @@ class House:
             [*self.enter, *words],
             capture_output=True,
             text=True,
-            timeout=30,
+            timeout=60,
             check=check,
         )
 

@@ -20,7 +20,7 @@ def ask(house: House, container: str, host: str, port: int = 7) -> str:
     pid = house.daemon.state(container)["Pid"]
     done = subprocess.run(
         ["nsenter", "-t", str(pid), "-n", "python3", "-c", ASK, host, str(port)],
-        capture_output=True, text=True, timeout=30, check=False,
+        capture_output=True, text=True, timeout=60, check=False,
     )  # fmt: skip
     return done.stdout if done.returncode == 0 else done.stderr.strip().rpartition("\n")[2]
 

@@ -45,7 +45,7 @@ def find(daemon: Daemon, container: str, *words: str) -> str:
         ],
         capture_output=True,
         text=True,
-        timeout=30,
+        timeout=60,
         check=False,
     ).stdout.strip()
 

@@ -101,7 +101,7 @@ def test_datagrams_come_from_whom_they_come(street: Street) -> None:
     client = (
         "import socket\n"
         "peer = socket.socket(type=socket.SOCK_DGRAM)\n"
-        "peer.settimeout(2)\n"
+        "peer.settimeout(60)\n"
         "peer.connect(('%s', 8080))\n"
         "peer.send(b'x')\n"
         "print(peer.recv(99).decode(), end='')\n"

@@ -35,7 +35,7 @@ class Street:
     def neighbour(self, *words: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
             ["ip", "netns", "exec", self.host, *words],
-            capture_output=True, text=True, timeout=30, check=True,
+            capture_output=True, text=True, timeout=60, check=True,
         )  # fmt: skip
 
     def place(self, who: str) -> list[str]:
@@ -50,7 +50,7 @@ class Street:
         """As whom the server at ``host`` sees ``who``; "" when it does not answer."""
         done = subprocess.run(
             [*self.place(who), "python3", "-c", ASK, host, str(port)],
-            capture_output=True, text=True, timeout=30, check=False,
+            capture_output=True, text=True, timeout=60, check=False,
         )  # fmt: skip
         return done.stdout
 

@@ -58,7 +58,7 @@ def inside(daemon: Daemon, container: str, *words: str) -> str:
     pid = daemon.state(container)["Pid"]
     done = subprocess.run(
         ["nsenter", "-t", str(pid), "-n", *words],
-        capture_output=True, text=True, timeout=30, check=False,
+        capture_output=True, text=True, timeout=60, check=False,
     )  # fmt: skip
     return done.stdout + done.stderr
 

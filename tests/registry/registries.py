@@ -25,7 +25,7 @@ import pytest
 __all__ = ["Authority", "Liar", "Registry", "TokenServer", "image_of", "put_image", "sha256"]
 
 USER, PASSWORD = "anna", "s3cret:with colon"
-_DEADLINE = 20.0
+_DEADLINE = 60.0
 OCI_MANIFEST = "application/vnd.oci.image.manifest.v1+json"
 OCI_INDEX = "application/vnd.oci.image.index.v1+json"
 OCI_CONFIG = "application/vnd.oci.image.config.v1+json"
@@ -256,7 +256,7 @@ class Registry:
 
     def request(self, method: str, path: str, body: bytes = b"", **fields: str) -> Any:
         """A plain request of a registry without authentication: status, fields and body."""
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=20)
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=60)
         try:
             headers = {name.replace("_", "-"): value for name, value in fields.items()}
             connection.request(method, path, body, headers)
@@ -289,7 +289,7 @@ class Registry:
 
     def close(self) -> None:
         self._process.terminate()
-        self._process.wait(20)
+        self._process.wait(60)
 
 
 def image_of(

@@ -155,7 +155,7 @@ def test_a_hook_that_takes_too_long_is_killed_with_its_children() -> None:
     began = time.monotonic()
     with pytest.raises(SampanError, match="more than 1 s"):
         hooks.run("poststart", [hook("sleep 50 & sleep 50", timeout=1)], b"{}")
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < 40
 
 
 def test_a_hook_that_cannot_be_executed() -> None:
@@ -169,8 +169,8 @@ def test_a_hook_need_not_read_a_large_state_and_may_say_much() -> None:
 
 def test_a_daemon_left_by_a_hook_does_not_hold_it_up() -> None:
     began = time.monotonic()
-    hooks.run("poststart", [hook("sleep 3 & exit 0")], b"{}")
-    assert time.monotonic() - began < 2
+    hooks.run("poststart", [hook("sleep 20 & exit 0")], b"{}")
+    assert time.monotonic() - began < 15
 
 
 def test_failing_poststop_hooks_are_warnings_and_the_rest_run(tmp_path: Path) -> None:

@@ -57,17 +57,14 @@ def children() -> set[str]:
 
 
 @pytest.fixture
-def nothing_left() -> Iterator[None]:
+def nothing_left(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """Descriptors, processes, mounts and cgroups are the same before and after."""
     gc.collect()
+    base = tmp_path_factory.getbasetemp()
 
     def picture() -> tuple[Any, ...]:
         with open("/proc/self/mountinfo", encoding="utf-8") as file:
-            mounts = [
-                line
-                for line in file
-                if ("sampan" in line or "pytest" in line) and "/run/netns/" not in line
-            ]
+            mounts = [line for line in file if f"{base}/" in line]  # not another run's
         group = cgroups.detect().group("/sampan-test-launch")
         return descriptors(), children(), mounts, group.exists()
 

@@ -91,7 +91,7 @@ def reached(first: int, second: int, address: str) -> bool:
     with netns.Inside(first):
         client = socket.socket()
     with server, client:
-        client.settimeout(20)
+        client.settimeout(60)
         try:
             client.connect((address, 7))
         except OSError:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 
 __all__ = ["daemon"]
 
-PATIENCE = 20.0
+PATIENCE = 60.0
 
 
 def groups(session: str) -> list[str]:
@@ -69,3 +70,12 @@ def shared(data_root: Path) -> Iterator[sampan.Session]:
 def session(shared: sampan.Session, data_root: Path) -> Iterator[sampan.Session]:
     yield shared
     assert left(data_root) == []
+
+
+@pytest.fixture
+def enough(session: sampan.Session) -> float:
+    """Seconds in which a container has certainly begun and said something, here and now."""
+    session.run("host", ["true"])
+    begin = time.monotonic()
+    session.run("host", ["true"])
+    return max(1.0, 20 * (time.monotonic() - begin))

@@ -48,7 +48,7 @@ def within(data_root: Path, work: Callable[[aio.Session], Awaitable[T]]) -> T:
 
 def test_a_run_is_awaited(data_root: Path) -> None:
     async def work(session: aio.Session) -> sampan.Result:
-        return await session.run("host", ["cat"], input="x" * 200_000, memory="64m", timeout=30)
+        return await session.run("host", ["cat"], input="x" * 200_000, memory="64m", timeout=60)
 
     result = within(data_root, work)
     assert (result.ok, len(result.stdout)) == (True, 200_000)

@@ -220,7 +220,7 @@ def test_the_same_with_asyncio(daemon: Daemon) -> None:
         for waiting in (made.wait(), made.follow(tail=0).read(), engine.events().read()):
             with pytest.raises(TimeoutError):
                 await asyncio.wait_for(waiting, 0.3)
-        assert time.monotonic() - begin < 10
+        assert time.monotonic() - begin < 60
         assert (await made.exec(["echo", "x"])).text == "x\n"
         await made.remove(force=True)
         assert (await engine.images.list())[-1].tags == ("host:latest",)

@@ -13,12 +13,11 @@ from sampan import Outcome
 pytestmark = [pytest.mark.root, pytest.mark.v2]
 
 
-def test_the_end_of_its_time_kills_all_of_it(session: sampan.Session) -> None:
-    session.run("host", ["true"])  # the session has begun
+def test_the_end_of_its_time_kills_all_of_it(session: sampan.Session, enough: float) -> None:
     begin = time.monotonic()
     line = "trap '' TERM INT HUP; (setsid sleep 600 &) ; sleep 600 & echo up; sleep 600; sleep 600"
-    result = session.run("host", ["sh", "-c", line], timeout=2)
-    assert 1.9 < time.monotonic() - begin < 60
+    result = session.run("host", ["sh", "-c", line], timeout=enough)
+    assert enough * 0.9 < time.monotonic() - begin < 60
     assert (result.outcome, result.exit_code, result.timed_out) == (Outcome.TIMED_OUT, 137, True)
     assert result.text == "up\n"
     with pytest.raises(sampan.TimedOut, match="timed out"):
@@ -51,11 +50,13 @@ def test_a_fork_bomb_is_held_by_the_limit_of_processes(session: sampan.Session) 
     begin = time.monotonic()
     result = session.run("host", ["python3", "-c", bomb], pids=32, timeout=2, memory="256m")
     assert result.outcome is Outcome.TIMED_OUT
-    assert time.monotonic() - begin < 15
+    assert time.monotonic() - begin < 60
 
 
-def test_output_without_end_is_held_by_limit_and_time(session: sampan.Session) -> None:
-    result = session.run("host", ["yes"], timeout=1, output_limit=1000)
+def test_output_without_end_is_held_by_limit_and_time(
+    session: sampan.Session, enough: float
+) -> None:
+    result = session.run("host", ["yes"], timeout=enough, output_limit=1000)
     assert result.outcome is Outcome.TIMED_OUT
     assert result.stdout == b"y\n" * 500
     assert result.stdout_size > 100_000
@@ -85,7 +86,7 @@ def test_a_process_that_stops_itself_ends_with_its_time(session: sampan.Session)
 def test_children_do_not_outlive_the_first_process(session: sampan.Session) -> None:
     begin = time.monotonic()
     assert session.run("host", ["sh", "-c", "sleep 600 & sleep 600 & echo x"]).text == "x\n"
-    assert time.monotonic() - begin < 10
+    assert time.monotonic() - begin < 100
 
 
 def test_cpu_time_is_that_of_all_its_processes(session: sampan.Session) -> None:

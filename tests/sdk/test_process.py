@@ -114,8 +114,8 @@ def test_a_block_that_is_left_kills_it(session: sampan.Session, data_root: Path)
     assert time.monotonic() - begin < PATIENCE
 
 
-def test_the_time_runs_while_it_is_followed(session: sampan.Session) -> None:
-    with session.start("host", ["sh", "-c", "echo up; sleep 600"], timeout=1) as process:
+def test_the_time_runs_while_it_is_followed(session: sampan.Session, enough: float) -> None:
+    with session.start("host", ["sh", "-c", "echo up; sleep 600"], timeout=enough) as process:
         assert [chunk.text for chunk in process] == ["up\n"]
         assert process.wait().outcome is sampan.Outcome.TIMED_OUT
 

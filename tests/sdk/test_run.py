@@ -19,7 +19,7 @@ pytestmark = pytest.mark.root
 
 @pytest.mark.v2
 def test_a_command_and_its_result(session: sampan.Session) -> None:
-    result = session.run("host", ["python3", "-c", "print(6 * 7)"], memory="256m", timeout=30)
+    result = session.run("host", ["python3", "-c", "print(6 * 7)"], memory="256m", timeout=60)
     assert (result.ok, result.exit_code, result.text) == (True, 0, "42\n")
     assert result.outcome is sampan.Outcome.EXITED
     assert (result.signal, result.timed_out, result.oom_killed) == (None, False, False)

@@ -73,7 +73,7 @@ def test_usage_crosses_as_json(group: Group, work: Work) -> None:
 
 
 def test_account_costs_little(group: Group) -> None:
-    start = time.perf_counter()
+    start = time.process_time()
     for _ in range(10):
         group.account()
-    assert (time.perf_counter() - start) / 10 < 0.1
+    assert (time.process_time() - start) / 10 < 0.1

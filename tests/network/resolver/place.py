@@ -111,7 +111,7 @@ class Place:
         """Of the container, connected with the resolver."""
         with Inside(self.container if namespace is None else namespace):
             sock = socket.socket(socket.AF_INET, kind)
-        sock.settimeout(8)
+        sock.settimeout(60)
         sock.connect(("127.0.0.11", 53))
         return sock
 
@@ -217,7 +217,7 @@ class Upstream:
         self._tcp.close()
 
 
-def wait_for(condition: Callable[[], bool], seconds: float = 10) -> None:
+def wait_for(condition: Callable[[], bool], seconds: float = 60) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline

@@ -37,7 +37,7 @@ def dig(place: Place, *words: str) -> str:
         ],
         capture_output=True,
         text=True,
-        timeout=30,
+        timeout=60,
         check=True,
         pass_fds=[place.container],
     ).stdout
@@ -186,7 +186,7 @@ def test_the_c_library_finds_names_with_a_search_domain(place: Place, tmp_path: 
         ],
         capture_output=True,
         text=True,
-        timeout=30,
+        timeout=60,
         check=False,
         pass_fds=[place.container],
     )

@@ -60,7 +60,7 @@ def test_a_flood_of_one_does_not_keep_another_waiting(place: Place) -> None:
                 begin = time.monotonic()
                 other.send(question("web", ident=number))
                 assert other.recv(512)[:2] == number.to_bytes(2, "big")
-                assert time.monotonic() - begin < 1
+                assert time.monotonic() - begin < 5
 
 
 def test_a_forged_reply_of_the_resolver_to_itself_goes_nowhere(place: Place) -> None:
@@ -97,7 +97,7 @@ def test_who_does_not_read_its_answers_ends_alone(place: Place) -> None:
     query = question("many")
     with place.socket(socket.SOCK_STREAM) as sock:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-        sock.settimeout(5)
+        sock.settimeout(60)
         with pytest.raises(OSError, match=r"reset|[Bb]roken"):
             while True:
                 sock.sendall((struct.pack(">H", len(query)) + query) * 20)

@@ -109,7 +109,7 @@ class Runtime:
 
     def wait(self, container_id: str, status: str) -> None:
         """Until the container has this status; it has ten seconds."""
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + 60
         while self.status(container_id) != status:
             assert time.monotonic() < deadline, self.state(container_id)
             time.sleep(0.02)

@@ -111,7 +111,7 @@ def test_in_a_paused_container_when_told_to_it_waits_for_the_resumption(running:
             assert select.select([process.stdout], [], [], 0.3)[0] == []
             running.ok("resume", "one")
             assert process.stdout.read() == "now\n"
-            assert process.wait(10) == 5
+            assert process.wait(60) == 5
         finally:
             process.kill()
 

@@ -136,7 +136,7 @@ def docker(tmp_path: Path) -> Iterator[Peer]:
             peer.run("rm", "--force", *left)
     finally:
         daemon.terminate()
-        daemon.wait(30)
+        daemon.wait(60)
         detect().group(f"/sampan-test-docker-{os.getpid()}").destroy()
 
 

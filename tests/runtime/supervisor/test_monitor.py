@@ -333,7 +333,7 @@ def test_the_exit_is_on_record_before_the_socket_is_gone(spawn: Factory) -> None
     while not (container.run_dir / "exit.json").exists():
         seen.append((container.run_dir / "monitor.sock").exists())
         time.sleep(0.005)
-    assert len(seen) > 20
+    assert any(seen)
     # The last look may have been before the record and after.
     assert all(seen[:-1])
     container.event("exit")
@@ -730,8 +730,10 @@ def test_pause_stops_it_and_resume_lets_it_go_on(spawn: Factory) -> None:
     assert "resume it first" in container.exec("true")[1]["error"]["message"]
     assert container.refuse("pause")["type"] == "Conflict"
     container.call("resume")
-    time.sleep(0.2)
-    assert container.log.stat().st_size > size
+    deadline = time.monotonic() + PATIENCE
+    while container.log.stat().st_size == size:
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
     container.call("kill", signal=9)
     container.event("exit")
 

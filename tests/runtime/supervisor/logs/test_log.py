@@ -31,7 +31,7 @@ class Server:
     def __init__(self, path: Path) -> None:
         self.path = str(path)
         self.listener = socket.socket(socket.AF_UNIX)
-        self.listener.settimeout(10)
+        self.listener.settimeout(60)
         self.connection: socket.socket | None = None
         self.received = b""
         self.listen()
@@ -42,7 +42,7 @@ class Server:
 
     def accept(self) -> None:
         self.connection, _ = self.listener.accept()
-        self.connection.settimeout(10)
+        self.connection.settimeout(60)
 
     def read(self, size: int) -> None:
         """Read until so much has come in all."""
@@ -140,7 +140,7 @@ def test_a_log_that_takes_nothing_for_too_long_does_not_hold_the_container(
     try:
         server.read(1 << 30)
     except BlockingIOError:
-        server.connection.settimeout(10)
+        server.connection.settimeout(60)
     log.write("stdout", b"it works again\n")
     assert not log.is_full
     log.close()
