@@ -107,7 +107,7 @@ class Site:
 async def site(handler: Handler, **limits: Any) -> AsyncIterator[Site]:
     one = Site(handler, Limits()._replace(**limits))
     try:
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             yield one
     finally:
         await one.server.shutdown(0.5)

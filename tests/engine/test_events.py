@@ -130,7 +130,7 @@ def publish(events: Events, *actions: str) -> None:
 
 async def hear(subscription: Subscription, count: int) -> list[str]:
     heard: list[str] = []
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         async for batch in subscription:
             heard += [one.action for one in batch]
             if len(heard) >= count:

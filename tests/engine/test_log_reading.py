@@ -174,13 +174,13 @@ class Following:
                 await self.gate.wait()
 
     async def until(self, count: int) -> None:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             while len(self.lines) < count:
                 await asyncio.sleep(0.005)
 
     async def end(self) -> list[str]:
         self.ended.set()
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             await self.task
         return self.lines
 
@@ -256,7 +256,7 @@ def test_a_log_that_somebody_emptied_is_followed_from_its_new_beginning(tmp_path
         following = Following(place)
         await following.until(10)
         os.truncate(place.path, 0)
-        await asyncio.wait_for(following.paused.wait(), 10)
+        await asyncio.wait_for(following.paused.wait(), 60)
         log.write("stdout", b"after\n")
         await following.until(11)
         log.close()
@@ -270,7 +270,7 @@ def test_a_log_that_is_not_there_yet_is_waited_for(tmp_path: Path) -> None:
         place = place_of(tmp_path)
         os.makedirs(os.path.dirname(place.path))
         following = Following(place)
-        await asyncio.wait_for(following.paused.wait(), 10)
+        await asyncio.wait_for(following.paused.wait(), 60)
         log = writer(place)
         log.write("stdout", b"now\n")
         await following.until(1)
@@ -288,7 +288,7 @@ def test_following_ends_when_its_time_is_over(tmp_path: Path) -> None:
         log = writer(place)
         log.write("stdout", b"now\n")
         following = Following(place, until=time.time_ns() + 300_000_000)
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             await following.task
         assert following.lines == ["now\n"]
         log.close()

@@ -371,7 +371,7 @@ def test_it_ends_when_nobody_needs_it_and_another_is_started(
         before = running()
         await carriers.ask(request, messages.Resolved)
         (first,) = running() - before
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             while first in running():
                 await asyncio.sleep(0.05)
         await carriers.ask(request, messages.Resolved)
