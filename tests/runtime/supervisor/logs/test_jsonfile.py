@@ -229,4 +229,4 @@ def test_a_million_lines_take_seconds(tmp_path: Path) -> None:
     for _ in range(1_000_000 // 819):
         log.write("stdout", batch)
     log.close()
-    assert time.process_time() - began < 3
+    assert time.process_time() - began < 10
