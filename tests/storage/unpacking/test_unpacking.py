@@ -61,8 +61,12 @@ def file_of(data: bytes) -> Iterator[int]:
 
 
 def children() -> list[int]:
-    path = f"/proc/self/task/{os.getpid()}/children"
-    return [int(pid) for pid in Path(path).read_text().split()]
+    """Of every thread: a server that is needed again is started by whoever needs it."""
+    found: list[int] = []
+    for task in Path("/proc/self/task").iterdir():
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+            found += map(int, (task / "children").read_text().split())
+    return found
 
 
 def server(others: Collection[int] = ()) -> int:
@@ -424,6 +428,6 @@ def test_a_server_nobody_needs_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     for _ in range(2):
         with file_of(BASE) as source:
             own.apply(source, fd, style="overlay")
-        wait_for(lambda: set(children()) == before)
+        wait_for(lambda: set(children()) <= before)
     os.close(fd)
     own.close()
