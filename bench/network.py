@@ -99,6 +99,10 @@ class Engine:
         receive.bind((self._inside, 0))
         receive.settimeout(60)
         send.connect(receive.getsockname())
+        # What was answered once is established (conntrack), as most of what goes on is.
+        send.send(b"?")
+        receive.sendto(b"!", receive.recvfrom(1)[1])
+        send.recv(1)
 
         def measure() -> float:
             begin = time.thread_time_ns()
@@ -131,7 +135,11 @@ def _iperf(host: str, port: int, seconds: int) -> tuple[str, ...]:
 
 
 def _gigabits(text: str) -> float:
-    return float(json.loads(text)["end"]["sum_received"]["bits_per_second"]) / 1e9
+    report = json.loads(text)
+    if "sum_received" not in report["end"]:
+        # It measured nothing: the machine stood still for as long, or worse.
+        raise SystemExit(f"iperf3: {report.get('error', 'a report without a sum')}")
+    return float(report["end"]["sum_received"]["bits_per_second"]) / 1e9
 
 
 def _throughput(engines: dict[str, Engine], rounds: int, seconds: int) -> bool:
