@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 __all__ = ["LENGTH", "PATIENCE", "PLACE", "RESTED", "WATCHED", "Keeper", "places"]
 
-PATIENCE = 3.0
+PATIENCE = 10.0
 RESTED = 3
 LENGTH = struct.Struct("Q")
 PLACE = struct.Struct("ii")  # of a poll set: struct pollfd
