@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.network.house import DEFAULT, ECHO
-from tests.network.test_reachability import MACHINE, NEIGHBOUR, Street
+from tests.network.street import MACHINE, NEIGHBOUR, Street
 from tests.network.test_user_networks import make
 
 if TYPE_CHECKING:
@@ -22,15 +22,6 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.root
 
 PUBLISH = {**DEFAULT, "PortBindings": {"7/tcp": [{"HostPort": "8080"}]}}
-
-
-@pytest.fixture(scope="module")
-def shared_street(shared_house: House) -> Iterator[Street]:
-    one = Street(shared_house)
-    try:
-        yield one
-    finally:
-        subprocess.run(["ip", "netns", "delete", one.host], check=True)
 
 
 @pytest.fixture

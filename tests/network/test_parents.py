@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tests.network.house import DEFAULT, ECHO
+from tests.network.street import NEIGHBOUR, Street
 from tests.network.test_connect import attached, connect, disconnect, routes
-from tests.network.test_reachability import NEIGHBOUR, Street
 from tests.network.test_user_networks import endpoint, inside, make, on, subnet
 
 if TYPE_CHECKING:
@@ -22,15 +22,6 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.root
 
 WIRE = subnet("192.0.2.0/24", Gateway=NEIGHBOUR, IPRange="192.0.2.64/26")
-
-
-@pytest.fixture(scope="module")
-def shared_street(shared_house: House) -> Iterator[Street]:
-    one = Street(shared_house)
-    try:
-        yield one
-    finally:
-        subprocess.run(["ip", "netns", "delete", one.host], check=True)
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from tests.network.house import ASK, DEFAULT, ECHO, House, address
-from tests.network.test_reachability import MACHINE, NEIGHBOUR, Street, street
+from tests.network.street import MACHINE, NEIGHBOUR, Street, street
 
 __all__ = ["street"]
 

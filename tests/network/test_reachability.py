@@ -4,74 +4,16 @@ from __future__ import annotations
 
 import os
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.network.house import ASK, DEFAULT, ECHO, House, address
+from tests.network.street import MACHINE, NEIGHBOUR, SERVER, Street, street
+
+__all__ = ["street"]
 
 pytestmark = pytest.mark.root
-
-MACHINE, NEIGHBOUR = "192.0.2.2", "192.0.2.1"
-SERVER = ECHO[-1].replace("7", "int(__import__('sys').argv[1])")
-
-
-class Street:
-    """The house, and another host on its wire."""
-
-    def __init__(self, house: House) -> None:
-        self.house = house
-        self.host = f"{house.name}-n"
-        subprocess.run(["ip", "netns", "add", self.host], check=True)
-        house.run("ip", "link", "add", "wire", "type", "veth", "peer", "eth0", "netns", self.host)
-        house.run("ip", "address", "add", f"{MACHINE}/24", "dev", "wire")
-        house.run("ip", "link", "set", "wire", "up")
-        self.neighbour("ip", "address", "add", f"{NEIGHBOUR}/24", "dev", "eth0")
-        self.neighbour("ip", "link", "set", "eth0", "up")
-        # A neighbour who knows where our containers are, and has a route of its own to them.
-        self.neighbour("ip", "route", "add", "default", "via", MACHINE)
-
-    def neighbour(self, *words: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            ["ip", "netns", "exec", self.host, *words],
-            capture_output=True, text=True, timeout=60, check=True,
-        )  # fmt: skip
-
-    def place(self, who: str) -> list[str]:
-        """How to be in somebody's network: ``machine``, ``neighbour``, or a container's ID."""
-        if who == "machine":
-            return list(self.house.enter)
-        if who == "neighbour":
-            return ["nsenter", f"--net=/run/netns/{self.host}"]
-        return ["nsenter", "-t", str(self.house.daemon.state(who)["Pid"]), "-n"]
-
-    def reaches(self, who: str, host: str, port: int = 7) -> str:
-        """As whom the server at ``host`` sees ``who``; "" when it does not answer."""
-        done = subprocess.run(
-            [*self.place(who), "python3", "-c", ASK, host, str(port)],
-            capture_output=True, text=True, timeout=60, check=False,
-        )  # fmt: skip
-        return done.stdout
-
-    def serve(self, who: str, port: int) -> subprocess.Popen[str]:
-        server = subprocess.Popen(
-            [*self.place(who), "python3", "-u", "-c", SERVER, str(port)],
-            stdout=subprocess.PIPE, text=True,
-        )  # fmt: skip
-        assert server.stdout is not None
-        assert server.stdout.readline() == "listening\n"
-        return server
-
-
-@pytest.fixture
-def street(own_house: House) -> Iterator[Street]:
-    one = Street(own_house)
-    try:
-        own_house.daemon.start()
-        yield one
-    finally:
-        subprocess.run(["ip", "netns", "delete", one.host], check=True)
 
 
 def test_a_container_leaves_as_the_machine_and_is_not_reached_from_the_wire(street: Street) -> None:

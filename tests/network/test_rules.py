@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.network.house import DEFAULT
-from tests.network.test_reachability import MACHINE, NEIGHBOUR, Street, street
+from tests.network.street import MACHINE, NEIGHBOUR, Street, street
 from tests.network.test_user_networks import make, on
 
 if TYPE_CHECKING:

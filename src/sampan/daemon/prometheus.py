@@ -8,10 +8,17 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+from sampan.api.http.messages import Response
+from sampan.api.http.server import Server
+from sampan.engine.log import log
 
-__all__ = ["Histogram", "head", "metric", "process", "quoted"]
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+
+    from sampan.api.http.connection import Answer
+    from sampan.api.http.messages import HttpError, Request
+
+__all__ = ["Histogram", "head", "metric", "process", "quoted", "serve"]
 
 _BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 
@@ -67,3 +74,21 @@ def process(started: float) -> Iterator[str]:
         ("process_start_time_seconds", "gauge", "Since the epoch.", started),
     ):
         yield from metric(name, kind, text, {"": value})
+
+
+def serve(lines: Callable[[], Iterator[str]]) -> Server:
+    """A server of ``/metrics``, which are ``lines`` at that moment."""
+
+    async def handle(request: Request) -> Answer:
+        if request.path != "/metrics" or request.method not in ("GET", "HEAD"):
+            return Response(404, b"metrics are at /metrics\n", "text/plain; charset=utf-8")
+        text = "\n".join(lines()) + "\n"
+        return Response(200, text.encode(), "text/plain; version=0.0.4; charset=utf-8")
+
+    def refuse(error: HttpError) -> Response:
+        return Response(error.status, f"{error.message}\n".encode(), "text/plain")
+
+    def report(error: BaseException) -> None:
+        log.error("a metrics request crashed", error=repr(error))
+
+    return Server(handle, refuse, report, fields={})

@@ -1,4 +1,4 @@
-"""The networks of one engine: which there are, who is on them, and the kernel's part of it.
+"""The networks of one engine: who is on them, and the kernel's part; ``catalogue`` has the rows.
 
 What is in memory is what the rows say. Methods block; those that touch the kernel beyond a look
 take ``_lock``, so that they may run on any thread. docs/network.md says what is true when a daemon
@@ -7,55 +7,32 @@ dies between two of them.
 
 from __future__ import annotations
 
-import os
 import threading
 from typing import TYPE_CHECKING
 
 import msgspec
 
-from sampan.errors import (
-    AlreadyExists,
-    Conflict,
-    InvalidArgument,
-    NotFound,
-    PermissionDenied,
-    Unavailable,
-)
+from sampan.errors import Conflict, InvalidArgument, Unavailable
 from sampan.network import bridge, parents
-from sampan.network import default as defaults
-from sampan.network.addresses import choose_subnet, local_prefix, overlap, parse
+from sampan.network.catalogue import DEFAULT, Catalogue
 from sampan.network.firewall import Firewall
 from sampan.network.flows import forget_stale
 from sampan.network.host import Machine, did_not_forward, forward, index_of, locked
-from sampan.network.leases import INTERFACE, Leases
+from sampan.network.leases import INTERFACE
 from sampan.network.ports import Ports
-from sampan.network.store import NetworkStore
-from sampan.network.types import POOLS, PREDEFINED, Network, Pool, Subnet
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping, Sequence
 
-    from sampan.network.addresses import Net
-    from sampan.network.types import Endpoint, Options, Port, PortWish, Wish
+    from sampan.network.types import Endpoint, Network, Options, Port, PortWish, Wish
     from sampan.storage.database import Database
 
-__all__ = ["Networks", "predefined_id"]
+__all__ = ["Networks"]
 
-DEFAULT = "bridge"
 _RULELESS = (
     "ports are published by this engine's rules, and --firewall none leaves those to you: publish "
     "nothing, and translate to the container's address yourself"
 )
-
-
-def predefined_id(identity: str, name: str) -> str:
-    """64 digits: the name's, so that they differ where they are shown short, then the engine's."""
-    return (name.encode().hex() + identity.replace("-", "")).ljust(64, "0")
-
-
-def _former_id(identity: str, name: str) -> str:
-    """What it was in data roots of before: those containers and rows go on with it."""
-    return identity.replace("-", "") + name.encode().hex().ljust(32, "0")
 
 
 class Networks:
@@ -67,109 +44,29 @@ class Networks:
         self.options = options
         self._identity = identity
         self._exec_root = exec_root
-        self._store = NetworkStore(database)
         self._database = database
         self._lock = threading.RLock()  # the kernel's part
         self._rows = threading.Lock()  # leases, which nobody waits for
         self.firewall = Firewall(identity) if options.firewall != "none" else None
-        self.leases = Leases(self._store)
+        self._known = Catalogue(database, identity, options, created)
+        self._all = self._known.all
+        self.leases = self._known.leases
         self._ports = Ports()
         self._localhost: dict[str, int] = {}  # network -> index of its bridge with route_localnet
         self._up: dict[str, tuple[int, int]] = {}  # network -> its bridge's index, its MTU
-        self._all: dict[str, Network] = {}
-        self._former: dict[str, Network] = {}
-        for name in ("host", "none"):
-            network = Network(
-                id=predefined_id(identity, name),
-                name=name,
-                driver=PREDEFINED[name],
-                created=created,
-                ipv4=False,
-            )
-            self._all[network.id] = network
-            self._former[_former_id(identity, name)] = network
-        for network in self._store.networks():
-            self._take_up(network)
-        self.leases.load()
-        default = predefined_id(identity, DEFAULT)
-        if (former := _former_id(identity, DEFAULT)) in self._all:
-            default = former
-        wanted = defaults.wanted(options, default, created)
-        if options.bridge == "none":
-            self._all.pop(default, None)
-        elif default not in self._all:
-            self._found(wanted)
-        elif defaults.is_otherwise(self._all[default], wanted):
-            # The administrator has decided otherwise since.
-            self._store.remove_network(default)
-            self._all.pop(default)
-            self._found(wanted)
 
     # -- which there are -----------------------------------------------------------------------
 
     def __iter__(self) -> Iterator[Network]:
-        return iter(list(self._all.values()))
+        return iter(self._known)
 
     def find(self, reference: str) -> Network:
         """By ID, name, or the unique beginning of an ID. Raises NotFound, InvalidArgument."""
-        found = self._all.get(reference) or self._former.get(reference)
-        if found is not None:
-            return found
-        for network in self._all.values():
-            if network.name == reference:
-                return network
-        begun = [one for key, one in self._all.items() if reference and key.startswith(reference)]
-        if len(begun) > 1:
-            raise InvalidArgument(f"network {reference} is ambiguous: {len(begun)} IDs begin so")
-        if not begun:
-            raise NotFound(f"network {reference} not found")
-        return begun[0]
+        return self._known.find(reference)
 
     def default(self) -> Network:
         """What a container gets that asks for nothing. Raises NotFound (``--bridge none``)."""
-        return self.find(DEFAULT)
-
-    def _take_up(self, network: Network) -> None:
-        self._all[network.id] = network
-        self.leases.open(network)
-
-    def _found(self, network: Network) -> None:
-        """Make the row of the default network."""
-        if network.ipv6 and not os.path.exists("/proc/sys/net/ipv6"):
-            raise Unavailable("ipv6: this machine's kernel has no IPv6")
-        with locked():
-            network = self._numbered(network, Machine())
-            self._store.add_network(network)
-        self._take_up(network)
-
-    def _numbered(self, network: Network, machine: Machine) -> Network:
-        """With a subnet where it has none, and a name for its bridge that nobody else has."""
-        changes: dict[str, object] = {}
-        there = {":" in subnet.subnet for subnet in network.subnets}
-        added = []
-        if network.ipv4 and False not in there:
-            pools = [pool for pool in self.options.pools if ":" not in pool.base]
-            added.append(self._chosen(pools or POOLS, machine))
-        if network.ipv6 and True not in there:
-            pools = [pool for pool in self.options.pools if ":" in pool.base]
-            own = Pool(base=local_prefix(self._identity), size=64)
-            added.append(self._chosen(pools or (own,), machine))
-        if added:
-            subnets = [*network.subnets, *added]
-            changes["subnets"] = tuple(sorted(subnets, key=lambda one: ":" in one.subnet))
-        if not network.link:
-            number = 0
-            while f"sampan{number}" in machine.links or any(
-                one.link == f"sampan{number}" for one in self._all.values()
-            ):
-                number += 1
-            changes["link"] = f"sampan{number}"
-        if changes and network.predefined:
-            options = {**network.options, "com.docker.network.driver.mtu": str(machine.mtu)}
-            link = str(changes.get("link", network.link))
-            options["com.docker.network.bridge.name"] = link
-            changes["options"] = options
-        return msgspec.structs.replace(network, **changes) if changes else network
+        return self._known.default()
 
     def create(self, network: Network) -> Network:
         """Make a network's row; its bridge comes with its first container.
@@ -177,70 +74,23 @@ class Networks:
         Raises AlreadyExists (name), PermissionDenied (what it asks for is another's), Unavailable.
         """
         with self._lock, locked():
-            if any(one.name == network.name for one in self._all.values()):
-                raise AlreadyExists(f"network with name {network.name} already exists")
-            machine = Machine()
-            if network.ipv6 and not os.path.exists("/proc/sys/net/ipv6"):
-                raise Unavailable(f"network {network.name}: this machine's kernel has no IPv6")
-            self._check_free(network, machine)
-            network = self._numbered(network, machine)
-            self._store.add_network(network)
-            self._take_up(network)
+            network = self._known.add(network)
             if network.driver in parents.KINDS:
                 # What is not to be had is told now; a bridge comes with its first container.
                 try:
                     self._up[network.id] = parents.bring_up(network, self._identity)
                 except BaseException:
-                    self._all.pop(network.id, None)
-                    self._store.remove_network(network.id)
-                    self.leases.close(network.id)
+                    self._known.drop(network)
                     raise
         return network
-
-    def _check_free(self, network: Network, machine: Machine) -> None:
-        shares = network.driver in parents.KINDS
-        if shares:
-            parents.check(network, self._all.values())
-        for other in self._all.values():
-            if other.link == network.link and not shares:
-                raise PermissionDenied(
-                    f"cannot create network {network.name}: network {other.name} has the bridge "
-                    f"{network.link}"
-                )
-        if network.link in machine.links and not shares:
-            raise PermissionDenied(
-                f"cannot create network {network.name}: the interface {network.link} exists and "
-                f"is not ours; remove it, or choose another com.docker.network.bridge.name"
-            )
-        for subnet in network.subnets:
-            net = parse(subnet.subnet)
-            for other in self._all.values():
-                if overlap(net, [parse(one.subnet) for one in other.subnets]) is not None:
-                    raise PermissionDenied(
-                        "invalid pool request: Pool overlaps with other one on this address "
-                        f"space: {net} and network {other.name}'s {other.subnets[0].subnet}"
-                    )
-            # A parent's own subnet is what its network is to be on.
-            hit = None if shares else overlap(net, machine.taken())
-            if hit is not None:
-                raise PermissionDenied(
-                    "invalid pool request: Pool overlaps with other one on this address space: "
-                    f"{net} and this machine's {machine.holder(hit)}"
-                )
 
     def withdraw(self, network: Network) -> None:
         """Nobody is to find a network that is about to go. Raises PermissionDenied while
         containers are on it. Then ``remove``, or ``restore``."""
-        used = [endpoint.container[:12] for endpoint in self.leases.on(network.id)]
-        if used:
-            raise PermissionDenied(
-                f"error while removing network: network {network.name} has active endpoints "
-                f"(containers {', '.join(used)})"
-            )
-        self._all.pop(network.id, None)
+        self._known.withdraw(network)
 
     def restore(self, network: Network) -> None:
-        self._all[network.id] = network
+        self._known.restore(network)
 
     def remove(self, network: Network) -> None:
         """The kernel's part first, and then the row: who dies in between has a network that is
@@ -251,17 +101,7 @@ class Networks:
                 self._take_down(network)
                 if network.driver == DEFAULT:
                     self.refresh()
-            self._store.remove_network(network.id)
-            self.leases.close(network.id)
-
-    def _chosen(self, pools: Sequence[Pool], machine: Machine) -> Subnet:
-        net = choose_subnet(pools, [*machine.taken(), *self._nets()])
-        return Subnet(subnet=str(net), gateway=str(net.network_address + 1), automatic=True)
-
-    def _nets(self) -> list[Net]:
-        return [
-            parse(subnet.subnet) for network in self._all.values() for subnet in network.subnets
-        ]
+            self._known.drop(network)
 
     # -- up and down ---------------------------------------------------------------------------
 
@@ -299,45 +139,13 @@ class Networks:
             self._up[network.id] = (there.link, there.mtu)
             return network
         endpoints = self.leases.on(network.id)
-        network = self._renumbered(network, machine, bool(endpoints))
+        network = self._known.renumbered(network, machine, bool(endpoints))
         mtu = network.mtu or machine.mtu
         index = bridge.make(network, self._identity, mtu, forward=self.options.forward)
         self._up[network.id] = (index, mtu)
         if endpoints:
             bridge.repair(network, endpoints)
         return network
-
-    def _renumbered(self, network: Network, machine: Machine, used: bool) -> Network:
-        """What was chosen for it may be somebody else's by now: a daemon's that was started since,
-        or a VPN's. Chosen again while nobody has an address of it."""
-        taken = machine.taken()
-        hits = [
-            (subnet, hit)
-            for subnet in network.subnets
-            if (hit := overlap(parse(subnet.subnet), taken)) is not None
-        ]
-        renamed = network.link in machine.links
-        chosen = network.name == DEFAULT and not self.options.bridge
-        if not hits and not (renamed and chosen):
-            return network
-        if used or any(not subnet.automatic for subnet, _ in hits) or (renamed and not chosen):
-            if hits:
-                subnet, hit = hits[0]
-                raise Unavailable(
-                    f"network {network.name}: its subnet {subnet.subnet} overlaps with "
-                    f"{machine.holder(hit)} of this machine; remove that route, or the network"
-                )
-            return network  # whose name is taken: bridge.make says so
-        fresh = msgspec.structs.replace(
-            network,
-            subnets=tuple(one for one in network.subnets if one not in [hit[0] for hit in hits]),
-            link="" if renamed and chosen else network.link,
-        )
-        self._all[network.id] = fresh
-        fresh = self._numbered(fresh, machine)
-        self._store.put_network(fresh)
-        self._take_up(fresh)
-        return fresh
 
     def refresh(self) -> None:
         """Build the rule set of the networks that are up."""

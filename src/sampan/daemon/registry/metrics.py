@@ -5,16 +5,12 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
-from sampan.api.http.messages import Response
-from sampan.api.http.server import Server
-from sampan.daemon.prometheus import Histogram, head, metric, process
-from sampan.engine.log import log
+from sampan.daemon.prometheus import Histogram, head, metric, process, serve
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from sampan.api.http.connection import Answer
-    from sampan.api.http.messages import HttpError, Request
+    from sampan.api.http.server import Server
     from sampan.registry.server.place import Place
 
 __all__ = ["Metrics"]
@@ -48,20 +44,7 @@ class Metrics:
 
     def server(self) -> Server:
         """Serves ``/metrics``."""
-
-        async def handle(request: Request) -> Answer:
-            if request.path != "/metrics" or request.method not in ("GET", "HEAD"):
-                return Response(404, b"metrics are at /metrics\n", "text/plain; charset=utf-8")
-            text = "\n".join(self.lines()) + "\n"
-            return Response(200, text.encode(), "text/plain; version=0.0.4; charset=utf-8")
-
-        def refuse(error: HttpError) -> Response:
-            return Response(error.status, f"{error.message}\n".encode(), "text/plain")
-
-        def report(error: BaseException) -> None:
-            log.error("a metrics request crashed", error=repr(error))
-
-        return Server(handle, refuse, report, fields={})
+        return serve(self.lines)
 
     def lines(self) -> Iterator[str]:
         """Every metric."""
