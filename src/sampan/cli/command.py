@@ -65,7 +65,9 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "push": ("push", "push", "Send an image to a registry"),
     "registry fsck": ("registry", "fsck", "Hold a registry's bytes against their digests"),
     "registry gc": ("registry", "gc", "Remove from a registry what nothing uses"),
+    "registry ls": ("registry_lists", "repositories", "List what a registry has"),
     "registry serve": ("registry", "serve", "Be a private registry"),
+    "registry tags": ("registry_lists", "tags", "List a repository's tags, newest version first"),
     "rename": ("lifecycle", "rename", "Give a container another name"),
     "restart": ("lifecycle", "restart", "Stop containers and start them again"),
     "rm": ("lifecycle", "remove", "Remove containers"),
@@ -130,7 +132,7 @@ GROUPS: dict[str, dict[str, str]] = {
         "list": "network ls",
         "remove": "network rm",
     },
-    "registry": {name: f"registry {name}" for name in ("fsck", "gc", "serve")},
+    "registry": {name: f"registry {name}" for name in "fsck gc ls serve tags".split()},
     "system": {
         "df": "system df",
         "dial-stdio": "system dial-stdio",

@@ -31,10 +31,12 @@ if TYPE_CHECKING:
     from sampan.registry.server.access.rules import Rules
     from sampan.registry.server.access.tokens import Claims, Tokens
 
-__all__ = ["CATALOG", "EVERYBODY", "SERVICE", "Gate", "Visitor", "token"]
+__all__ = ["CATALOG", "EVERYBODY", "LIST", "SERVICE", "Gate", "Visitor", "token"]
 
 SERVICE = "sampan-registry"
 CATALOG = "catalog"
+LIST = "list"
+"""To be told of repositories: of those that one may pull."""
 _TOKEN_SECONDS = 300
 _REFRESH_SECONDS = 30 * 24 * 3600
 _SCOPE = re.compile(r"(repository|registry)(?:\([a-z]+\))?:(.+):([a-z*,]*)")
@@ -97,7 +99,17 @@ class _Bearer:
         )
 
     def sees_all(self) -> bool:
-        return any(one.type == "registry" and one.name == "catalog" for one in self._access)
+        return self._catalog("*")
+
+    def lists(self) -> bool:
+        """May ask which repositories there are."""
+        return self._catalog("*") or self._catalog(LIST)
+
+    def _catalog(self, action: str) -> bool:
+        return any(
+            one.type == "registry" and one.name == "catalog" and action in one.actions
+            for one in self._access
+        )
 
 
 class _Wanted(NamedTuple):
@@ -137,10 +149,21 @@ class Gate:
             return visitor
         if action != CATALOG and visitor.may(name, action):
             return visitor
+        if action == LIST and (seen := self._seen(visitor)) is not None:
+            return seen
         what = name or "the list of all repositories"
         if not visitor.user or isinstance(visitor, _Bearer):
             raise Unauthorized(f"{action} of {what} needs an account that may", {"name": name})
         raise Denied(f"{visitor.user} may not {action} {what}", {"name": name})
+
+    def _seen(self, visitor: Visitor) -> Visitor | None:
+        """Who is told of what he may pull; nobody where that is nothing for whoever has no name.
+
+        A token says that its bearer may ask, the rules what he is told.
+        """
+        if isinstance(visitor, _Bearer):
+            return _Account(visitor.user, self._rules) if visitor.lists() else None
+        return visitor if visitor.user or self._rules.sees_any("") else None
 
     async def _visitor(self, request: Request) -> Visitor | None:
         scheme, _, value = request.headers.get("authorization", "").partition(" ")
@@ -166,6 +189,8 @@ class Gate:
         said = f'Bearer realm="{self._base(request)}/token",service="{SERVICE}"'
         if action == CATALOG:
             said += ',scope="registry:catalog:*"'
+        elif action == LIST:
+            said += f',scope="registry:catalog:{LIST}"'
         elif action:
             wanted = "pull,push" if action == "push" else action
             said += f',scope="repository:{name}:{wanted}"'
@@ -243,7 +268,10 @@ class Gate:
             kind, name = match[1], match[2]
             actions = set(match[3].split(","))
             if kind == "registry":
-                if name == "catalog" and self._rules.sees_all(user):
+                if name == "catalog" and actions == {LIST}:
+                    if self._rules.sees_any(user):
+                        granted.append(Access("registry", "catalog", (LIST,)))
+                elif name == "catalog" and self._rules.sees_all(user):
                     granted.append(Access("registry", "catalog", ("*",)))
                 continue
             allowed = self._rules.allowed(user, name)

@@ -71,7 +71,7 @@ class Context:
         reference: str,
         visitor: Visitor,
         gate: Gate | None,
-        pulled: Callable[[str], None],
+        pulled: Callable[[str, str], None],
         draining: bool,
     ) -> None:
         self.registry = registry

@@ -39,7 +39,7 @@ async def head(context: Context) -> Answer:
 
 async def get(context: Context) -> Answer:
     found = context.registry.manifests.get(context.name, context.reference)
-    context.pulled(context.name)
+    context.pulled(context.name, found.digest)
     fields = _fields(found.digest, found.media_type)
     if context.request.headers.get("if-none-match") == fields["ETag"]:
         return Response(304, headers=fields)

@@ -10,8 +10,8 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, NamedTuple
 
-from sampan.api.distribution import blobs, health, manifests, search, uploads
-from sampan.api.distribution.access import CATALOG, EVERYBODY, token
+from sampan.api.distribution import blobs, catalogue, health, manifests, search, uploads
+from sampan.api.distribution.access import CATALOG, EVERYBODY, LIST, token
 from sampan.api.distribution.context import HEADERS, Context, error, reply
 from sampan.api.http.server import Limits, Server
 from sampan.engine.log import log
@@ -94,6 +94,19 @@ _PATHS = (
     _path(r"/v1/_ping", GET=(FREE, search.ping)),
     _path(r"/healthz", GET=(FREE, health.alive), HEAD=(FREE, health.alive)),
     _path(r"/readyz", GET=(FREE, health.ready), HEAD=(FREE, health.ready)),
+    _path(
+        r"/api/v1/repositories",
+        GET=(LIST, catalogue.repositories),
+        HEAD=(LIST, catalogue.repositories),
+    ),
+    _path(
+        r"/api/v1/repositories/(.+)/tags", GET=(PULL, catalogue.tags), HEAD=(PULL, catalogue.tags)
+    ),
+    _path(
+        r"/api/v1/repositories/(.+)/manifests/([^/]+)",
+        GET=(PULL, catalogue.manifest),
+        HEAD=(PULL, catalogue.manifest),
+    ),
     _path(r"/v1/search", GET=(CATALOG, search.find), HEAD=(CATALOG, search.find)),
 )
 
@@ -118,7 +131,7 @@ class DistributionServer(Server):
         self._registry = registry
         self._read_only = read_only
         self._pool = ThreadPoolExecutor(_THREADS, thread_name_prefix="registry")
-        self._pulls: dict[str, int] = {}
+        self._pulls: dict[tuple[str, str], int] = {}
 
     async def _dispatch(self, request: Request) -> Answer:
         if self.observer is None and not self.access_log:
@@ -198,8 +211,9 @@ class DistributionServer(Server):
         answer.headers["WWW-Authenticate"] = challenge
         return answer
 
-    def _pulled(self, name: str) -> None:
-        self._pulls[name] = self._pulls.get(name, 0) + 1
+    def _pulled(self, name: str, digest: str) -> None:
+        key = (name, digest)
+        self._pulls[key] = self._pulls.get(key, 0) + 1
 
     async def tend(self) -> None:
         """What is to be done now and then: note the time and the pulls, forget dead uploads."""
@@ -240,6 +254,8 @@ def _find(request: Request) -> tuple[Route, str, str]:
 
 def _kind(path: str) -> str:
     """What a request is about, for counting."""
+    if path.startswith("/api/"):
+        return "catalogue"
     for word in ("manifests", "blobs/uploads", "blobs", "tags", "referrers"):
         if f"/{word}/" in path:
             return word

@@ -1,4 +1,5 @@
-"""What ``manifest`` asks of registries, as the daemon's carrier asks them.
+"""What ``manifest``, ``registry ls`` and ``registry tags`` ask of registries, as the daemon's
+carrier asks them.
 
 The one place where this client loads ``sampan.registry`` (docs/decisions/0021): its rules for
 tokens, redirects, certificates, digests and sizes are not to be written twice. Credentials are this
@@ -11,11 +12,19 @@ import asyncio
 import json
 import os
 import ssl
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from sampan.cli.credentials import Keeper, server_of
 from sampan.cli.manifests import ImageManifest, platform_of
-from sampan.errors import Corrupt, NotFound, PermissionDenied, SampanError, Unauthenticated
+from sampan.errors import (
+    Corrupt,
+    NotFound,
+    NotSupported,
+    PermissionDenied,
+    SampanError,
+    Unauthenticated,
+)
 from sampan.oci import digest as digests
 from sampan.oci import image as oci
 from sampan.registry.client.errors import Missing, NotHttp
@@ -36,9 +45,10 @@ if TYPE_CHECKING:
     from sampan.cli.settings import Settings
     from sampan.oci.reference import Reference
 
-__all__ = ["images", "look_up", "push"]
+__all__ = ["entries", "images", "look_up", "push"]
 
 T = TypeVar("T")
+_PAGE_BYTES = 16 << 20
 
 
 def images(
@@ -106,6 +116,65 @@ def push(
     return asyncio.run(work())
 
 
+def entries(
+    settings: Settings,
+    place: Reference,
+    target: str,
+    *,
+    key: str,
+    scope: str,
+    limit: int,
+    insecure: bool,
+) -> list[dict[str, Any]]:
+    """What a registry of our kind lists under ``key``, page by page; at most ``limit``, or all of
+    it. Raises NotSupported, NotFound.
+    """
+
+    async def page(session: Session, target: str) -> dict[str, Any]:
+        async with session.request("GET", target, scopes=(scope,)) as response:
+            known = "docker-distribution-api-version" in response.head.fields
+            data = await response.read(_PAGE_BYTES)
+            if response.status == 404 and b"NAME_UNKNOWN" not in data:
+                raise NotSupported(f"{place.domain} is not a registry of Sampan: it cannot list so")
+            if response.status != 200:
+                words = _message(data) or f"status {response.status}"
+                kind = {403: PermissionDenied, 404: NotFound}.get(response.status, SampanError)
+                raise kind(f"{response.url.shown}: {words}")
+        try:
+            found = json.loads(data)
+            if known and isinstance(found[key], list):
+                return dict(found)
+        except (ValueError, RecursionError, KeyError, TypeError) as error:
+            raise Corrupt(f"{response.url.shown}: not a list of {key}: {error}") from error
+        raise NotSupported(f"{place.domain} is not a registry of Sampan: it cannot list so")
+
+    async def work() -> list[dict[str, Any]]:
+        registries = _Registries(settings, insecure)
+        found: list[dict[str, Any]] = []
+        following = target
+        try:
+            session = await registries.session(place)
+            while following:
+                said = await registries.tried(place, partial(page, session, following))
+                found += said[key]
+                following = str(said.get("next") or "") if said[key] else ""
+                if limit and len(found) >= limit:
+                    return found[:limit]
+            return found
+        finally:
+            registries.close()
+
+    return asyncio.run(work())
+
+
+def _message(data: bytes) -> str:
+    """The first of an error document."""
+    try:
+        return str(json.loads(data)["errors"][0]["message"])
+    except (ValueError, RecursionError, LookupError, TypeError):
+        return ""
+
+
 class _Registries:
     """Sessions with those that one command names."""
 
@@ -119,7 +188,7 @@ class _Registries:
         for pool in self._pools:
             pool.close()
 
-    async def _repository(self, reference: Reference) -> Repository:
+    async def session(self, reference: Reference) -> Session:
         session = self._sessions.get(reference.domain)
         if session is None:
             policy = Policy(
@@ -136,9 +205,12 @@ class _Registries:
             session = self._sessions[reference.domain] = Session(
                 pool, hosts, endpoints, credentials
             )
-        return Repository(session, reference.path)
+        return session
 
-    async def _tried(self, reference: Reference, work: Callable[[], Awaitable[T]]) -> T:
+    async def _repository(self, reference: Reference) -> Repository:
+        return Repository(await self.session(reference), reference.path)
+
+    async def tried(self, reference: Reference, work: Callable[[], Awaitable[T]]) -> T:
         """Do it, again where that may help; an error says what to do about it."""
         try:
             return await retry(work, Policy().attempts, first=True)
@@ -159,7 +231,7 @@ class _Registries:
         """What a name stands for; ``by`` another digest of the same repository."""
         repository = await self._repository(reference)
         wanted = by or reference.digest or reference.tag or ""
-        return await self._tried(reference, lambda: repository.manifest(wanted))
+        return await self.tried(reference, lambda: repository.manifest(wanted))
 
     async def image(self, reference: Reference) -> ImageManifest:
         document = await self.document(reference)
@@ -173,7 +245,7 @@ class _Registries:
         if not digests.is_digest(config.digest):
             raise Corrupt(f"manifest {document.digest}: {config.digest[:200]!r} is not a digest")
         repository = await self._repository(reference)
-        data = await self._tried(reference, lambda: repository.blob(config.digest))
+        data = await self.tried(reference, lambda: repository.blob(config.digest))
         try:
             platform = platform_of(json.loads(data))
         except (ValueError, RecursionError, SampanError) as error:
@@ -198,7 +270,7 @@ class _Registries:
         if digests.of(document.data, document.digest) != document.digest:
             raise Corrupt(f"manifest {document.digest} is not what it was when it was fetched")
         repository = await self._repository(target)
-        await self._tried(target, lambda: repository.put_manifest(name, document))
+        await self.tried(target, lambda: repository.put_manifest(name, document))
 
     async def mount(self, target: Reference, image: ImageManifest) -> None:
         """Have the registry take an image's blobs over from its repository."""
@@ -219,7 +291,7 @@ class _Registries:
                 return bool(origin)
 
             # Base layers of Windows are nobody's to copy: a registry may be without them.
-            if not await self._tried(target, take) and image.platform.get("os") != "windows":
+            if not await self.tried(target, take) and image.platform.get("os") != "windows":
                 raise SampanError(
                     f"error mounting {image.reference.name}@{digest} to {target}: the registry "
                     f"does not take it over: push the image to {target.familiar_name} first"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from sampan.registry.server import pulls
 from sampan.registry.server.collection import Collector
 from sampan.registry.server.links import Links
 from sampan.registry.server.manifests import Manifests
@@ -27,16 +28,9 @@ class Registry:
         self.uploads = Uploads(place, self.links)
         self.manifests = Manifests(place, self.links)
 
-    def tend(self, pulls: Mapping[str, int]) -> None:
-        """For the server, now and then: ``pulls`` are those since the last time, by repository."""
-        if pulls:
-            counted = [(count, name) for name, count in pulls.items()]
-            self.place.database.write(
-                lambda connection: connection.executemany(
-                    "UPDATE repositories SET pulls = pulls + ? WHERE name = ?", counted
-                ),
-                durable=False,
-            )
+    def tend(self, counted: Mapping[tuple[str, str], int]) -> None:
+        """For the server, now and then: with the pulls since the last time."""
+        pulls.note(self.place, counted)
         self.place.note_time()
         self.uploads.forget_expired()
 

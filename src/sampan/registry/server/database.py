@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from sampan.errors import Corrupt, NotSupported, Unavailable
 from sampan.registry.server.schema import MIGRATIONS
+from sampan.registry.server.versions import sort_key
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -113,6 +114,7 @@ class Database:
 
     def _migrate(self) -> None:
         execute = self._writer.execute
+        self._writer.create_function("version_key", 1, sort_key, deterministic=True)
         execute("PRAGMA synchronous=FULL")
         execute("BEGIN IMMEDIATE")  # another process may be making it at this moment
         version = int(execute("PRAGMA user_version").fetchone()[0])

@@ -23,6 +23,7 @@ from sampan.registry.server.errors import (
     Unsupported,
 )
 from sampan.registry.server.links import repository_row
+from sampan.registry.server.versions import sort_key
 from sampan.registry.types import MANIFEST_LIMIT
 
 if TYPE_CHECKING:
@@ -86,6 +87,17 @@ class Manifests:
         if row is None:
             raise ManifestUnknown(f"{repository} has no manifest {reference}", {"name": reference})
         return Manifest(row[0], row[1], row[2] or b"", row[3])
+
+    def configuration(self, repository: str, digest: str) -> bytes:
+        """An image's configuration as bytes; empty where it is too large to be one.
+
+        Raises BlobUnknown.
+        """
+        reader = self._links.open(repository, digest)
+        try:
+            return reader.read(0, _CONFIG_LIMIT) if reader.size <= _CONFIG_LIMIT else b""
+        finally:
+            reader.close()
 
     # -- put ---------------------------------------------------------------------------------------
 
@@ -151,9 +163,10 @@ class Manifests:
                 [(manifest, child) for child in children],
             )
             connection.executemany(
-                "INSERT INTO tags VALUES (?1, ?2, ?3, ?4) ON CONFLICT (repository, name) "
+                "INSERT INTO tags (repository, name, manifest, changed, version) "
+                "VALUES (?1, ?2, ?3, ?4, ?5) ON CONFLICT (repository, name) "
                 "DO UPDATE SET manifest = ?3, changed = ?4",
-                [(place, tag, manifest, now) for tag in tags],
+                [(place, tag, manifest, now, sort_key(tag)) for tag in tags],
             )
             execute("UPDATE repositories SET changed = ? WHERE id = ?", (now, place))
             search.refresh(connection, place)
@@ -168,13 +181,9 @@ class Manifests:
         if not facts.config:
             return {}, facts.platforms
         try:
-            reader = self._links.open(repository, facts.config)
+            data = self.configuration(repository, facts.config)
         except BlobUnknown:
             return {}, ()  # the transaction will say so
-        try:
-            data = reader.read(0, _CONFIG_LIMIT) if reader.size <= _CONFIG_LIMIT else b""
-        finally:
-            reader.close()
         try:
             found = msgspec.json.decode(data, type=_Config)
             raw = (found.config or {}).get("Labels", msgspec.Raw(b"null"))

@@ -2,6 +2,8 @@
 
 Counts are kept by triggers, in whatever transaction changes what they count: a blob's ``links`` and
 a link's ``refs`` are exact at every commit, which is what collection relies on.
+
+``version_key`` is ``versions.sort_key``, which the connection that migrates lends to SQL.
 """
 
 from __future__ import annotations
@@ -107,5 +109,12 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
             name, description, labels, platforms,
             tokenize = "unicode61 remove_diacritics 2", prefix = '2 3'
         )""",
+    ),
+    (
+        "ALTER TABLE tags ADD COLUMN version TEXT NOT NULL DEFAULT ''",
+        "UPDATE tags SET version = version_key(name)",
+        "CREATE INDEX tags_by_version ON tags(repository, version, name)",
+        "ALTER TABLE manifests ADD COLUMN pulls INTEGER NOT NULL DEFAULT 0",
+        "ALTER TABLE manifests ADD COLUMN pulled REAL",
     ),
 )

@@ -60,6 +60,13 @@ class Rules:
             for users, _, rule in self._rules
         )
 
+    def sees_any(self, user: str) -> bool:
+        """May pull something, if there is such a repository."""
+        return any(
+            _is_user(user, users, rule) and ("*" in rule.actions or "pull" in rule.actions)
+            for users, _, rule in self._rules
+        )
+
 
 def _is_user(user: str, users: re.Pattern[str], rule: Rule) -> bool:
     return users.fullmatch(user) is not None if user else ANONYMOUS in rule.users
