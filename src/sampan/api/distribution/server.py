@@ -230,6 +230,15 @@ class DistributionServer(Server):
         if removed:
             log.info("collected", things=len(removed), bytes=sum(one.bytes for one in removed))
 
+    async def retain(self) -> None:
+        """Retention, beside the requests."""
+        removed = await asyncio.get_running_loop().run_in_executor(
+            self._pool, self._registry.retain
+        )
+        for one in removed:
+            what = one.tag or one.digest
+            log.info("retention removed", repository=one.repository, what=what, why=one.why)
+
     async def shutdown(self, timeout: float, patience: float = 0.0) -> None:
         await super().shutdown(timeout, patience)
         await self.tend()

@@ -12,9 +12,10 @@ if TYPE_CHECKING:
     from sampan.cli.client import Client
     from sampan.cli.flags import Values
 
-__all__ = ["fsck", "gc", "serve"]
+__all__ = ["fsck", "gc", "retention", "serve"]
 
 _ROOT = Flag("root", "str", "The registry's directory", hint="dir")
+_POLICY = Flag("policy", "str", "Tags that never move, tags that go (TOML)", hint="file")
 _NOT_YET = "is not there yet"
 _SERVE = [
     _ROOT,
@@ -24,6 +25,8 @@ _SERVE = [
     Flag("anonymous-pull", "bool", "Let anybody pull; accounts may do everything"),
     Flag("auth", "str", "How clients log in: token or basic (token)"),
     Flag("public-url", "str", "How clients reach this registry, where a proxy is between"),
+    _POLICY,
+    Flag("apply-retention", "bool", "Collections remove tags by the policy's retention"),
     Flag("tls-cert", "str", "Serve TLS with this certificate; SIGHUP reads it anew", hint="file"),
     Flag("tls-key", "str", "Its key", hint="file"),
     Flag("tls-client-ca", "str", "Clients must be signed by this authority", hint="file"),
@@ -41,8 +44,8 @@ _SERVE = [
     Flag("proxy", "str", "", refused=f"being another registry's cache {_NOT_YET}"),
     Flag("quota", "str", "", refused=f"a limit to a repository's size {_NOT_YET}"),
     Flag("rate-limit", "str", "", refused=f"a limit to requests {_NOT_YET}"),
-    Flag("retention", "str", "", refused=f"removing tags by rule {_NOT_YET}"),
-    Flag("immutable-tags", "str", "", refused=f"tags that never move: this {_NOT_YET}"),
+    Flag("retention", "str", "", refused="write [[retention]] in the file of --policy"),
+    Flag("immutable-tags", "str", "", refused="write [[immutable]] in the file of --policy"),
     Flag("audit-log", "str", "", refused=f"an audit log {_NOT_YET}"),
 ]
 
@@ -86,6 +89,8 @@ def serve(client: Client, argv: list[str]) -> int:
                 scheme=values.text("auth"),
                 public_url=values.text("public-url"),
             ),
+            policy=values.text("policy"),
+            retain=options.retain(values.text("policy"), values.flag("apply-retention")),
             metrics=(
                 options.parse_listen(values.text("metrics"), "--metrics")
                 if values.given("metrics")
@@ -124,6 +129,35 @@ def gc(client: Client, argv: list[str]) -> int:
     root = values.text("root") or options.default_root()
     age = _seconds(values, "upload-age", 24 * 3600)
     return tools.collect(root, dry=values.flag("dry-run"), upload_seconds=age)
+
+
+def retention(client: Client, argv: list[str]) -> int:
+    """``registry retention``"""
+    flags = [
+        _ROOT,
+        _POLICY,
+        Flag("apply", "bool", "Remove it; without this nothing is removed"),
+        Flag("all", "bool", "Say also what stays, and why", short="a"),
+    ]
+    summary = (
+        "Say which tags and manifests the policy's retention lets go, and why; remove them with\n"
+        "--apply. Their blobs go with a collection. The registry may be serving."
+    )
+    values = read("registry retention", "[OPTIONS]", summary, flags, argv, most=0)
+    if values is None:
+        return 0
+    if not values.text("policy"):
+        raise InvalidArgument("the rules are in a file: say which by --policy")
+    if values.flag("apply") and values.flag("all"):
+        raise InvalidArgument("--all is for explaining, without --apply")
+    from sampan.daemon.registry import options, tools
+
+    return tools.retain(
+        values.text("root") or options.default_root(),
+        values.text("policy"),
+        apply=values.flag("apply"),
+        everything=values.flag("all"),
+    )
 
 
 def fsck(client: Client, argv: list[str]) -> int:

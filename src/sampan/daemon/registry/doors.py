@@ -79,17 +79,22 @@ class Doors:
         return connection
 
     def reload(self) -> None:
-        """Certificates, accounts and rules anew, for whoever comes from now on.
+        """Certificates, accounts, rules and the policy anew, for whoever comes from now on.
 
         What is wrong with them is logged, and those we had stay.
         """
+        from sampan.registry.server.policy.policy import read_policy
+
         options = self._options
         try:
             context = _context(options.tls) if options.tls is not None else None
             fresh = gate(options.login, self._place) if options.login is not None else None
+            policy = read_policy(options.policy) if options.policy else None
         except SampanError as error:
             log.error("certificates and accounts stay as they were", error=error.message)
             return
+        if policy is not None:
+            self._place.policy = policy
         self._context = context
         self._server.gate = fresh
         log.info("certificates and accounts reloaded")

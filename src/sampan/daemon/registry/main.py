@@ -56,6 +56,7 @@ async def _serve(options: Options) -> int:
     from sampan.daemon.registry.doors import Doors, gate
     from sampan.registry.server.core import Registry
     from sampan.registry.server.place import Place
+    from sampan.registry.server.policy.policy import read_policy
 
     loop = asyncio.get_running_loop()
     stopping = asyncio.Event()
@@ -72,6 +73,8 @@ async def _serve(options: Options) -> int:
             read_only=options.read_only,
         )
         server.access_log = options.access_log
+        if options.policy:
+            place.policy = read_policy(options.policy)
         doors = Doors(options, place, server)
         try:
             await doors.open(loop)
@@ -92,6 +95,12 @@ async def _serve(options: Options) -> int:
     return 0
 
 
+async def _clean(server: DistributionServer, options: Options) -> None:
+    if options.retain:
+        await server.retain()
+    await server.collect(options.upload)
+
+
 async def _tend(server: DistributionServer, options: Options, stopping: asyncio.Event) -> None:
     """Until ``stopping``: what is to be done now and then, each at its interval."""
     import asyncio
@@ -107,8 +116,7 @@ async def _tend(server: DistributionServer, options: Options, stopping: asyncio.
 
     tasks = [asyncio.create_task(every(_TEND_SECONDS, server.tend))]
     if options.collect and not options.read_only:
-        collect = partial(server.collect, options.upload)
-        tasks.append(asyncio.create_task(every(options.collect, collect)))
+        tasks.append(asyncio.create_task(every(options.collect, partial(_clean, server, options))))
     until = asyncio.create_task(stopping.wait())
     await asyncio.wait([until, *tasks], return_when=asyncio.FIRST_COMPLETED)
     for task in tasks:

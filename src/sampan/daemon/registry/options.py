@@ -46,7 +46,8 @@ class Login(msgspec.Struct, frozen=True):
 class Options(msgspec.Struct, frozen=True, kw_only=True):
     """Times in seconds. ``drain`` is for requests that are under way when the server is told to
     stop, ``collect`` between two collections (0: never), ``lease`` how long a blob stays that no
-    manifest uses, ``upload`` how long an upload that nothing comes for.
+    manifest uses, ``upload`` how long an upload that nothing comes for. ``policy`` is a file, whose
+    retention collections apply with ``retain``.
     """
 
     root: str
@@ -58,6 +59,8 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     read_only: bool = False
     tls: Tls | None = None
     login: Login | None = None
+    policy: str = ""
+    retain: bool = False
     metrics: Listen | None = None
     access_log: bool = False
     log_level: str = "info"
@@ -103,6 +106,13 @@ def login(
     if public_url and not re.fullmatch(r"https?://[^/\s\"]+", public_url):
         raise InvalidArgument(f"--public-url {public_url}: expected https://HOST[:PORT]")
     return Login(accounts, rules, anonymous_pull, scheme != "basic", public_url)
+
+
+def retain(policy: str, asked: bool) -> bool:
+    """Raises InvalidArgument."""
+    if asked and not policy:
+        raise InvalidArgument("--apply-retention applies the rules of a file: give it by --policy")
+    return asked
 
 
 def tls(certificate: str, key: str, client_ca: str) -> Tls | None:

@@ -1,4 +1,4 @@
-"""``sampan registry gc`` and ``fsck``: beside a server, or without one."""
+"""``sampan registry gc``, ``retention`` and ``fsck``: beside a server, or without one."""
 
 from __future__ import annotations
 
@@ -8,8 +8,10 @@ from sampan.errors import NotFound
 from sampan.registry.server.checking import check
 from sampan.registry.server.collection import Collector, Removed
 from sampan.registry.server.place import Place
+from sampan.registry.server.policy.policy import read_policy
+from sampan.registry.server.retention import Outcome, Retention
 
-__all__ = ["collect", "examine"]
+__all__ = ["collect", "examine", "retain"]
 
 
 def _place(root: str) -> Place:
@@ -38,6 +40,35 @@ def collect(root: str, *, dry: bool, upload_seconds: float) -> int:
     finally:
         place.close()
     print(f"{total[0]} bytes {'would be' if dry else 'were'} freed")
+    return 0
+
+
+def retain(root: str, path: str, *, apply: bool, everything: bool) -> int:
+    """Remove what the policy at ``path`` lets go, or say what that is; the exit code."""
+    policy = read_policy(path)
+    gone = [0, 0]
+
+    def tell(one: Outcome) -> None:
+        if one.goes:
+            gone[not one.tag] += 1
+        elif not everything:
+            return
+        name = f"{one.repository}:{one.tag}" if one.tag else f"{one.repository}@{one.digest}"
+        did = ("removed" if apply else "would remove") if one.goes else "keeps"
+        print(f"{did} {name}: {one.why}")
+
+    place = _place(root)
+    try:
+        retention = Retention(place, policy, tell)
+        if apply:
+            retention.apply()
+        else:
+            unused = retention.explain()
+    finally:
+        place.close()
+    print(f"{gone[0]} tags, {gone[1]} manifests {'were' if apply else 'would be'} removed")
+    if not apply:
+        print(f"{unused} bytes of blobs would have no use any more, and go with a collection")
     return 0
 
 

@@ -8,6 +8,7 @@ from sampan.registry.server import pulls
 from sampan.registry.server.collection import Collector
 from sampan.registry.server.links import Links
 from sampan.registry.server.manifests import Manifests
+from sampan.registry.server.retention import Retention
 from sampan.registry.server.uploads import Uploads
 
 if TYPE_CHECKING:
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
 
     from sampan.registry.server.collection import Removed
     from sampan.registry.server.place import Place
+    from sampan.registry.server.retention import Outcome
 
 __all__ = ["Registry"]
 
@@ -33,6 +35,12 @@ class Registry:
         pulls.note(self.place, counted)
         self.place.note_time()
         self.uploads.forget_expired()
+
+    def retain(self) -> list[Outcome]:
+        """Remove what the policy's retention lets go; that."""
+        removed: list[Outcome] = []
+        Retention(self.place, self.place.policy, removed.append).apply()
+        return removed
 
     def collect(self, upload_seconds: float) -> list[Removed]:
         """What was removed."""

@@ -15,6 +15,7 @@ from sampan.oci import digest as digests
 from sampan.registry.server import documents, search
 from sampan.registry.server.errors import (
     BlobUnknown,
+    Denied,
     DigestInvalid,
     ManifestBlobUnknown,
     ManifestInvalid,
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
     from sampan.registry.server.links import Links
     from sampan.registry.server.place import Place
 
-__all__ = ["Manifest", "Manifests", "Put"]
+__all__ = ["Manifest", "Manifests", "Put", "remove"]
 
 _CONFIG_LIMIT = 1 << 20
 
@@ -112,7 +113,8 @@ class Manifests:
     ) -> Put:
         """Store a document under ``digest``, or its sha256, and give it tags.
 
-        Raises DigestInvalid, ManifestInvalid, ManifestTooLarge, ManifestBlobUnknown, Unsupported.
+        Raises DigestInvalid, ManifestInvalid, ManifestTooLarge, ManifestBlobUnknown, Unsupported;
+        Denied for a tag that never moves.
         """
         if len(data) > MANIFEST_LIMIT:
             raise ManifestTooLarge(f"the manifest is larger than {MANIFEST_LIMIT} bytes")
@@ -135,11 +137,12 @@ class Manifests:
             execute("INSERT OR IGNORE INTO documents (digest, data) VALUES (?, ?)", (found, data))
             manifest = execute(
                 """INSERT INTO manifests (repository, document, media_type, artifact_type, subject,
-                        annotations, labels, platforms, created)
-                    VALUES (?, (SELECT id FROM documents WHERE digest = ?), ?, ?, ?, ?, ?, ?, ?)
+                        annotations, labels, platforms, created, touched)
+                    VALUES (?1, (SELECT id FROM documents WHERE digest = ?2), ?3, ?4, ?5, ?6, ?7,
+                        ?8, ?9, ?9)
                     ON CONFLICT (repository, document) DO UPDATE SET media_type = ?3,
                         artifact_type = ?4, subject = ?5, annotations = ?6, labels = ?7,
-                        platforms = ?8
+                        platforms = ?8, touched = ?9
                     RETURNING id""",
                 (
                     place,
@@ -162,6 +165,8 @@ class Manifests:
                 "INSERT OR IGNORE INTO children VALUES (?, ?)",
                 [(manifest, child) for child in children],
             )
+            self._check_tags(connection, place, repository, manifest, tags)
+            _touch(connection, place, tags, now)
             connection.executemany(
                 "INSERT INTO tags (repository, name, manifest, changed, version) "
                 "VALUES (?1, ?2, ?3, ?4, ?5) ON CONFLICT (repository, name) "
@@ -173,6 +178,31 @@ class Manifests:
 
         self._place.database.write(put)
         return Put(found, facts.subject)
+
+    def _check_tags(
+        self,
+        connection: sqlite3.Connection,
+        place: int,
+        repository: str,
+        manifest: int,
+        tags: Sequence[str],
+    ) -> None:
+        """Raises Denied for one that would move and never does."""
+        for tag in tags:
+            if not self._place.policy.is_immutable(repository, tag):
+                continue
+            row = connection.execute(
+                "SELECT d.digest FROM tags t JOIN manifests m ON m.id = t.manifest "
+                "JOIN documents d ON d.id = m.document "
+                "WHERE t.repository = ? AND t.name = ? AND t.manifest <> ?",
+                (place, tag, manifest),
+            ).fetchone()
+            if row is not None:
+                raise Denied(
+                    f"tag {tag} of {repository} is immutable and stands for {row[0]}: "
+                    "push under another tag",
+                    {"tag": tag, "digest": row[0]},
+                )
 
     def _configuration(
         self, repository: str, facts: Facts
@@ -196,7 +226,9 @@ class Manifests:
     # -- delete ------------------------------------------------------------------------------------
 
     def delete(self, repository: str, digest: str) -> None:
-        """With its tags. Raises ManifestUnknown, Unsupported while an index lists it."""
+        """With its tags. Raises ManifestUnknown, Unsupported while an index lists it, Denied where
+        a tag may not go.
+        """
         lease = self._place.clock.now() + self._place.lease
 
         def delete(connection: sqlite3.Connection) -> None:
@@ -221,32 +253,60 @@ class Manifests:
                     f"manifest {digest} is listed by an index of {repository}: delete that first",
                     {"manifests": [parent[0] for parent in parents]},
                 )
-            _release(connection, manifest, lease)
+            for (tag,) in execute("SELECT name FROM tags WHERE manifest = ?", (manifest,)):
+                self._check_deletion(repository, tag)
             execute("DELETE FROM tags WHERE manifest = ?", (manifest,))
-            execute("DELETE FROM manifests WHERE id = ?", (manifest,))
-            execute(
-                "DELETE FROM documents WHERE id = ?1 AND NOT EXISTS "
-                "(SELECT 1 FROM manifests WHERE document = ?1)",
-                (document,),
-            )
+            remove(connection, manifest, document, lease)
             search.refresh(connection, place)
 
         self._place.database.write(delete)
 
     def untag(self, repository: str, tag: str) -> None:
-        """The manifest stays. Raises ManifestUnknown."""
+        """The manifest stays. Raises ManifestUnknown, Denied where the tag may not go."""
+        now = self._place.clock.now()
 
         def untag(connection: sqlite3.Connection) -> None:
             row = connection.execute(
                 "DELETE FROM tags WHERE name = ? AND repository = "
-                "(SELECT id FROM repositories WHERE name = ?) RETURNING repository",
+                "(SELECT id FROM repositories WHERE name = ?) RETURNING repository, manifest",
                 (tag, repository),
             ).fetchone()
             if row is None:
                 raise ManifestUnknown(f"{repository} has no tag {tag}", {"name": tag})
+            self._check_deletion(repository, tag)
+            connection.execute("UPDATE manifests SET touched = ? WHERE id = ?", (now, row[1]))
             search.refresh(connection, row[0])
 
         self._place.database.write(untag)
+
+    def _check_deletion(self, repository: str, tag: str) -> None:
+        """Raises Denied; what was done in the transaction is undone then."""
+        if self._place.policy.is_undeletable(repository, tag):
+            raise Denied(
+                f"tag {tag} of {repository} is immutable, and may not be deleted", {"tag": tag}
+            )
+
+
+def remove(connection: sqlite3.Connection, manifest: int, document: int, lease: float) -> None:
+    """A manifest that no tag and no index needs any more, in the caller's transaction."""
+    _release(connection, manifest, lease)
+    connection.execute("DELETE FROM manifests WHERE id = ?", (manifest,))
+    connection.execute(
+        "DELETE FROM documents WHERE id = ?1 AND NOT EXISTS "
+        "(SELECT 1 FROM manifests WHERE document = ?1)",
+        (document,),
+    )
+
+
+def _touch(
+    connection: sqlite3.Connection, repository: int, tags: Sequence[str], now: float
+) -> None:
+    """What ``tags`` have stood for until now is without them from now on."""
+    connection.executemany(
+        "UPDATE manifests SET touched = ?1 "
+        "WHERE id IN (SELECT manifest FROM tags WHERE repository = ?2 AND name = ?3)",
+        [(now, repository, tag) for tag in tags],
+    )
 
 
 def _release(connection: sqlite3.Connection, manifest: int, lease: float) -> None:

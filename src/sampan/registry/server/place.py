@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from sampan.errors import Conflict
 from sampan.registry.server.clock import Clock
 from sampan.registry.server.database import Database
+from sampan.registry.server.policy.policy import Policy
 from sampan.registry.server.storage.local import LocalStorage
 from sampan.storage.failures import explain
 
@@ -32,6 +33,8 @@ class Place:
     def __init__(self, root: str, *, serving: bool, lease: float = LEASE_SECONDS) -> None:
         self.root = os.path.abspath(root)
         self.lease = lease
+        self.policy = Policy()
+        """What becomes of what is stored; may be replaced at any time."""
         try:
             os.makedirs(self.root, 0o700, exist_ok=True)
             path = os.path.join(self.root, "lock")

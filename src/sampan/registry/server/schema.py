@@ -117,4 +117,9 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
         "ALTER TABLE manifests ADD COLUMN pulls INTEGER NOT NULL DEFAULT 0",
         "ALTER TABLE manifests ADD COLUMN pulled REAL",
     ),
+    (
+        # When it was last put, or a tag that stood for it went.
+        "ALTER TABLE manifests ADD COLUMN touched REAL NOT NULL DEFAULT 0",
+        "UPDATE manifests SET touched = created",
+    ),
 )

@@ -13,12 +13,14 @@ Lists over everything (the catalog, search) are for those who may pull every rep
 
 from __future__ import annotations
 
-import re
-import tomllib
+from typing import TYPE_CHECKING
 
 import msgspec
 
-from sampan.errors import InvalidArgument
+from sampan.registry.server.policy.file import matcher, read_file
+
+if TYPE_CHECKING:
+    import re
 
 __all__ = ["ACTIONS", "ANONYMOUS", "Rule", "Rules", "read_rules", "simple_rules"]
 
@@ -31,6 +33,16 @@ class Rule(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     repositories: tuple[str, ...]
     actions: tuple[str, ...]
 
+    def __post_init__(self) -> None:
+        for key in ("users", "repositories", "actions"):
+            if not getattr(self, key):
+                raise ValueError(f"{key}: at least one")
+        for action in self.actions:
+            if action not in (*ACTIONS, "*"):
+                raise ValueError(
+                    f'actions: "{action}" is no action: use {", ".join(ACTIONS)} or "*"'
+                )
+
 
 class _File(msgspec.Struct, forbid_unknown_fields=True):
     rule: tuple[Rule, ...]
@@ -40,7 +52,7 @@ class Rules:
     """``user`` is an account's name, or empty for whoever has none."""
 
     def __init__(self, rules: tuple[Rule, ...]) -> None:
-        self._rules = [(_matcher(rule.users), _matcher(rule.repositories), rule) for rule in rules]
+        self._rules = [(matcher(rule.users), matcher(rule.repositories), rule) for rule in rules]
 
     def allowed(self, user: str, repository: str) -> frozenset[str]:
         """The actions."""
@@ -72,12 +84,6 @@ def _is_user(user: str, users: re.Pattern[str], rule: Rule) -> bool:
     return users.fullmatch(user) is not None if user else ANONYMOUS in rule.users
 
 
-def _matcher(patterns: tuple[str, ...]) -> re.Pattern[str]:
-    return re.compile(
-        "|".join(".*".join(map(re.escape, pattern.split("*"))) for pattern in patterns), re.DOTALL
-    )
-
-
 def simple_rules(*, anonymous_pull: bool) -> Rules:
     """Accounts may do everything."""
     rules = [Rule(("*",), ("*",), ("*",))]
@@ -88,19 +94,4 @@ def simple_rules(*, anonymous_pull: bool) -> Rules:
 
 def read_rules(path: str) -> Rules:
     """Raises InvalidArgument."""
-    try:
-        with open(path, "rb") as file:
-            found = msgspec.convert(tomllib.load(file), type=_File)
-    except OSError as error:
-        raise InvalidArgument(f"--access {path}: {error.strerror}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, msgspec.ValidationError) as error:
-        raise InvalidArgument(f"--access {path}: {error}") from error
-    for rule in found.rule:
-        for action in rule.actions:
-            if action not in (*ACTIONS, "*"):
-                raise InvalidArgument(
-                    f'--access {path}: "{action}" is no action: use {", ".join(ACTIONS)} or "*"'
-                )
-        if not (rule.users and rule.repositories and rule.actions):
-            raise InvalidArgument(f"--access {path}: a rule without users, repositories or actions")
-    return Rules(found.rule)
+    return Rules(read_file(path, "--access", _File).rule)
