@@ -11,7 +11,7 @@ import semver
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sampan.registry.server.database import Database
+from sampan.registry.server.database.sqlite import SqliteDatabase
 from sampan.registry.server.schema import MIGRATIONS
 from sampan.registry.server.versions import sort_key
 
@@ -73,7 +73,7 @@ def test_tags_of_an_older_database_get_their_place(tmp_path: Path) -> None:
         )
         old.executemany("INSERT INTO tags VALUES (1, ?, 1, 0)", [("1.10",), ("1.9",), ("latest",)])
         old.execute("PRAGMA user_version=1")
-    database = Database(str(path))
+    database = SqliteDatabase(str(path))
     try:
         found = database.rows("SELECT name FROM tags ORDER BY version DESC")
         assert [row[0] for row in found] == ["latest", "1.10", "1.9"]

@@ -59,7 +59,7 @@ async def begin(context: Context) -> Answer:
         raise DigestInvalid(f"digest-algorithm={algorithm}: use sha256 or sha512")
     upload = await context.run(registry.uploads.begin, context.name, algorithm)
     if digest is not None and mount is None:
-        await _receive(context, upload)
+        await _receive(context, upload, last=True)
         await context.run(registry.uploads.commit, upload, digest)
         return _created(context, digest)
     return Response(202, headers=_fields(context, upload.identifier, 0))
@@ -87,7 +87,7 @@ async def finish(context: Context) -> Answer:
     uploads = context.registry.uploads
     upload = uploads.find(context.name, context.reference)
     try:
-        await _receive(context, upload)
+        await _receive(context, upload, last=True)
     except RangeInvalid as problem:
         return _elsewhere(context, upload, problem)
     await context.run(uploads.commit, upload, digest)
@@ -107,8 +107,8 @@ def _elsewhere(context: Context, upload: Upload, problem: RangeInvalid) -> Respo
     return answer
 
 
-async def _receive(context: Context, upload: Upload) -> int:
-    """Append the request's body; the upload's length then.
+async def _receive(context: Context, upload: Upload, *, last: bool = False) -> int:
+    """Append the request's body; the upload's length then. The ``last`` is for a commit to close.
 
     Raises RangeInvalid, SizeInvalid, UploadInvalid when another request has taken over.
     """
@@ -134,14 +134,20 @@ async def _receive(context: Context, upload: Upload) -> int:
                 await context.run(uploads.touch, upload)
         if part is not None and came < part[1]:
             raise SizeInvalid(f"the chunk has {came} bytes, Content-Range {part[1]}")
-        return turn.offset
+        offset = turn.offset
+        if last:
+            turn.last = True
+        elif context.registry.place.storage.stateful:
+            await context.run(turn.close)  # what is answered for is kept
+        return offset
     except HttpError as problem:
         raise SizeInvalid(problem.message) if problem.status == 400 else problem from problem
     except Refusal:
-        raise
+        raise  # what has come stays
     except SampanError:
         # The disk is full, or fails: others need the room more than this client its beginning.
         await context.run(uploads.cancel, upload)
         raise
     finally:
-        context.pool.submit(turn.close)
+        if not turn.last:
+            context.pool.submit(turn.close)

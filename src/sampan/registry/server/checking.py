@@ -16,9 +16,9 @@ from sampan.registry.server import documents
 from sampan.registry.server.errors import Refusal
 
 if TYPE_CHECKING:
-    import sqlite3
     from collections.abc import Iterator
 
+    from sampan.registry.server.database.base import Transaction
     from sampan.registry.server.place import Place
 
 __all__ = ["Problem", "check"]
@@ -28,15 +28,17 @@ _PIECE = 1 << 20
 _COUNTS = (
     (
         "blob {} counts {} links and has {}",
-        """SELECT digest, links, (SELECT count(*) FROM links WHERE blob = b.id) AS there
-            FROM blobs b WHERE links <> there""",
+        """SELECT digest, links, there FROM (SELECT b.digest, b.links,
+            (SELECT count(*) FROM links WHERE blob = b.id) AS there FROM blobs b) AS counted
+            WHERE links <> there""",
     ),
     (
         "the link of {} counts {} manifests and has {}",
-        """SELECT r.name || '@' || b.digest, l.refs, (SELECT count(*) FROM uses u
-            WHERE u.repository = l.repository AND u.blob = l.blob) AS there
-            FROM links l JOIN repositories r ON r.id = l.repository JOIN blobs b ON b.id = l.blob
-            WHERE l.refs <> there""",
+        """SELECT name, refs, there FROM (SELECT r.name || '@' || b.digest AS name, l.refs,
+            (SELECT count(*) FROM uses u
+                WHERE u.repository = l.repository AND u.blob = l.blob) AS there
+            FROM links l JOIN repositories r ON r.id = l.repository
+            JOIN blobs b ON b.id = l.blob) AS counted WHERE refs <> there""",
     ),
 )
 
@@ -65,11 +67,8 @@ def check(place: Place, *, read: bool = True) -> Iterator[Problem]:
 
 
 def _rows(place: Place) -> Iterator[Problem]:
-    for (text,) in place.database.rows("PRAGMA integrity_check"):
-        if text != "ok":
-            yield Problem(f"database: {text}")
-    for row in place.database.rows("PRAGMA foreign_key_check"):
-        yield Problem(f"database: table {row[0]}, row {row[1]}: what it refers to is missing")
+    for text in place.database.problems():
+        yield Problem(f"database: {text}")
     for text, query in _COUNTS:
         for row in place.database.rows(query):
             yield Problem(text.format(*row))
@@ -167,7 +166,7 @@ def _set_aside(place: Place, blob: int, key: str) -> str | None:
     except NotFound:
         where = ""
 
-    def forget(connection: sqlite3.Connection) -> None:
+    def forget(connection: Transaction) -> None:
         connection.execute("UPDATE blobs SET key = NULL WHERE id = ? AND key = ?", (blob, key))
 
     place.database.write(forget)

@@ -10,12 +10,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 from sampan.errors import NotFound
-from sampan.registry.server.storage.base import upload_of
 
 if TYPE_CHECKING:
-    import sqlite3
     from collections.abc import Callable, Iterator
 
+    from sampan.registry.server.database.base import Transaction
     from sampan.registry.server.place import Place
 
 __all__ = ["UPLOAD_SECONDS", "Collector", "Removed", "Share"]
@@ -78,10 +77,10 @@ class Collector:
         sizes = {one.name: one.size for one in place.storage.uploads()}
         before = place.clock.now() - self._upload_seconds
         rows = place.database.rows(
-            "SELECT id, repository, touched FROM uploads WHERE touched < ?", (before,)
+            "SELECT id, repository, touched, state FROM uploads WHERE touched < ?", (before,)
         )
-        for identifier, repository, touched in rows:
-            if not self._dry and not self._end_upload(identifier, touched):
+        for identifier, repository, touched, state in rows:
+            if not self._dry and not self._end_upload(identifier, touched, state):
                 continue  # somebody has gone on with it, or ended it
             age = round(place.clock.now() - touched)
             self._tell(
@@ -92,15 +91,15 @@ class Collector:
                 )
             )
 
-    def _end_upload(self, identifier: str, touched: float) -> bool:
-        def end(connection: sqlite3.Connection) -> int:
+    def _end_upload(self, identifier: str, touched: float, state: str) -> bool:
+        def end(connection: Transaction) -> int:
             return connection.execute(
                 "DELETE FROM uploads WHERE id = ? AND touched = ?", (identifier, touched)
             ).rowcount
 
         if not self._place.database.write(end):
             return False
-        self._place.storage.drop(identifier)
+        self._place.storage.drop(identifier, state)
         return True
 
     def _unlink(self) -> None:
@@ -133,7 +132,7 @@ class Collector:
         if self._dry:
             return  # they have no bytes
 
-        def forget(connection: sqlite3.Connection) -> int:
+        def forget(connection: Transaction) -> int:
             rows = connection.execute(_EMPTY, (_BATCH,)).fetchall()
             connection.executemany("DELETE FROM found WHERE rowid = ?", rows)
             connection.executemany("DELETE FROM repositories WHERE id = ?", rows)
@@ -165,7 +164,7 @@ class Collector:
         for name, size in storage.uploads():
             if not self._is_upload(name):
                 if not self._dry:
-                    storage.drop(name)
+                    storage.drop(name, "")
                 self._tell(Removed(f"bytes of upload {name}", "there is no such upload", size))
         for key, size in storage.blobs():
             if not self._is_known(key):
@@ -179,7 +178,7 @@ class Collector:
 
     def _is_known(self, key: str) -> bool:
         """In one query: a key becomes a blob's in the transaction that ends its upload."""
-        row = self._place.database.row(_KNOWN, (key, upload_of(key)))
+        row = self._place.database.row(_KNOWN, (key, self._place.storage.upload_of(key)))
         return row is not None and bool(row[0])
 
     # -- why each byte is there --------------------------------------------------------------------
@@ -227,7 +226,7 @@ def _unheld(digest: str, size: int) -> Removed:
     return Removed(f"blob {digest}", "no repository has it", size)
 
 
-def _unlink(connection: sqlite3.Connection, now: float) -> list[Removed]:
+def _unlink(connection: Transaction, now: float) -> list[Removed]:
     """A batch, in one transaction: links, then what has none any more."""
     execute = connection.execute
     links = execute(f"{_UNUSED} LIMIT ?", (now, _BATCH)).fetchall()

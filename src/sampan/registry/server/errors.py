@@ -8,6 +8,7 @@ from sampan.errors import (
     PermissionDenied,
     SampanError,
     Unauthenticated,
+    Unavailable,
 )
 
 __all__ = [
@@ -24,6 +25,7 @@ __all__ = [
     "Refusal",
     "SizeInvalid",
     "Unauthorized",
+    "Unreachable",
     "Unsupported",
     "UploadInvalid",
     "UploadUnknown",
@@ -108,3 +110,9 @@ class Unsupported(Refusal):
     """Something this registry does not do, or not with this object as it is."""
 
     status = 405
+
+
+class Unreachable(Refusal, Unavailable):
+    """The bucket or the database does not answer, or not now: nothing is lost, ask again."""
+
+    code = "UNAVAILABLE"

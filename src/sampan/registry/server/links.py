@@ -8,8 +8,7 @@ from sampan.errors import NotFound
 from sampan.registry.server.errors import BlobUnknown, Unsupported, UploadUnknown
 
 if TYPE_CHECKING:
-    import sqlite3
-
+    from sampan.registry.server.database.base import Transaction
     from sampan.registry.server.place import Place
     from sampan.registry.server.storage.base import Reader
 
@@ -32,16 +31,16 @@ class Blob(NamedTuple):
     leased: float
 
 
-def repository_row(connection: sqlite3.Connection, name: str, now: float) -> int:
+def repository_row(connection: Transaction, name: str, now: float) -> int:
     """The identifier of a repository, which is made where it is missing."""
     row = connection.execute("SELECT id FROM repositories WHERE name = ?", (name,)).fetchone()
     if row is not None:
         return int(row[0])
-    done = connection.execute(
-        "INSERT INTO repositories (name, created, changed) VALUES (?, ?, ?)", (name, now, now)
-    )
-    assert done.lastrowid is not None
-    return done.lastrowid
+    row = connection.execute(
+        "INSERT INTO repositories (name, created, changed) VALUES (?, ?, ?) RETURNING id",
+        (name, now, now),
+    ).fetchone()
+    return int(row[0])
 
 
 class Links:
@@ -78,7 +77,7 @@ class Links:
         """Raises BlobUnknown: it was collected at this moment."""
         until = self._place.clock.now() + self._place.lease
 
-        def renew(connection: sqlite3.Connection) -> int:
+        def renew(connection: Transaction) -> int:
             return connection.execute(
                 "UPDATE links SET leased = max(leased, ?) WHERE repository = ? AND blob = ?",
                 (until, blob.repository, blob.identifier),
@@ -100,7 +99,7 @@ class Links:
         """
         now = self._place.clock.now()
 
-        def arrive(connection: sqlite3.Connection) -> bool:
+        def arrive(connection: Transaction) -> bool:
             execute = connection.execute
             row = execute("SELECT id, key FROM blobs WHERE digest = ?", (digest,)).fetchone()
             if (row is None or row[1] is None) and key is None:
@@ -108,11 +107,11 @@ class Links:
             if not execute("DELETE FROM uploads WHERE id = ?", (upload,)).rowcount:
                 raise UploadUnknown(f"upload {upload} has ended: begin a new one")
             if row is None:
-                done = execute(
-                    "INSERT INTO blobs (digest, size, key, created) VALUES (?, ?, ?, ?)",
+                blob = execute(
+                    "INSERT INTO blobs (digest, size, key, created) VALUES (?, ?, ?, ?) "
+                    "RETURNING id",
                     (digest, size, key, now),
-                )
-                blob = done.lastrowid
+                ).fetchone()[0]
             else:
                 blob = row[0]
                 if row[1] is None:
@@ -124,9 +123,7 @@ class Links:
 
         return self._place.database.write(arrive)
 
-    def _link(
-        self, connection: sqlite3.Connection, repository: int, blob: int | None, now: float
-    ) -> None:
+    def _link(self, connection: Transaction, repository: int, blob: int, now: float) -> None:
         connection.execute(
             "INSERT INTO links (repository, blob, leased) VALUES (?, ?, ?) "
             "ON CONFLICT (repository, blob) DO UPDATE SET leased = max(leased, excluded.leased)",
@@ -145,7 +142,7 @@ class Links:
         if self._place.database.row(query, parameters) is None:
             return False
 
-        def mount(connection: sqlite3.Connection) -> bool:
+        def mount(connection: Transaction) -> bool:
             row = connection.execute(query, parameters).fetchone()
             if row is None:
                 return False
@@ -157,7 +154,7 @@ class Links:
     def unlink(self, repository: str, digest: str) -> None:
         """Take the blob from the repository. Raises BlobUnknown, Unsupported while it is used."""
 
-        def unlink(connection: sqlite3.Connection) -> None:
+        def unlink(connection: Transaction) -> None:
             row = connection.execute(_FIND, (repository, digest)).fetchone()
             if row is None:
                 raise BlobUnknown(f"{repository} has no blob {digest}", {"digest": digest})

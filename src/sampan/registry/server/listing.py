@@ -44,9 +44,9 @@ def tags(place: Place, repository: str, limit: int, last: str) -> Names:
     if row is None:
         raise NameUnknown(f"there is no repository {repository}", {"name": repository})
     rows = place.database.rows(
-        """SELECT name FROM tags WHERE repository = ?1 AND name COLLATE NOCASE >= ?2
-            AND (name COLLATE NOCASE > ?2 OR name > ?2)
-            ORDER BY name COLLATE NOCASE, name LIMIT ?3""",
+        """SELECT name FROM tags WHERE repository = ?1 AND lower(name) >= lower(?2)
+            AND (lower(name) > lower(?2) OR name > ?2)
+            ORDER BY lower(name), name LIMIT ?3""",
         (row[0], last, limit + 1),
     )
     return _page([row[0] for row in rows], limit)

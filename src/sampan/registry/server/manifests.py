@@ -28,9 +28,9 @@ from sampan.registry.server.versions import sort_key
 from sampan.registry.types import MANIFEST_LIMIT
 
 if TYPE_CHECKING:
-    import sqlite3
     from collections.abc import Sequence
 
+    from sampan.registry.server.database.base import Transaction
     from sampan.registry.server.documents import Facts, Named
     from sampan.registry.server.links import Links
     from sampan.registry.server.place import Place
@@ -129,7 +129,7 @@ class Manifests:
         now = self._place.clock.now()
         lease = now + self._place.lease
 
-        def put(connection: sqlite3.Connection) -> None:
+        def put(connection: Transaction) -> None:
             execute = connection.execute
             place = repository_row(connection, repository, now)
             blobs = _blobs(connection, place, facts.blobs)
@@ -181,7 +181,7 @@ class Manifests:
 
     def _check_tags(
         self,
-        connection: sqlite3.Connection,
+        connection: Transaction,
         place: int,
         repository: str,
         manifest: int,
@@ -231,7 +231,7 @@ class Manifests:
         """
         lease = self._place.clock.now() + self._place.lease
 
-        def delete(connection: sqlite3.Connection) -> None:
+        def delete(connection: Transaction) -> None:
             execute = connection.execute
             row = execute(
                 """SELECT m.id, m.repository, m.document FROM repositories r
@@ -265,7 +265,7 @@ class Manifests:
         """The manifest stays. Raises ManifestUnknown, Denied where the tag may not go."""
         now = self._place.clock.now()
 
-        def untag(connection: sqlite3.Connection) -> None:
+        def untag(connection: Transaction) -> None:
             row = connection.execute(
                 "DELETE FROM tags WHERE name = ? AND repository = "
                 "(SELECT id FROM repositories WHERE name = ?) RETURNING repository, manifest",
@@ -287,7 +287,7 @@ class Manifests:
             )
 
 
-def remove(connection: sqlite3.Connection, manifest: int, document: int, lease: float) -> None:
+def remove(connection: Transaction, manifest: int, document: int, lease: float) -> None:
     """A manifest that no tag and no index needs any more, in the caller's transaction."""
     _release(connection, manifest, lease)
     connection.execute("DELETE FROM manifests WHERE id = ?", (manifest,))
@@ -298,9 +298,7 @@ def remove(connection: sqlite3.Connection, manifest: int, document: int, lease: 
     )
 
 
-def _touch(
-    connection: sqlite3.Connection, repository: int, tags: Sequence[str], now: float
-) -> None:
+def _touch(connection: Transaction, repository: int, tags: Sequence[str], now: float) -> None:
     """What ``tags`` have stood for until now is without them from now on."""
     connection.executemany(
         "UPDATE manifests SET touched = ?1 "
@@ -309,7 +307,7 @@ def _touch(
     )
 
 
-def _release(connection: sqlite3.Connection, manifest: int, lease: float) -> None:
+def _release(connection: Transaction, manifest: int, lease: float) -> None:
     """Let go of what a manifest holds on to; its blobs stay for a lease."""
     connection.execute(
         """UPDATE links SET leased = max(leased, ?2) WHERE (repository, blob) IN
@@ -320,7 +318,7 @@ def _release(connection: sqlite3.Connection, manifest: int, lease: float) -> Non
     connection.execute("DELETE FROM children WHERE manifest = ?", (manifest,))
 
 
-def _blobs(connection: sqlite3.Connection, repository: int, named: Sequence[Named]) -> list[int]:
+def _blobs(connection: Transaction, repository: int, named: Sequence[Named]) -> list[int]:
     """The blobs a manifest names. Raises ManifestBlobUnknown, ManifestInvalid."""
     return _named(
         connection,
@@ -332,7 +330,7 @@ def _blobs(connection: sqlite3.Connection, repository: int, named: Sequence[Name
     )
 
 
-def _children(connection: sqlite3.Connection, repository: int, named: Sequence[Named]) -> list[int]:
+def _children(connection: Transaction, repository: int, named: Sequence[Named]) -> list[int]:
     return _named(
         connection,
         """SELECT d.digest, length(d.data), m.id FROM json_each(?2) j
@@ -345,7 +343,7 @@ def _children(connection: sqlite3.Connection, repository: int, named: Sequence[N
 
 
 def _named(
-    connection: sqlite3.Connection, query: str, repository: int, named: Sequence[Named], what: str
+    connection: Transaction, query: str, repository: int, named: Sequence[Named], what: str
 ) -> list[int]:
     wanted = json.dumps(list(dict.fromkeys(one.digest for one in named)))
     rows = connection.execute(query, (repository, wanted)).fetchall()

@@ -13,12 +13,13 @@ from typing import TYPE_CHECKING
 
 from sampan.errors import Conflict
 from sampan.registry.server.clock import Clock
-from sampan.registry.server.database import Database
+from sampan.registry.server.database.sqlite import SqliteDatabase
 from sampan.registry.server.policy.policy import Policy
 from sampan.registry.server.storage.local import LocalStorage
 from sampan.storage.failures import explain
 
 if TYPE_CHECKING:
+    from sampan.registry.server.database.base import Database
     from sampan.registry.server.storage.base import Storage
 
 __all__ = ["LEASE_SECONDS", "Place"]
@@ -46,7 +47,7 @@ class Place:
             if served and serving:
                 raise Conflict(f"{self.root} is served by another process already")
             self.storage: Storage = LocalStorage(self.root)
-            self.database = Database(os.path.join(self.root, "registry.db"))
+            self.database: Database = SqliteDatabase(os.path.join(self.root, "registry.db"))
         except BaseException:
             os.close(self._lock)
             raise
@@ -83,4 +84,5 @@ class Place:
 
     def close(self) -> None:
         self.database.close()
+        self.storage.close()
         os.close(self._lock)

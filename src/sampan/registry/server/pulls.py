@@ -9,9 +9,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    import sqlite3
     from collections.abc import Mapping
 
+    from sampan.registry.server.database.base import Transaction
     from sampan.registry.server.place import Place
 
 __all__ = ["note"]
@@ -21,7 +21,7 @@ def note(place: Place, pulls: Mapping[tuple[str, str], int]) -> None:
     """``pulls`` are by repository and digest, those since the last time."""
     now = place.clock.now()
 
-    def work(connection: sqlite3.Connection) -> None:
+    def work(connection: Transaction) -> None:
         for (name, digest), count in pulls.items():
             row = connection.execute(
                 """SELECT r.id, m.id, EXISTS (SELECT 1 FROM children WHERE child = m.id)

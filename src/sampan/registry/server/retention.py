@@ -21,9 +21,9 @@ from sampan.registry.server import search
 from sampan.registry.server.manifests import remove
 
 if TYPE_CHECKING:
-    import sqlite3
     from collections.abc import Callable, Iterator, Sequence
 
+    from sampan.registry.server.database.base import Transaction
     from sampan.registry.server.place import Place
     from sampan.registry.server.policy.policy import Policy
     from sampan.registry.server.policy.policy import Retention as Rule
@@ -347,7 +347,7 @@ def _steps(plan: _Plan) -> Iterator[tuple[list[Verdict], list[_Gone]]]:
 
 
 def _step(
-    connection: sqlite3.Connection,
+    connection: Transaction,
     plan: _Plan,
     tags: Sequence[Verdict],
     manifests: Sequence[_Gone],

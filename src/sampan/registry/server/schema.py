@@ -122,4 +122,12 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
         "ALTER TABLE manifests ADD COLUMN touched REAL NOT NULL DEFAULT 0",
         "UPDATE manifests SET touched = created",
     ),
+    (
+        # What the storage has to know of an upload, and who may change that.
+        "ALTER TABLE uploads ADD COLUMN state TEXT NOT NULL DEFAULT ''",
+        "ALTER TABLE uploads ADD COLUMN turn TEXT NOT NULL DEFAULT ''",
+        # In the form that every database can have.
+        "DROP INDEX tags_in_order",
+        "CREATE INDEX tags_in_order ON tags(repository, lower(name), name)",
+    ),
 )

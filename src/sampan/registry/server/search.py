@@ -12,8 +12,7 @@ import re
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
-    import sqlite3
-
+    from sampan.registry.server.database.base import Transaction
     from sampan.registry.server.place import Place
 
 __all__ = ["Found", "Page", "refresh", "search"]
@@ -44,7 +43,7 @@ class Page(NamedTuple):
     results: list[Found]
 
 
-def refresh(connection: sqlite3.Connection, repository: int) -> None:
+def refresh(connection: Transaction, repository: int) -> None:
     """Write the repository's row again, in the caller's transaction."""
     rows = connection.execute(
         """SELECT m.annotations, m.labels, m.platforms FROM tags t

@@ -4,6 +4,10 @@ An upload is hashed as it comes. The running hash lives in this process; after a
 the digest turns out to be of another algorithm, the file is read again. One request at a time
 writes: each takes a turn, and a later turn ends an earlier one, whose client has come back by
 another connection or was never one we know. Nothing is appended after a seal: both need the lock.
+
+With several servers over one database a turn is a mark in the upload's row: whoever puts his there
+is the one whose state of the storage is kept from then on. The hash that a server has is of the
+bytes under the state it kept last; where another state is in the row, the bytes are read again.
 """
 
 from __future__ import annotations
@@ -14,15 +18,22 @@ from typing import TYPE_CHECKING
 
 from sampan.errors import NotFound
 from sampan.oci import digest as digests
-from sampan.registry.server.errors import DigestInvalid, RangeInvalid, UploadInvalid, UploadUnknown
+from sampan.registry.server.errors import (
+    DigestInvalid,
+    RangeInvalid,
+    Unreachable,
+    UploadInvalid,
+    UploadUnknown,
+)
 
 if TYPE_CHECKING:
-    import sqlite3
+    from collections.abc import Callable
 
     from sampan.oci.digest import Hash
+    from sampan.registry.server.database.base import Transaction
     from sampan.registry.server.links import Links
     from sampan.registry.server.place import Place
-    from sampan.registry.server.storage.base import Appender
+    from sampan.registry.server.storage.base import Appender, Storage
 
 __all__ = ["Turn", "Upload", "Uploads"]
 
@@ -41,17 +52,29 @@ class Upload:
         self.turn: Turn | None = None
         self.ended = False
         self.touched = 0.0
+        self.state = ""
+        """The storage's, as it is in the row or will be."""
+        self.mark = ""
+        """Of our turn, in the row of a shared database."""
         self.hash: Hash = digests.new_hash(algorithm)
         self.hashed = 0
         """Bytes that ``hash`` has seen; where it is not the upload's length the file is read."""
 
 
 class Turn:
-    """The right to write to an upload, until somebody else takes it. Call ``close``."""
+    """The right to write to an upload, until somebody else takes it. Call ``close``.
 
-    def __init__(self, upload: Upload, appender: Appender) -> None:
+    ``keep`` is told the storage's state when it changes.
+    """
+
+    def __init__(
+        self, upload: Upload, appender: Appender, keep: Callable[[Upload, str], None]
+    ) -> None:
         self.upload = upload
+        self.last = False
+        """No more bytes come: ``Uploads.commit`` closes it."""
         self._appender: Appender | None = appender
+        self._keep = keep
 
     @property
     def offset(self) -> int:
@@ -74,22 +97,59 @@ class Turn:
                 upload.hashed += len(data)
             try:
                 writer.append(data)
+            except NotFound as error:
+                raise _gone(upload) from error
             finally:
                 if upload.hashed != writer.offset:
                     # Written in part, or never hashed: the file itself will tell.
                     upload.hashed = -1
+            if writer.state != upload.state:
+                self._keep(upload, writer.state)
 
     def end(self) -> None:
         """With the upload's lock held."""
-        appender, self._appender = self._appender, None
-        if appender is not None:
+        appender = self._take()
+        if appender is None:
+            return
+        try:
             appender.close()
+            if appender.state != self.upload.state:
+                self._keep(self.upload, appender.state)
+        except BaseException:
+            self.upload.hashed = -1
+            raise
+
+    def finish(self) -> None:
+        """``end``, where no more bytes come. The state need not be kept: a blob is made of it."""
+        appender = self._take()
+        if appender is None:
+            return
+        try:
+            appender.finish()
+        except BaseException:
+            self.upload.hashed = -1
+            raise
+        self.upload.state = appender.state
+
+    def abandon(self) -> None:
+        """``end``, where nothing that came is wanted."""
+        appender = self._take()
+        if appender is not None:
+            appender.abandon()
+
+    def _take(self) -> Appender | None:
+        appender, self._appender = self._appender, None
         if self.upload.turn is self:
             self.upload.turn = None
+        return appender
 
     def close(self) -> None:
         with self.upload.lock:
             self.end()
+
+
+def _gone(upload: Upload) -> UploadUnknown:
+    return UploadUnknown(f"the bytes of upload {upload.identifier} are gone: begin a new one")
 
 
 class Uploads:
@@ -107,7 +167,9 @@ class Uploads:
         now = self._place.clock.now()
         row = (upload.identifier, repository, algorithm, now)
         self._place.database.write(
-            lambda connection: connection.execute("INSERT INTO uploads VALUES (?, ?, ?, ?)", row),
+            lambda connection: connection.execute(
+                "INSERT INTO uploads (id, repository, algorithm, touched) VALUES (?, ?, ?, ?)", row
+            ),
             durable=False,
         )
         upload.touched = now
@@ -118,7 +180,7 @@ class Uploads:
     def find(self, repository: str, identifier: str) -> Upload:
         """Raises UploadUnknown."""
         row = self._place.database.row(
-            "SELECT algorithm FROM uploads WHERE id = ? AND repository = ?",
+            "SELECT algorithm, state FROM uploads WHERE id = ? AND repository = ?",
             (identifier, repository),
         )
         if row is None:
@@ -127,9 +189,10 @@ class Uploads:
         with self._lock:
             upload = self._known.get(identifier)
             if upload is None:
-                # Begun under an earlier process.
+                # Begun under an earlier process, or by another server.
                 upload = self._known[identifier] = Upload(identifier, repository, row[0])
                 upload.hashed = -1
+                upload.state = row[1]
             return upload
 
     def take(self, upload: Upload) -> Turn:
@@ -138,26 +201,71 @@ class Uploads:
             if upload.turn is not None:
                 upload.turn.end()
             self._check(upload)
-            turn = Turn(upload, self._place.storage.append(upload.identifier))
+            self._claim(upload)
+            try:
+                appender = self._storage.append(upload.identifier, upload.state)
+            except NotFound as error:
+                raise _gone(upload) from error
+            turn = Turn(upload, appender, self._keep)
             if turn.offset == 0 and upload.hashed:
                 upload.hash, upload.hashed = digests.new_hash(upload.algorithm), 0
             upload.turn = turn
         self.touch(upload)
         return turn
 
+    @property
+    def _storage(self) -> Storage:
+        return self._place.storage
+
+    def _claim(self, upload: Upload) -> None:
+        """Be the one whose state is kept, among several servers; with the upload's lock held."""
+        if not self._place.database.shared:
+            return
+        mark = os.urandom(8).hex()
+        now = self._place.clock.now()
+
+        def claim(connection: Transaction) -> str | None:
+            row = connection.execute(
+                "UPDATE uploads SET turn = ?, touched = ? WHERE id = ? RETURNING state",
+                (mark, now, upload.identifier),
+            ).fetchone()
+            return str(row[0]) if row is not None else None
+
+        state = self._place.database.write(claim, durable=False)
+        if state is None:
+            upload.ended = True
+            self._check(upload)
+            return
+        upload.mark, upload.touched = mark, now
+        if state != upload.state:
+            upload.state, upload.hashed = state, -1
+
+    def _keep(self, upload: Upload, state: str) -> None:
+        """Raises UploadInvalid when the turn is over."""
+
+        def keep(connection: Transaction) -> int:
+            return connection.execute(
+                "UPDATE uploads SET state = ? WHERE id = ? AND turn = ?",
+                (state, upload.identifier, upload.mark),
+            ).rowcount
+
+        if not self._place.database.write(keep, durable=False):
+            raise UploadInvalid("another request has taken this upload up, or ended it")
+        before, upload.state = upload.state, state
+        self._storage.replaced(before, state)
+
     def size(self, upload: Upload) -> int:
         """Bytes that have come so far."""
         with upload.lock:
             if upload.turn is not None:
                 return upload.turn.offset
-        try:
-            reader = self._place.storage.read_upload(upload.identifier)
-        except NotFound:
-            return 0
-        try:
-            return reader.size
-        finally:
-            reader.close()
+            state = upload.state
+        if self._place.database.shared:
+            row = self._place.database.row(
+                "SELECT state FROM uploads WHERE id = ?", (upload.identifier,)
+            )
+            state = row[0] if row is not None else ""
+        return self._storage.size(upload.identifier, state)
 
     def expect(self, turn: Turn, first: int) -> None:
         """Raises RangeInvalid unless the upload continues at byte ``first``."""
@@ -170,16 +278,21 @@ class Uploads:
         """Forget it and its bytes."""
         with upload.lock:
             if upload.turn is not None:
-                upload.turn.end()
+                upload.turn.abandon()
             upload.ended = True
-            # The file first: on a full disk its room is what the row's deletion needs.
-            self._place.storage.drop(upload.identifier)
-            self._place.database.write(
-                lambda connection: connection.execute(
+            if not self._storage.stateful:
+                # The file first: on a full disk its room is what the row's deletion needs.
+                self._storage.drop(upload.identifier, "")
+
+            def delete(connection: Transaction) -> int:
+                return connection.execute(
                     "DELETE FROM uploads WHERE id = ?", (upload.identifier,)
-                ),
-                durable=False,
-            )
+                ).rowcount
+
+            deleted = self._place.database.write(delete, durable=False)
+            # Whoever deletes the row knows that no blob is, or will be, made of these bytes.
+            if deleted and self._storage.stateful:
+                self._storage.drop(upload.identifier, upload.state)
         self.forget(upload.identifier)
 
     def commit(self, upload: Upload, digest: str) -> int:
@@ -188,9 +301,11 @@ class Uploads:
         Raises DigestInvalid, UploadUnknown.
         """
         with upload.lock:
-            if upload.turn is not None:
-                upload.turn.end()
             self._check(upload)
+            if upload.turn is not None:
+                upload.turn.finish()
+            else:
+                self._claim(upload)
             size, found = self._digest(upload, digests.parse(digest)[0], digest)
             if found == digest:
                 self._place_blob(upload, digest, size)
@@ -231,7 +346,7 @@ class Uploads:
             return
         now = upload.touched = self._place.clock.now()
 
-        def touch(connection: sqlite3.Connection) -> int:
+        def touch(connection: Transaction) -> int:
             return connection.execute(
                 "UPDATE uploads SET touched = ? WHERE id = ?", (now, upload.identifier)
             ).rowcount
@@ -241,45 +356,39 @@ class Uploads:
             self._check(upload)
 
     def _digest(self, upload: Upload, algorithm: str, wanted: str) -> tuple[int, str]:
-        """Size and digest of what has come."""
-        storage = self._place.storage
+        """Size and digest of what has come, which is finished with this."""
+        storage = self._storage
         try:
-            reader = storage.read_upload(upload.identifier)
-        except NotFound:
-            return self._moved(upload, wanted)
+            done = storage.finish(upload.identifier, wanted, upload.state)
+        except NotFound as error:
+            raise _gone(upload) from error
+        upload.state = done.state
+        if not done.known:
+            upload.hashed = -1
+        size = storage.size(upload.identifier, upload.state)
+        if upload.hashed == size and upload.algorithm == algorithm:
+            return size, f"{algorithm}:{upload.hash.hexdigest()}"
+        reader = storage.read_upload(upload.identifier, upload.state)
         try:
-            size = reader.size
-            if upload.hashed == size and upload.algorithm == algorithm:
-                return size, f"{algorithm}:{upload.hash.hexdigest()}"
             running, offset = digests.new_hash(algorithm), 0
             while data := reader.read(offset, _PIECE):
                 running.update(data)
                 offset += len(data)
         finally:
             reader.close()
-        return size, f"{algorithm}:{running.hexdigest()}"
-
-    def _moved(self, upload: Upload, wanted: str) -> tuple[int, str]:
-        """No file: nothing has come, or an earlier process sealed it and died."""
-        storage = self._place.storage
-        try:
-            reader = storage.open(storage.seal(upload.identifier, wanted))
-        except NotFound:
-            storage.append(upload.identifier).close()  # an empty blob has a file, too
-            return 0, digests.of(b"", wanted)
-        try:
-            return reader.size, wanted
-        finally:
-            reader.close()
+        return offset, f"{algorithm}:{running.hexdigest()}"
 
     def _place_blob(self, upload: Upload, digest: str, size: int) -> None:
         """Rows for it; its bytes are sealed unless the blob is there already."""
-        storage = self._place.storage
+        storage, state = self._storage, upload.state
         key: str | None = None
         if not self._links.has_blob(digest):
-            key = storage.seal(upload.identifier, digest)
+            key = storage.seal(upload.identifier, digest, state)
         while not self._links.arrive(upload.repository, digest, size, upload.identifier, key):
             # The blob that was there was collected meanwhile: ours is needed after all.
-            key = storage.seal(upload.identifier, digest)
+            key = storage.seal(upload.identifier, digest, state)
         if key is None:
-            storage.drop(upload.identifier)
+            try:
+                storage.drop(upload.identifier, state)
+            except Unreachable:
+                pass  # the blob is there; the next collection finds what nobody needs

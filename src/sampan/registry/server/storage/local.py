@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from sampan.errors import InvalidArgument, NotFound
 from sampan.oci import digest as digests
-from sampan.registry.server.storage.base import Stored
+from sampan.registry.server.storage.base import Finished, Stored
 from sampan.storage.failures import explain
 
 if TYPE_CHECKING:
@@ -26,6 +26,8 @@ _is_key = re.compile(r"(sha256|sha512)/([0-9a-f]{2})/\2[0-9a-f]{62,126}\.[0-9a-f
 
 
 class _Appender:
+    state = ""
+
     def __init__(self, descriptor: int, upload: str) -> None:
         self._descriptor = descriptor
         self._upload = upload
@@ -45,6 +47,8 @@ class _Appender:
     def close(self) -> None:
         os.close(self._descriptor)
 
+    finish = abandon = close
+
 
 class _Reader:
     def __init__(self, descriptor: int) -> None:
@@ -62,7 +66,12 @@ class _Reader:
 
 
 class LocalStorage:
-    """The storage below ``root``, whose directories are made when they are missing."""
+    """The storage below ``root``, whose directories are made when they are missing.
+
+    A state is empty, or the key of an upload that was sealed before somebody died.
+    """
+
+    stateful = False
 
     def __init__(self, root: str) -> None:
         self.root = os.path.abspath(root)
@@ -89,7 +98,7 @@ class LocalStorage:
 
     # -- uploads -----------------------------------------------------------------------------------
 
-    def append(self, upload: str) -> _Appender:
+    def append(self, upload: str, state: str) -> _Appender:
         path = self._upload(upload)
         flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW
         try:
@@ -97,12 +106,26 @@ class LocalStorage:
         except OSError as error:
             raise explain(error, "open", path, "while beginning an upload") from error
 
-    def read_upload(self, upload: str) -> _Reader:
+    def size(self, upload: str, state: str) -> int:
+        path = self._blob(state) if state else self._upload(upload)
+        return next((stored.size for stored in _stored(path, upload)), 0)
+
+    def finish(self, upload: str, digest: str, state: str) -> Finished:
+        key = _key(upload, digest)
+        if os.path.exists(self._upload(upload)):
+            return Finished("", True)
+        if os.path.exists(self._blob(key)):
+            return Finished(key, False)
+        self.append(upload, "").close()  # an empty blob has a file, too
+        return Finished("", True)
+
+    def read_upload(self, upload: str, state: str) -> _Reader:
+        if state:
+            return self.open(state)
         return _Reader(_open(self._upload(upload), f"upload {upload}"))
 
-    def seal(self, upload: str, digest: str) -> str:
-        algorithm, encoded = digests.parse(digest)
-        key = f"{algorithm}/{encoded[:2]}/{encoded}.{upload}"
+    def seal(self, upload: str, digest: str, state: str) -> str:
+        key = _key(upload, digest)
         source, target = self._upload(upload), self._blob(key)
         directory = os.path.dirname(target)
         try:
@@ -143,13 +166,19 @@ class LocalStorage:
         _sync(directory)
         _sync(self._uploads)
 
-    def drop(self, upload: str) -> bool:
+    def drop(self, upload: str, state: str) -> bool:
         return _unlink(self._upload(upload))
+
+    def replaced(self, before: str, after: str) -> None:
+        return
 
     # -- blobs -------------------------------------------------------------------------------------
 
     def open(self, key: str) -> _Reader:
         return _Reader(_open(self._blob(key), f"blob {key}"))
+
+    def url(self, key: str, seconds: float) -> str | None:
+        return None
 
     def delete(self, key: str) -> bool:
         return _unlink(self._blob(key))
@@ -183,6 +212,20 @@ class LocalStorage:
                     key = f"{algorithm}/{prefix}/{name}"
                     if _is_key(key):
                         yield from _stored(os.path.join(directory, name), key)
+
+    def upload_of(self, key: str) -> str:
+        return key.rpartition(".")[2]
+
+    def check(self) -> None:
+        return
+
+    def close(self) -> None:
+        return
+
+
+def _key(upload: str, digest: str) -> str:
+    algorithm, encoded = digests.parse(digest)
+    return f"{algorithm}/{encoded[:2]}/{encoded}.{upload}"
 
 
 def _stored(path: str, name: str) -> Iterator[Stored]:
