@@ -1,8 +1,10 @@
-"""``python -m tests.compatibility``: write the page from what the last runs recorded."""
+"""``python -m tests.compatibility``: write the pages from what the last runs recorded."""
 
 from __future__ import annotations
 
-from tests.compatibility.page import PAGE, load, render
+from tests.compatibility import page, registry
 
-PAGE.write_text(render(load()), encoding="utf-8")
-print(f"wrote {PAGE}")
+records = page.load()
+for path, text in ((page.PAGE, page.render(records)), (registry.PAGE, registry.render(records))):
+    path.write_text(text, encoding="utf-8")
+    print(f"wrote {path}")

@@ -11,7 +11,7 @@ from typing import Any
 from tests.compatibility.record import CACHE
 from tests.compatibility.tables import COMMANDS, OPERATIONS
 
-__all__ = ["PAGE", "load", "render"]
+__all__ = ["PAGE", "Records", "line", "load", "named", "render"]
 
 PAGE = Path(__file__).parents[2] / "docs" / "compatibility.md"
 
@@ -70,7 +70,8 @@ def _breadth(records: Records, kind: str) -> Counter[str]:
     return Counter({test: len(names) for test, names in counted.items()})
 
 
-def _named(tests: set[str], breadth: Counter[str]) -> str:
+def named(tests: set[str], breadth: Counter[str]) -> str:
+    """The tests that are most about a row."""
     functions = sorted({_function(test) for test in tests}, key=lambda one: (breadth[one], one))
     shown = []
     for one in functions[:_SHOWN]:
@@ -80,7 +81,8 @@ def _named(tests: set[str], breadth: Counter[str]) -> str:
     return "; ".join(shown) + (f"; {more} more" if more > 0 else "")
 
 
-def _line(*cells: object) -> str:
+def line(*cells: object) -> str:
+    """Of a table."""
     return "| " + " | ".join(str(cell).replace("|", "\\|") for cell in cells) + " |"
 
 
@@ -99,21 +101,21 @@ def render(records: Records) -> str:
     operations, commands = _rows(records, "operations"), _rows(records, "commands")
     by_operation, by_command = _breadth(records, "operations"), _breadth(records, "commands")
     lines = [_HEAD, "## Operations", ""]
-    lines.append(_line("operation", "request", "tier", *_CLIENTS, "answers", "checked by"))
-    lines.append(_line(*["---"] * (5 + len(_CLIENTS))))
+    lines.append(line("operation", "request", "tier", *_CLIENTS, "answers", "checked by"))
+    lines.append(line(*["---"] * (5 + len(_CLIENTS))))
     for one in OPERATIONS:
         row = operations.get(one.name)
-        said = _named(row.all, by_operation) if row else _missing(one.owner)
+        said = named(row.all, by_operation) if row else _missing(one.owner)
         answers = " ".join(sorted(row.outcomes)) if row else ""
         place = f"`{one.method} {one.path}`"
-        lines.append(_line(one.name, place, one.tier, *_counts(row, _CLIENTS), answers, said))
+        lines.append(line(one.name, place, one.tier, *_counts(row, _CLIENTS), answers, said))
     lines += ["", "## Commands", ""]
-    lines.append(_line("command", "also", "tier", *_TOOLS, "checked by"))
-    lines.append(_line(*["---"] * (4 + len(_TOOLS))))
+    lines.append(line("command", "also", "tier", *_TOOLS, "checked by"))
+    lines.append(line(*["---"] * (4 + len(_TOOLS))))
     for command in COMMANDS:
         row = commands.get(command.name)
-        said = _named(row.all, by_command) if row else _missing(command.owner)
+        said = named(row.all, by_command) if row else _missing(command.owner)
         lines.append(
-            _line(f"`{command.name}`", command.also, command.tier, *_counts(row, _TOOLS), said)
+            line(f"`{command.name}`", command.also, command.tier, *_counts(row, _TOOLS), said)
         )
     return "\n".join(lines) + "\n"

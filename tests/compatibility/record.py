@@ -21,7 +21,7 @@ from weakref import WeakSet
 from sampan.api.docker.routing import KNOWN
 from tests.compatibility.tables import OPERATIONS, command_of, operation_of
 
-__all__ = ["CACHE", "Recorder", "Watched", "recorder"]
+__all__ = ["CACHE", "Recorder", "Watched", "recorder", "unquoted"]
 
 CACHE = Path(__file__).parents[2] / ".cache" / "compatibility.json"
 
@@ -40,7 +40,7 @@ _CLIENTS = (
 )
 
 
-def _unquoted(text: bytes) -> str:
+def unquoted(text: bytes) -> str:
     return str(json.loads(text)) if text.startswith(b'"') else text.decode()
 
 
@@ -67,10 +67,13 @@ class Watched:
             return
         data = data[: data.rfind(b"\n") + 1]
         self._place += len(data)
+        self._note(data)
+
+    def _note(self, data: bytes) -> None:
         for method, path, status, agent in _LINE.findall(data):
-            row = operation_of(method.decode(), _unquoted(path))
+            row = operation_of(method.decode(), unquoted(path))
             if row is not None:
-                recorder.add("operations", row.name, _client(_unquoted(agent)), status.decode())
+                recorder.add("operations", row.name, _client(unquoted(agent)), status.decode())
 
 
 class _Key(NamedTuple):

@@ -361,6 +361,15 @@ class Connection(asyncio.Protocol):
         if self.transport is None:
             raise ConnectionResetError("the client is gone")
 
+    async def flush(self) -> None:
+        """Wait until all that was written is sent. Raises ConnectionResetError."""
+        if self.transport is None:
+            raise ConnectionResetError("the client is gone")
+        if self.transport.get_write_buffer_size():
+            self.transport.set_write_buffer_limits(high=0)
+            await self.drain()
+            self.transport.set_write_buffer_limits()
+
     async def take_over(
         self,
         request: Request,

@@ -2,11 +2,17 @@
 
 Through TLS they are read on a thread and written. A client that takes nothing for two minutes is
 let go.
+
+asyncio's own sendfile registers the socket with epoll, and forgets it, for each call, which costs
+as much as the call. Here a duplicate of the socket's descriptor stays registered from the first
+byte to the last, and each call offers the kernel all that is left: it takes what the socket's
+buffer has room for. A third less processor time a byte (``python -m bench.registry``).
 """
 
 from __future__ import annotations
 
 import asyncio
+import os
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
@@ -17,7 +23,7 @@ if TYPE_CHECKING:
 
 __all__ = ["File", "send_file"]
 
-_PIECE = 4 << 20
+_MOST = 1 << 30
 _READ = 256 * 1024
 _STALL_SECONDS = 120.0
 
@@ -46,33 +52,83 @@ async def send_file(
     transport = connection.transport
     if request.method == "HEAD" or not count or transport is None:
         return stream
-    direct = file.fileno() >= 0 and transport.get_extra_info("socket") is not None
-    loop = asyncio.get_running_loop()
+    sock = transport.get_extra_info("socket")
     try:
+        if file.fileno() >= 0 and sock is not None:
+            async with asyncio.timeout(_STALL_SECONDS):
+                await connection.flush()
+            await _Sending(os.dup(sock.fileno()), file.fileno(), offset, count).ended()
+            return stream
         while count:
-            if direct:
-                piece = min(count, _PIECE)
-                async with asyncio.timeout(_STALL_SECONDS):
-                    sent = await loop.sendfile(transport, _Plain(file), offset, piece)  # type: ignore[arg-type]  # it asks for no more
-            else:
-                data = await asyncio.to_thread(file.read, offset, min(count, _READ))
-                sent = len(data)
-                async with asyncio.timeout(_STALL_SECONDS):
-                    await stream.write(data)
-            if not sent:
-                raise ConnectionAbortedError("the file ended before its answer did")
-            offset += sent
-            count -= sent
+            data = await asyncio.to_thread(file.read, offset, min(count, _READ))
+            if not data:
+                raise _short()
+            async with asyncio.timeout(_STALL_SECONDS):
+                await stream.write(data)
+            offset += len(data)
+            count -= len(data)
     except TimeoutError as error:
-        raise ConnectionAbortedError("the client takes nothing") from error
+        raise _stalled() from error
     return stream
 
 
-class _Plain:
-    """A file for asyncio's sendfile, which would move the position of one that has any."""
+def _short() -> ConnectionError:
+    return ConnectionAbortedError("the file ended before its answer did")
 
-    def __init__(self, file: File) -> None:
-        self._file = file
 
-    def fileno(self) -> int:
-        return self._file.fileno()
+def _stalled() -> ConnectionError:
+    return ConnectionAbortedError("the client takes nothing")
+
+
+class _Sending:
+    """A part of a file on its way into a socket that nobody else writes to meanwhile.
+
+    ``target`` is its own: the transport's descriptor may be closed, and its number used again,
+    while this waits.
+    """
+
+    def __init__(self, target: int, source: int, offset: int, count: int) -> None:
+        self._target = target
+        self._source = source
+        self._offset = offset
+        self._end = offset + count
+        self._loop = asyncio.get_running_loop()
+        self._done: asyncio.Future[None] = self._loop.create_future()
+
+    async def ended(self) -> None:
+        """Until the last byte is in the socket. Raises ConnectionError."""
+        self._loop.add_writer(self._target, self._send)
+        self._watch()
+        try:
+            await self._done
+        finally:
+            self._timer.cancel()
+            self._loop.remove_writer(self._target)
+            os.close(self._target)
+
+    def _send(self) -> None:
+        """The socket has room."""
+        if self._done.done():
+            return
+        try:
+            left = self._end - self._offset
+            sent = os.sendfile(self._target, self._source, self._offset, min(left, _MOST))
+        except (BlockingIOError, InterruptedError):
+            return
+        except OSError as error:
+            self._done.set_exception(error)
+            return
+        self._offset += sent
+        if not sent:
+            self._done.set_exception(_short())
+        elif self._offset == self._end:
+            self._done.set_result(None)
+
+    def _watch(self) -> None:
+        self._timer = self._loop.call_later(_STALL_SECONDS, self._look, self._offset)
+
+    def _look(self, before: int) -> None:
+        if self._offset > before:
+            self._watch()
+        elif not self._done.done():
+            self._done.set_exception(_stalled())
