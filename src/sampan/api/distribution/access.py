@@ -19,7 +19,7 @@ from sampan.errors import InvalidArgument, NotFound
 from sampan.oci.reference import is_domain
 from sampan.registry.server.access.rules import ACTIONS
 from sampan.registry.server.access.tokens import Access
-from sampan.registry.server.errors import Denied, Unauthorized, Unsupported
+from sampan.registry.server.errors import Denied, Unauthorized, Unsupported, WrongPassword
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -180,7 +180,7 @@ class Gate:
             return
         loop = asyncio.get_running_loop()
         if not await loop.run_in_executor(self._pool, self._accounts.check, user, password):
-            raise Unauthorized("wrong name or password")
+            raise WrongPassword("wrong name or password")
 
     def challenge(self, request: Request, name: str, action: str) -> str:
         """The field WWW-Authenticate."""

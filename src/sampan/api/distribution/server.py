@@ -13,11 +13,17 @@ from typing import TYPE_CHECKING, NamedTuple
 from sampan.api.distribution import blobs, catalogue, health, manifests, search, uploads
 from sampan.api.distribution.access import CATALOG, EVERYBODY, LIST, token
 from sampan.api.distribution.context import HEADERS, Context, error, reply
+from sampan.api.distribution.rates import Brake, address_of
 from sampan.api.http.server import Limits, Server
 from sampan.engine.log import log
 from sampan.errors import InvalidArgument, NotFound, SampanError
 from sampan.oci.reference import is_path
-from sampan.registry.server.errors import NameInvalid, Unauthorized, Unsupported
+from sampan.registry.server.errors import (
+    NameInvalid,
+    TooManyRequests,
+    Unauthorized,
+    Unsupported,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -130,6 +136,7 @@ class DistributionServer(Server):
         self.draining = False
         self._registry = registry
         self._read_only = read_only
+        self._brake = Brake(registry.place)
         self._pool = ThreadPoolExecutor(_THREADS, thread_name_prefix="registry")
         self._pulls: dict[tuple[str, str], int] = {}
 
@@ -151,11 +158,9 @@ class DistributionServer(Server):
         return answer
 
     def _log(self, request: Request, users: list[str], status: int, seconds: float) -> None:
-        transport = request.connection.transport
-        peer = transport.get_extra_info("peername") if transport is not None else None
         log.info(
             "request",
-            client=peer[0] if peer else "",
+            client=address_of(request, self._registry.place),
             user=users[0] if users else "",
             method=request.method,
             path=request.path,
@@ -170,9 +175,12 @@ class DistributionServer(Server):
             route, name, reference = _find(request)
             action = route.action
             visitor = EVERYBODY
+            if self.gate is not None and "authorization" in request.headers:
+                self._brake.before_password(request)
             if self.gate is not None and action != FREE:
                 visitor = await self.gate.admit(request, name, action)
                 users.append(visitor.user)
+            self._count(request, route, visitor.user)
             if self._read_only and action in (PUSH, DELETE):
                 raise Unsupported("this registry is read-only")
             context = Context(
@@ -189,6 +197,8 @@ class DistributionServer(Server):
             return await route.handler(context)
         except Unauthorized as problem:
             return self._challenge(problem, request, name, action)
+        except TooManyRequests as problem:
+            return self._too_many(problem)
         except SampanError as problem:
             if problem.status >= 500:
                 log.error("request failed", path=request.path, error=problem.message)
@@ -199,8 +209,27 @@ class DistributionServer(Server):
             log.error("request failed", method=request.method, path=request.path, error=problem)
             return error(SampanError(f"{request.method} {request.path}: {problem}"))
 
+    def _count(self, request: Request, route: Route, user: str) -> None:
+        """Raises TooManyRequests."""
+        if route.handler in (health.alive, health.ready):
+            return
+        pull = route.handler is manifests.get and request.method == "GET"
+        self._brake.count(request, user, "requests", *(("pulls",) if pull else ()))
+
+    def _too_many(self, problem: TooManyRequests) -> Answer:
+        answer = error(problem)
+        answer.headers["Retry-After"] = str(problem.after)
+        return answer
+
     def _challenge(self, problem: Unauthorized, request: Request, name: str, action: str) -> Answer:
         """A 401, and how to do better."""
+        if problem.is_guess:
+            self._brake.wrong_password(request)
+        try:
+            if action != FREE:
+                self._brake.count(request, "", "requests")
+        except TooManyRequests as more:
+            return self._too_many(more)
         answer = error(problem)
         if self.gate is None:
             return answer

@@ -12,7 +12,13 @@ from sampan.api.distribution.context import Context, digest_of, error
 from sampan.api.http.messages import HttpError, Response
 from sampan.errors import SampanError
 from sampan.oci import digest as digests
-from sampan.registry.server.errors import DigestInvalid, RangeInvalid, Refusal, SizeInvalid
+from sampan.registry.server.errors import (
+    Denied,
+    DigestInvalid,
+    RangeInvalid,
+    Refusal,
+    SizeInvalid,
+)
 
 if TYPE_CHECKING:
     from sampan.api.http.connection import Answer
@@ -110,7 +116,8 @@ def _elsewhere(context: Context, upload: Upload, problem: RangeInvalid) -> Respo
 async def _receive(context: Context, upload: Upload, *, last: bool = False) -> int:
     """Append the request's body; the upload's length then. The ``last`` is for a commit to close.
 
-    Raises RangeInvalid, SizeInvalid, UploadInvalid when another request has taken over.
+    Raises RangeInvalid, SizeInvalid, UploadInvalid when another request has taken over, Denied by
+    a quota.
     """
     uploads = context.registry.uploads
     fields = context.request.headers
@@ -124,6 +131,8 @@ async def _receive(context: Context, upload: Upload, *, last: bool = False) -> i
     try:
         if part is not None:
             uploads.expect(turn, part[0])
+        if length is not None:
+            await context.run(uploads.expect_length, turn, int(length))
         came = 0
         async for data in context.body():
             came += len(data)
@@ -142,6 +151,9 @@ async def _receive(context: Context, upload: Upload, *, last: bool = False) -> i
         return offset
     except HttpError as problem:
         raise SizeInvalid(problem.message) if problem.status == 400 else problem from problem
+    except Denied:
+        await context.run(uploads.cancel, upload)  # it will never fit
+        raise
     except Refusal:
         raise  # what has come stays
     except SampanError:

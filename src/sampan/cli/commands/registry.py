@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 __all__ = ["fsck", "gc", "retention", "serve"]
 
 _ROOT = Flag("root", "str", "The registry's directory", hint="dir")
-_POLICY = Flag("policy", "str", "Tags that never move, tags that go (TOML)", hint="file")
+_POLICY = Flag("policy", "str", "Immutable tags, retention, quotas, rates (TOML)", hint="file")
 _NOT_YET = "is not there yet"
 _SERVE = [
     _ROOT,
@@ -42,8 +42,8 @@ _SERVE = [
     Flag("storage", "str", "", refused=f"storage other than the root {_NOT_YET}"),
     Flag("database", "str", "", refused=f"a database other than the root's SQLite {_NOT_YET}"),
     Flag("proxy", "str", "", refused=f"being another registry's cache {_NOT_YET}"),
-    Flag("quota", "str", "", refused=f"a limit to a repository's size {_NOT_YET}"),
-    Flag("rate-limit", "str", "", refused=f"a limit to requests {_NOT_YET}"),
+    Flag("quota", "str", "", refused="write [[quota]] in the file of --policy"),
+    Flag("rate-limit", "str", "", refused="write [[rate]] in the file of --policy"),
     Flag("retention", "str", "", refused="write [[retention]] in the file of --policy"),
     Flag("immutable-tags", "str", "", refused="write [[immutable]] in the file of --policy"),
     Flag("audit-log", "str", "", refused=f"an audit log {_NOT_YET}"),

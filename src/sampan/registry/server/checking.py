@@ -40,6 +40,14 @@ _COUNTS = (
             FROM links l JOIN repositories r ON r.id = l.repository
             JOIN blobs b ON b.id = l.blob) AS counted WHERE refs <> there""",
     ),
+    (
+        "repository {} counts {} bytes and has {}",
+        """SELECT name, bytes, (SELECT coalesce(sum(b.size), 0) FROM links l
+                JOIN blobs b ON b.id = l.blob WHERE l.repository = r.id)
+            + (SELECT coalesce(sum(length(d.data)), 0) FROM manifests m
+                JOIN documents d ON d.id = m.document WHERE m.repository = r.id) AS there
+            FROM repositories r WHERE bytes <> there""",
+    ),
 )
 
 _HURT = """WITH RECURSIVE hurt(id) AS (

@@ -24,11 +24,13 @@ __all__ = [
     "RangeInvalid",
     "Refusal",
     "SizeInvalid",
+    "TooManyRequests",
     "Unauthorized",
     "Unreachable",
     "Unsupported",
     "UploadInvalid",
     "UploadUnknown",
+    "WrongPassword",
 ]
 
 
@@ -98,8 +100,25 @@ class RangeInvalid(UploadInvalid):
         self.offset = offset
 
 
+class TooManyRequests(Refusal):
+    """``after`` is how many seconds to wait."""
+
+    status = 429
+    code = "TOOMANYREQUESTS"
+
+    def __init__(self, message: str, after: int) -> None:
+        super().__init__(message)
+        self.after = after
+
+
 class Unauthorized(Refusal, Unauthenticated):
     code = "UNAUTHORIZED"
+    is_guess = False
+    """A name and a password came that do not go together."""
+
+
+class WrongPassword(Unauthorized):
+    is_guess = True
 
 
 class Denied(Refusal, PermissionDenied):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 from sampan.errors import NotFound
+from sampan.registry.server import quota
 from sampan.registry.server.errors import BlobUnknown, Unsupported, UploadUnknown
 
 if TYPE_CHECKING:
@@ -95,7 +96,7 @@ class Links:
         """An upload becomes a blob of a repository, and its row goes: one transaction.
 
         With ``key`` its bytes are those of the blob, unless there are some already. Without, False
-        where there are none. Raises UploadUnknown: it was ended meanwhile.
+        where there are none. Raises UploadUnknown: it was ended meanwhile; Denied by a quota.
         """
         now = self._place.clock.now()
 
@@ -118,20 +119,26 @@ class Links:
                     execute("UPDATE blobs SET key = ?, size = ? WHERE id = ?", (key, size, blob))
                 elif key is not None and key != row[1]:
                     execute("INSERT OR IGNORE INTO trash VALUES (?)", (key,))
-            self._link(connection, repository_row(connection, repository, now), blob, now)
+            self._link(connection, repository, blob, now)
             return True
 
         return self._place.database.write(arrive)
 
-    def _link(self, connection: Transaction, repository: int, blob: int, now: float) -> None:
-        connection.execute(
-            "INSERT INTO links (repository, blob, leased) VALUES (?, ?, ?) "
-            "ON CONFLICT (repository, blob) DO UPDATE SET leased = max(leased, excluded.leased)",
-            (repository, blob, now + self._place.lease),
-        )
+    def _link(self, connection: Transaction, name: str, blob: int, now: float) -> None:
+        """Raises Denied by a quota."""
+        repository = repository_row(connection, name, now)
+        with quota.within(connection, self._place, repository, name):
+            connection.execute(
+                "INSERT INTO links (repository, blob, leased) VALUES (?, ?, ?) ON CONFLICT "
+                "(repository, blob) DO UPDATE SET leased = max(leased, excluded.leased)",
+                (repository, blob, now + self._place.lease),
+            )
 
     def mount(self, repository: str, digest: str, source: str | None) -> bool:
-        """Link a blob that ``source`` has, or any repository; whether that is so."""
+        """Link a blob that ``source`` has, or any repository; whether that is so.
+
+        Raises Denied by a quota: the blob counts here as it does there.
+        """
         now = self._place.clock.now()
         query = "SELECT b.id FROM blobs b WHERE b.digest = ? AND b.key IS NOT NULL AND b.links > 0"
         parameters: tuple[str, ...] = (digest,)
@@ -146,7 +153,7 @@ class Links:
             row = connection.execute(query, parameters).fetchone()
             if row is None:
                 return False
-            self._link(connection, repository_row(connection, repository, now), row[0], now)
+            self._link(connection, repository, row[0], now)
             return True
 
         return self._place.database.write(mount)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import msgspec
 
 from sampan.oci import digest as digests
-from sampan.registry.server import documents, search
+from sampan.registry.server import documents, quota, search
 from sampan.registry.server.errors import (
     BlobUnknown,
     Denied,
@@ -114,7 +114,7 @@ class Manifests:
         """Store a document under ``digest``, or its sha256, and give it tags.
 
         Raises DigestInvalid, ManifestInvalid, ManifestTooLarge, ManifestBlobUnknown, Unsupported;
-        Denied for a tag that never moves.
+        Denied for a tag that never moves, or by a quota.
         """
         if len(data) > MANIFEST_LIMIT:
             raise ManifestTooLarge(f"the manifest is larger than {MANIFEST_LIMIT} bytes")
@@ -126,6 +126,14 @@ class Manifests:
             )
         facts = documents.read(media_type, data)
         labels, platforms = self._configuration(repository, facts)
+        described = (
+            facts.media_type,
+            facts.artifact_type,
+            facts.subject,
+            json.dumps(facts.annotations),
+            json.dumps(labels),
+            " ".join(platforms),
+        )
         now = self._place.clock.now()
         lease = now + self._place.lease
 
@@ -135,27 +143,9 @@ class Manifests:
             blobs = _blobs(connection, place, facts.blobs)
             children = _children(connection, place, facts.children)
             execute("INSERT OR IGNORE INTO documents (digest, data) VALUES (?, ?)", (found, data))
-            manifest = execute(
-                """INSERT INTO manifests (repository, document, media_type, artifact_type, subject,
-                        annotations, labels, platforms, created, touched)
-                    VALUES (?1, (SELECT id FROM documents WHERE digest = ?2), ?3, ?4, ?5, ?6, ?7,
-                        ?8, ?9, ?9)
-                    ON CONFLICT (repository, document) DO UPDATE SET media_type = ?3,
-                        artifact_type = ?4, subject = ?5, annotations = ?6, labels = ?7,
-                        platforms = ?8, touched = ?9
-                    RETURNING id""",
-                (
-                    place,
-                    found,
-                    facts.media_type,
-                    facts.artifact_type,
-                    facts.subject,
-                    json.dumps(facts.annotations),
-                    json.dumps(labels),
-                    " ".join(platforms),
-                    now,
-                ),
-            ).fetchone()[0]
+            with quota.within(connection, self._place, place, repository):
+                row = (place, found, *described, now)
+                manifest = _row(connection, row)
             _release(connection, manifest, lease)
             connection.executemany(
                 "INSERT OR IGNORE INTO uses VALUES (?, ?, ?)",
@@ -305,6 +295,22 @@ def _touch(connection: Transaction, repository: int, tags: Sequence[str], now: f
         "WHERE id IN (SELECT manifest FROM tags WHERE repository = ?2 AND name = ?3)",
         [(now, repository, tag) for tag in tags],
     )
+
+
+def _row(connection: Transaction, values: Sequence[object]) -> int:
+    """A document becomes a manifest of a repository; the manifest's identifier."""
+    row = connection.execute(
+        """INSERT INTO manifests (repository, document, media_type, artifact_type, subject,
+                annotations, labels, platforms, created, touched)
+            VALUES (?1, (SELECT id FROM documents WHERE digest = ?2), ?3, ?4, ?5, ?6, ?7, ?8,
+                ?9, ?9)
+            ON CONFLICT (repository, document) DO UPDATE SET media_type = ?3,
+                artifact_type = ?4, subject = ?5, annotations = ?6, labels = ?7, platforms = ?8,
+                touched = ?9
+            RETURNING id""",
+        values,
+    ).fetchone()
+    return int(row[0])
 
 
 def _release(connection: Transaction, manifest: int, lease: float) -> None:

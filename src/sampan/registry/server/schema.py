@@ -130,4 +130,31 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
         "DROP INDEX tags_in_order",
         "CREATE INDEX tags_in_order ON tags(repository, lower(name), name)",
     ),
+    (
+        # Blobs, each once, and manifests: what a quota is held against.
+        "ALTER TABLE repositories ADD COLUMN bytes INTEGER NOT NULL DEFAULT 0",
+        """UPDATE repositories SET bytes =
+            (SELECT coalesce(sum(b.size), 0) FROM links l JOIN blobs b ON b.id = l.blob
+                WHERE l.repository = repositories.id)
+            + (SELECT coalesce(sum(length(d.data)), 0) FROM manifests m
+                JOIN documents d ON d.id = m.document WHERE m.repository = repositories.id)""",
+        """CREATE TRIGGER links_add_bytes AFTER INSERT ON links BEGIN
+            UPDATE repositories SET bytes = bytes + (SELECT size FROM blobs WHERE id = NEW.blob)
+                WHERE id = NEW.repository;
+        END""",
+        """CREATE TRIGGER links_take_bytes AFTER DELETE ON links BEGIN
+            UPDATE repositories SET bytes = bytes - (SELECT size FROM blobs WHERE id = OLD.blob)
+                WHERE id = OLD.repository;
+        END""",
+        """CREATE TRIGGER manifests_add_bytes AFTER INSERT ON manifests BEGIN
+            UPDATE repositories SET bytes = bytes
+                + (SELECT length(data) FROM documents WHERE id = NEW.document)
+                WHERE id = NEW.repository;
+        END""",
+        """CREATE TRIGGER manifests_take_bytes AFTER DELETE ON manifests BEGIN
+            UPDATE repositories SET bytes = bytes
+                - (SELECT length(data) FROM documents WHERE id = OLD.document)
+                WHERE id = OLD.repository;
+        END""",
+    ),
 )

@@ -18,7 +18,9 @@ from typing import TYPE_CHECKING
 
 from sampan.errors import NotFound
 from sampan.oci import digest as digests
+from sampan.registry.server import quota
 from sampan.registry.server.errors import (
+    Denied,
     DigestInvalid,
     RangeInvalid,
     Unreachable,
@@ -52,6 +54,8 @@ class Upload:
         self.turn: Turn | None = None
         self.ended = False
         self.touched = 0.0
+        self.came = 0
+        """Bytes, as far as this process knows: for quotas."""
         self.state = ""
         """The storage's, as it is in the row or will be."""
         self.mark = ""
@@ -64,13 +68,20 @@ class Upload:
 class Turn:
     """The right to write to an upload, until somebody else takes it. Call ``close``.
 
-    ``keep`` is told the storage's state when it changes.
+    ``keep`` is told the storage's state when it changes, ``admit`` may refuse more bytes.
     """
 
     def __init__(
-        self, upload: Upload, appender: Appender, keep: Callable[[Upload, str], None]
+        self,
+        upload: Upload,
+        appender: Appender,
+        *,
+        keep: Callable[[Upload, str], None],
+        admit: Callable[[Upload], None],
     ) -> None:
         self.upload = upload
+        upload.came = appender.offset
+        self._admit = admit
         self.last = False
         """No more bytes come: ``Uploads.commit`` closes it."""
         self._appender: Appender | None = appender
@@ -88,10 +99,12 @@ class Turn:
         return self._appender
 
     def write(self, data: bytes) -> None:
-        """Raises UploadInvalid when the turn is over."""
+        """Raises UploadInvalid when the turn is over, Denied by a quota."""
         upload = self.upload
         with upload.lock:
             writer = self._writer
+            upload.came = max(upload.came, writer.offset + len(data))
+            self._admit(upload)
             if upload.hashed == writer.offset:
                 upload.hash.update(data)
                 upload.hashed += len(data)
@@ -162,7 +175,8 @@ class Uploads:
         self._known: dict[str, Upload] = {}
 
     def begin(self, repository: str, algorithm: str = "sha256") -> Upload:
-        """A new upload, without a byte."""
+        """A new upload, without a byte. Raises Denied where a quota has no room for one."""
+        quota.check_room(self._place, repository, 1)
         upload = Upload(os.urandom(16).hex(), repository, algorithm)
         now = self._place.clock.now()
         row = (upload.identifier, repository, algorithm, now)
@@ -206,7 +220,7 @@ class Uploads:
                 appender = self._storage.append(upload.identifier, upload.state)
             except NotFound as error:
                 raise _gone(upload) from error
-            turn = Turn(upload, appender, self._keep)
+            turn = Turn(upload, appender, keep=self._keep, admit=self._admit)
             if turn.offset == 0 and upload.hashed:
                 upload.hash, upload.hashed = digests.new_hash(upload.algorithm), 0
             upload.turn = turn
@@ -267,6 +281,19 @@ class Uploads:
             state = row[0] if row is not None else ""
         return self._storage.size(upload.identifier, state)
 
+    def expect_length(self, turn: Turn, length: int) -> None:
+        """So many bytes will come. Raises Denied by a quota."""
+        turn.upload.came = turn.offset + length
+        self._admit(turn.upload)
+
+    def _admit(self, upload: Upload) -> None:
+        """Raises Denied by a quota."""
+        name = upload.repository
+        if self._place.policy.quota(name) is not None:
+            with self._lock:
+                coming = sum(one.came for one in self._known.values() if one.repository == name)
+            quota.check_coming(self._place, name, upload.came, coming)
+
     def expect(self, turn: Turn, first: int) -> None:
         """Raises RangeInvalid unless the upload continues at byte ``first``."""
         if turn.offset != first:
@@ -298,8 +325,9 @@ class Uploads:
     def commit(self, upload: Upload, digest: str) -> int:
         """Make a blob of it, in its repository; the size. Wrong bytes are gone.
 
-        Raises DigestInvalid, UploadUnknown.
+        Raises DigestInvalid, UploadUnknown, Denied by a quota.
         """
+        denied: Denied | None = None
         with upload.lock:
             self._check(upload)
             if upload.turn is not None:
@@ -308,11 +336,14 @@ class Uploads:
                 self._claim(upload)
             size, found = self._digest(upload, digests.parse(digest)[0], digest)
             if found == digest:
-                self._place_blob(upload, digest, size)
-                upload.ended = True
-                self.forget(upload.identifier)
-                return size
+                denied = self._place_blob(upload, digest, size)
+                if denied is None:
+                    upload.ended = True
+                    self.forget(upload.identifier)
+                    return size
         self.cancel(upload)
+        if denied is not None:
+            raise denied
         raise DigestInvalid(
             f"the upload's digest is {found}, not {digest}", {"digest": digest, "found": found}
         )
@@ -378,17 +409,23 @@ class Uploads:
             reader.close()
         return offset, f"{algorithm}:{running.hexdigest()}"
 
-    def _place_blob(self, upload: Upload, digest: str, size: int) -> None:
-        """Rows for it; its bytes are sealed unless the blob is there already."""
+    def _place_blob(self, upload: Upload, digest: str, size: int) -> Denied | None:
+        """Rows for it; its bytes are sealed unless the blob is there already. What forbids it."""
         storage, state = self._storage, upload.state
         key: str | None = None
         if not self._links.has_blob(digest):
             key = storage.seal(upload.identifier, digest, state)
-        while not self._links.arrive(upload.repository, digest, size, upload.identifier, key):
-            # The blob that was there was collected meanwhile: ours is needed after all.
-            key = storage.seal(upload.identifier, digest, state)
+        try:
+            while not self._links.arrive(upload.repository, digest, size, upload.identifier, key):
+                # The blob that was there was collected meanwhile: ours is needed after all.
+                key = storage.seal(upload.identifier, digest, state)
+        except Denied as error:
+            if key is not None:
+                storage.delete(key)  # nobody's but this upload's
+            return error
         if key is None:
             try:
                 storage.drop(upload.identifier, state)
             except Unreachable:
                 pass  # the blob is there; the next collection finds what nobody needs
+        return None

@@ -6,13 +6,17 @@ struct checks its own values; what is wrong names its key, since the file's read
 
 from __future__ import annotations
 
+import ipaddress
+
 import msgspec
 
-from sampan.registry.server.policy.file import matcher, read_file, seconds_of
+from sampan.registry.server.policy.file import matcher, read_file, seconds_of, size_of
 
-__all__ = ["Immutable", "Policy", "Retention", "read_policy"]
+__all__ = ["Immutable", "Policy", "Quota", "Rate", "Retention", "read_policy"]
 
 _EVERY = ("*",)
+_COUNTS = ("requests", "pulls", "logins")
+ANONYMOUS = "anonymous"
 
 
 class _Entry(msgspec.Struct, rename="kebab", forbid_unknown_fields=True, dict=True, kw_only=True):
@@ -82,9 +86,70 @@ class Retention(_Entry, kw_only=True):
         return self._keep is not None and self._keep.fullmatch(tag) is not None
 
 
-class _File(msgspec.Struct, forbid_unknown_fields=True):
+class Quota(_Entry, kw_only=True):
+    """What each of the repositories may hold."""
+
+    size: str
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.bytes = size_of("size", self.size)
+
+
+class Rate(
+    msgspec.Struct, rename="kebab", forbid_unknown_fields=True, dict=True, kw_only=True, frozen=True
+):
+    """How many requests, pulls of manifests, or wrong passwords somebody may have."""
+
+    users: tuple[str, ...] = (*_EVERY, ANONYMOUS)
+    count: str = "requests"
+    limit: int
+    per: str
+
+    def __post_init__(self) -> None:
+        if self.count not in _COUNTS:
+            raise ValueError(f'count: "{self.count}": use {", ".join(_COUNTS)}')
+        if self.count == "logins" and self.users != (*_EVERY, ANONYMOUS):
+            raise ValueError("users: who has a wrong password is nobody yet; leave it out")
+        if self.limit < 1:
+            raise ValueError("limit: at least 1")
+        seconds = seconds_of("per", self.per)
+        if not seconds:
+            raise ValueError("per: at least 1s")
+        self.__dict__ |= {
+            "seconds": seconds,
+            "each": seconds / self.limit,
+            "matcher": matcher(self.users),
+        }
+
+    @property
+    def seconds(self) -> float:
+        return float(self.__dict__["seconds"])
+
+    @property
+    def each(self) -> float:
+        """Seconds in which one grows back."""
+        return float(self.__dict__["each"])
+
+    def about(self, user: str) -> bool:
+        if not user:
+            return ANONYMOUS in self.users
+        return bool(self.__dict__["matcher"].fullmatch(user))
+
+
+class _File(msgspec.Struct, rename="kebab", forbid_unknown_fields=True):
     immutable: tuple[Immutable, ...] = ()
     retention: tuple[Retention, ...] = ()
+    quota: tuple[Quota, ...] = ()
+    rate: tuple[Rate, ...] = ()
+    trusted_proxies: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        for text in self.trusted_proxies:
+            try:
+                ipaddress.ip_network(text, strict=False)
+            except ValueError as error:
+                raise ValueError(f"trusted-proxies: {error}") from error
 
 
 class Policy:
@@ -92,10 +157,19 @@ class Policy:
 
     def __init__(self, file: _File | None = None) -> None:
         self._file = file or _File()
+        self.rates = self._file.rate
+        self.trusted_proxies = self._file.trusted_proxies
 
     def retention(self, repository: str) -> list[Retention]:
         """The rules that are about a repository."""
         return [rule for rule in self._file.retention if rule.about(repository)]
+
+    def quota(self, repository: str) -> int | None:
+        """Bytes, by the first rule that is about the repository."""
+        for rule in self._file.quota:
+            if rule.about(repository):
+                return rule.bytes
+        return None
 
     def is_immutable(self, repository: str, tag: str) -> bool:
         """It never moves."""
