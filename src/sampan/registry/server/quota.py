@@ -47,11 +47,10 @@ def check_room(place: Place, name: str, more: int) -> None:
         raise _denied(name, limit, used, more)
 
 
-def check_coming(place: Place, name: str, came: int, coming: int) -> None:
-    """An upload has to fit into what is free, and all that is ``coming`` into the whole quota: else
+def check_coming(place: Place, name: str, coming: int) -> None:
+    """An upload has to fit into what is free, but all that is ``coming`` into the whole quota: else
     a disk could be filled with uploads that never end. Raises Denied.
     """
-    check_room(place, name, came)
     limit = place.policy.quota(name)
     if limit is not None and coming > limit:
         raise Denied(

@@ -77,7 +77,7 @@ class Turn:
         appender: Appender,
         *,
         keep: Callable[[Upload, str], None],
-        admit: Callable[[Upload], None],
+        admit: Callable[[Upload, int], None],
     ) -> None:
         self.upload = upload
         upload.came = appender.offset
@@ -103,8 +103,7 @@ class Turn:
         upload = self.upload
         with upload.lock:
             writer = self._writer
-            upload.came = max(upload.came, writer.offset + len(data))
-            self._admit(upload)
+            self._admit(upload, writer.offset + len(data))
             if upload.hashed == writer.offset:
                 upload.hash.update(data)
                 upload.hashed += len(data)
@@ -283,16 +282,18 @@ class Uploads:
 
     def expect_length(self, turn: Turn, length: int) -> None:
         """So many bytes will come. Raises Denied by a quota."""
-        turn.upload.came = turn.offset + length
-        self._admit(turn.upload)
+        self._admit(turn.upload, turn.offset + length)
 
-    def _admit(self, upload: Upload) -> None:
-        """Raises Denied by a quota."""
-        name = upload.repository
-        if self._place.policy.quota(name) is not None:
-            with self._lock:
-                coming = sum(one.came for one in self._known.values() if one.repository == name)
-            quota.check_coming(self._place, name, upload.came, coming)
+    def _admit(self, upload: Upload, came: int) -> None:
+        """It will have so many bytes. Raises Denied by a quota."""
+        name, came = upload.repository, max(came, upload.came)
+        if self._place.policy.quota(name) is None:
+            return
+        quota.check_room(self._place, name, came)
+        with self._lock:
+            others = [one.came for one in self._known.values() if one.repository == name]
+            quota.check_coming(self._place, name, sum(others) - upload.came + came)
+            upload.came = came
 
     def expect(self, turn: Turn, first: int) -> None:
         """Raises RangeInvalid unless the upload continues at byte ``first``."""

@@ -116,11 +116,9 @@ class Rate(
         seconds = seconds_of("per", self.per)
         if not seconds:
             raise ValueError("per: at least 1s")
-        self.__dict__ |= {
-            "seconds": seconds,
-            "each": seconds / self.limit,
-            "matcher": matcher(self.users),
-        }
+        self.__dict__.update(
+            seconds=seconds, each=seconds / self.limit, matcher=matcher(self.users)
+        )
 
     @property
     def seconds(self) -> float:
