@@ -46,8 +46,12 @@ class Street:
 
     def reaches(self, who: str, host: str, port: int = 7) -> str:
         """As whom the server at ``host`` sees ``who``; "" when it does not answer."""
+        return self.asks(self.place(who), host, port)
+
+    def asks(self, place: list[str], host: str, port: int) -> str:
+        """The same for who is in the network that ``place`` leads to."""
         done = subprocess.run(
-            [*self.place(who), "python3", "-c", ASK, host, str(port)],
+            [*place, "python3", "-c", ASK, host, str(port)],
             capture_output=True, text=True, timeout=60, check=False,
         )  # fmt: skip
         return done.stdout

@@ -49,6 +49,7 @@ FIREWALLD = (
     "chain filter_FORWARD { type filter hook forward priority 10; ct state established accept; "
     "reject with icmpx admin-prohibited; };"
 )
+LAST = "chain f { type filter hook forward priority 0; ct state established accept; drop; };"
 OWN = "chain f { type filter hook forward priority 0; policy drop; };"
 
 
@@ -66,6 +67,8 @@ OWN = "chain f { type filter hook forward priority 0; policy drop; };"
         ([f"nft add table inet firewalld {{ {FIREWALLD} }}"],
          "filter_FORWARD of the firewall's table inet firewalld", "--add-interface=sampan0"),
         ([f"nft add table inet own {{ {OWN} }}"],
+         "chain f of the firewall's table inet own", 'iifname "sampan0" accept'),
+        ([f"nft add table inet own {{ {LAST} }}"],
          "chain f of the firewall's table inet own", 'iifname "sampan0" accept'),
     ],
 )  # fmt: skip

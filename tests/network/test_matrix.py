@@ -81,6 +81,7 @@ machine 7       -         -           -     -     -        -        -        -  
 web 8080        -         -           -     -     -        -        -        -      -
 machine 9       machine   neighbour   far   far   web      peer     other    -      alone
 gate3 9         gate3     neighbour   far   far   web      peer     other    inner  alone
+gate3 8080      gate3     neighbour   far   far   gate     gate     gate     -      gate
 neighbour 9     machine   neighbour   far   far   machine  machine  machine  -      machine
 neighbour6 9    machine6  neighbour6  far6  far6  machine6 machine6 machine6 -      -
 """

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.daemon_fixture import own_root
 from tests.network.house import ASK, DEFAULT, ECHO, House, address
 from tests.network.street import MACHINE, NEIGHBOUR, SERVER, Street, street
 
@@ -125,8 +126,10 @@ def test_a_container_does_not_become_the_machines_router(house: House) -> None:
     assert daemon.post("/networks/prune").status == 200
 
 
-def test_a_machine_that_did_not_forward_is_no_router_now(street: Street) -> None:
+def test_a_machine_that_did_not_forward_is_no_router_now(street: Street, quick: Path) -> None:
+    """And the engine that turned forwarding on leaves another engine's networks alone."""
     daemon = street.house.daemon
+    other = street.house.another(own_root(quick))
     street.house.run("sysctl", "-qw", "net.ipv4.ip_forward=0")
     far = f"{street.host}-f"
     subprocess.run(["ip", "netns", "add", far], check=True)
@@ -152,9 +155,24 @@ def test_a_machine_that_did_not_forward_is_no_router_now(street: Street) -> None
             server.stdout.readline()
             assert street.reaches(container, "198.51.100.2", 8) == "198.51.100.1"
             assert street.reaches("neighbour", "198.51.100.2", 8) == ""
+            other.start()
+            publish = {**DEFAULT, "PortBindings": {"7/tcp": [{"HostPort": "8080"}]}}
+            theirs = other.run(*ECHO, HostConfig=publish)
+            other.wait_for(lambda: "listening" in other.logs(theirs))
+            place = ["nsenter", "-t", str(other.state(theirs)["Pid"]), "-n"]
+            for first in (True, False):
+                assert street.asks(place, "198.51.100.2", 8) == "198.51.100.1"
+                assert street.reaches("neighbour", MACHINE, 8080) == NEIGHBOUR
+                assert street.reaches("neighbour", "198.51.100.2", 8) == ""
+                assert other.get("/info").json()["Warnings"] is None
+                # Without the one that turned it on, the machine is no router either.
+                if first:
+                    daemon.remove_all()
+                    assert daemon.stop() == 0
         finally:
             server.kill()
-            server.wait()
+            server.communicate()
     finally:
+        other.close()
         subprocess.run(["ip", "netns", "delete", far], check=True)
         assert os.path.exists(f"/run/netns/{street.host}")

@@ -279,7 +279,7 @@ class Networking:
             network = bridged[0] if bridged else self.networks.default()
         except NotFound:
             return ()
-        return [subnet.gateway for subnet in network.subnets if subnet.gateway]
+        return [subnet.gateway for subnet in network.subnets if network.has_gateway(subnet)]
 
     def host_lines(self, record: ContainerRecord, endpoints: Sequence[Endpoint]) -> list[str]:
         """A container's own lines of its /etc/hosts."""

@@ -43,6 +43,7 @@ IFLA_LINKINFO = 18
 IFLA_NET_NS_PID = 19
 IFLA_IFALIAS = 20
 IFLA_AF_SPEC = 26
+IFLA_GROUP = 27
 IFLA_INFO_KIND = 1
 IFLA_INFO_DATA = 2
 IFLA_INFO_SLAVE_KIND = 4
@@ -226,6 +227,7 @@ def set_link(
     master: int | None = None,
     name: str = "",
     alias: str = "",
+    group: int = 0,
     netns_fd: int | None = None,
 ) -> Message:
     """Change a link; ``master`` 0 takes it off its bridge."""
@@ -239,6 +241,8 @@ def set_link(
         body += attribute(IFLA_IFNAME, name_bytes(name))
     if alias:
         body += attribute(IFLA_IFALIAS, alias.encode())
+    if group:
+        body += attribute(IFLA_GROUP, _u32(group))
     return Message(RTM_NEWLINK, body, call="rtnetlink RTM_SETLINK", target=str(link))
 
 

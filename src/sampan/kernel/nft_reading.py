@@ -9,7 +9,7 @@ from __future__ import annotations
 import struct
 from typing import NamedTuple
 
-from sampan.kernel.nft_rules import Verdict, data_verdict, text
+from sampan.kernel.nft_rules import text
 from sampan.kernel.nftables import FAMILIES
 from sampan.kernel.nlmsg import (
     NETLINK_NETFILTER,
@@ -26,6 +26,8 @@ _SUBSYSTEM, _GETCHAIN, _GETRULE = 10, 4, 7
 _CHAIN_TABLE, _CHAIN_NAME, _CHAIN_HOOK, _CHAIN_POLICY, _HOOK_NUMBER = 1, 3, 4, 5, 1
 _RULE_TABLE, _RULE_CHAIN, _RULE_EXPRESSIONS, _NAME, _VALUES = 1, 2, 4, 1, 2
 _POLICY_DROP = bytes(4)
+_DATA, _VERDICT, _CODE = 2, 2, 1  # of an immediate expression
+_NF_DROP = bytes(4)
 _PASSIVE = {"counter", "log", "immediate", "reject", "target"}
 
 
@@ -100,6 +102,7 @@ def _drops(expressions: list[dict[int, bytes]]) -> bool:
         return False
     last = expressions[-1].get(_VALUES, b"")
     if names[-1] == "immediate":
-        return data_verdict(Verdict("drop")) in last
+        verdict = attributes(attributes(attributes(last).get(_DATA, b"")).get(_VERDICT, b""))
+        return verdict.get(_CODE) == _NF_DROP
     # iptables' own REJECT, or nft's.
     return names[-1] == "reject" or (names[-1] == "target" and b"REJECT\0" in last)

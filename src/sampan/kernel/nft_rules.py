@@ -44,7 +44,10 @@ VALUE_TYPES = {
 }
 """Type -> (the number nft(8) knows it by, its bytes)."""
 
-META = {"mark": 3, "oif": 5, "iifname": 6, "oifname": 7, "nfproto": 15, "l4proto": 16}
+META = {
+    "mark": 3, "oif": 5, "iifname": 6, "oifname": 7, "nfproto": 15, "l4proto": 16,
+    "iifgroup": 21, "oifgroup": 22,
+}  # fmt: skip
 CT = {"state": 0, "direction": 1, "status": 2, "mark": 3}
 INVALID, ESTABLISHED, RELATED, NEW = 1, 2, 4, 8
 DESTINATION_TRANSLATED = 0x20
@@ -86,7 +89,8 @@ def _expression(name: str, *values: bytes) -> bytes:
 
 
 def load_meta(key: str, register: int = FIRST) -> bytes:
-    """``meta KEY``: ``iifname`` and ``oifname`` are 16 bytes, ``nfproto`` and ``l4proto`` one."""
+    """``meta KEY``: ``iifname`` and ``oifname`` are 16 bytes, ``nfproto`` and ``l4proto`` one, the
+    others four, in the machine's order."""
     return _expression("meta", attribute(2, u32(META[key])), attribute(1, u32(register)))
 
 

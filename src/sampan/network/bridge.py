@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from sampan.network.types import Endpoint, Network
 
 __all__ = [
+    "GROUP",
+    "adopt",
     "alias",
     "gateways",
     "host_name",
@@ -36,6 +38,8 @@ __all__ = [
     "unplug",
 ]
 
+GROUP = 0x73616D70
+"""The link group (ip-link(8)) of all engines' bridges: by it their rules know one another's."""
 _MOST = 15  # characters of a link's name
 
 
@@ -66,6 +70,7 @@ def make(network: Network, identity: str, mtu: int, *, forward: bool) -> int:
     """
     name = network.link
     parameters = {"forwarding": 1} if forward else None
+    by_hand = not network.ipv6 or network.gateway6 == "isolated"
     try:
         with Socket() as socket:
             socket.batch([links.new_bridge(name, mac=_mac(network))])
@@ -74,14 +79,12 @@ def make(network: Network, identity: str, mtu: int, *, forward: bool) -> int:
                 socket.batch(
                     [
                         # Set, not made with it, the MTU does not follow the ports'.
-                        links.set_link(name, mtu=mtu, alias=alias(identity, network)),
-                        links.set_parameters(
-                            name, ipv4=parameters, addresses_by_hand=not network.ipv6
-                        ),
+                        links.set_link(name, mtu=mtu, alias=alias(identity, network), group=GROUP),
+                        links.set_parameters(name, ipv4=parameters, addresses_by_hand=by_hand),
                         *(
                             links.new_address(index, subnet.gateway, subnet.prefix)
                             for subnet in network.subnets
-                            if subnet.gateway
+                            if network.has_gateway(subnet)
                         ),
                         links.set_link(name, up=True),
                     ]
@@ -106,6 +109,12 @@ def make(network: Network, identity: str, mtu: int, *, forward: bool) -> int:
         # (CVE-2020-13401).
         netns.write_parameter(f"net/ipv6/conf/{name}/accept_ra", "0")
     return index
+
+
+def adopt(link: LinkState) -> None:
+    """A bridge of an earlier daemon's, which may not have known of the group."""
+    with Socket() as socket:
+        socket.batch([links.set_link(link.link, group=GROUP)])
 
 
 def open_localhost(name: str) -> None:

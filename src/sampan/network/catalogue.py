@@ -128,11 +128,11 @@ class Catalogue:
         added = []
         if network.ipv4 and False not in there:
             pools = [pool for pool in self._options.pools if ":" not in pool.base]
-            added.append(self._chosen(pools or POOLS, machine))
+            added.append(self._chosen(network, pools or POOLS, machine))
         if network.ipv6 and True not in there:
             pools = [pool for pool in self._options.pools if ":" in pool.base]
             own = Pool(base=local_prefix(self._identity), size=64)
-            added.append(self._chosen(pools or (own,), machine))
+            added.append(self._chosen(network, pools or (own,), machine))
         if added:
             subnets = [*network.subnets, *added]
             changes["subnets"] = tuple(sorted(subnets, key=lambda one: ":" in one.subnet))
@@ -249,9 +249,11 @@ class Catalogue:
         self._take_up(fresh)
         return fresh
 
-    def _chosen(self, pools: Sequence[Pool], machine: Machine) -> Subnet:
+    def _chosen(self, network: Network, pools: Sequence[Pool], machine: Machine) -> Subnet:
         net = choose_subnet(pools, [*machine.taken(), *self._nets()])
-        return Subnet(subnet=str(net), gateway=str(net.network_address + 1), automatic=True)
+        isolated = network.gateway_mode(net.version) == "isolated"
+        gateway = "" if isolated else str(net.network_address + 1)
+        return Subnet(subnet=str(net), gateway=gateway, automatic=True)
 
     def _nets(self) -> list[Net]:
         return [parse(subnet.subnet) for network in self.all.values() for subnet in network.subnets]

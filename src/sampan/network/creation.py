@@ -19,7 +19,7 @@ from sampan.errors import Conflict, InvalidArgument, NotFound, NotSupported, Per
 from sampan.network import parents
 from sampan.network.addresses import parse
 from sampan.network.bridge import link_name
-from sampan.network.types import PREDEFINED, Network, Subnet
+from sampan.network.types import GATEWAY_MODES, PREDEFINED, Network, Subnet
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -109,7 +109,13 @@ def network_of(request: NetworkRequest, more: Sequence[tuple[str, str, str]] = (
     network = msgspec.structs.replace(network, options={**usual, **request.options})
     for name, value in network.options.items():
         network = option_of(network, name, value)
-    subnets = tuple(subnet_of(one) for one in request.ipam.config if one != IpamConfig())
+    for version in (4, 6):
+        if network.gateway_mode(version) == "isolated" and not network.internal:
+            raise InvalidArgument(
+                f"network {network.name}: gateway mode 'isolated' can only be used for an internal "
+                "network (--internal)"
+            )
+    subnets = tuple(_subnet(network, one) for one in request.ipam.config if one != IpamConfig())
     versions = [parse(subnet.subnet).version for subnet in subnets]
     if 6 in versions and not network.ipv6:
         raise InvalidArgument(f"network {network.name}: an IPv6 subnet needs EnableIPv6 (--ipv6)")
@@ -176,7 +182,6 @@ def _truth(name: str, value: str) -> bool:
 
 def option_of(network: Network, name: str, value: str) -> Network:
     """The network with one of its driver's options. Raises InvalidArgument, NotSupported."""
-    short = name.removeprefix(BRIDGE)
     replace = msgspec.structs.replace
     if name == "com.docker.network.driver.mtu":
         if not value.isdecimal() or int(value) not in (0, *_MTU):
@@ -203,14 +208,15 @@ def option_of(network: Network, name: str, value: str) -> Network:
         return replace(network, masquerade=_truth(name, value))
     if name == f"{BRIDGE}host_binding_ipv4":
         return replace(network, bind=_binding(name, value))
-    # What says that it shall be as it is.
-    usual = {
-        "gateway_mode_ipv4": ("", "nat"),
-        "gateway_mode_ipv6": ("", "nat"),
-        "inhibit_ipv4": ("false", "0"),
-        "default_bridge": ("false", "0"),
-    }.get(short, ())
-    if name.startswith(BRIDGE) and value in usual:
+    if name in (f"{BRIDGE}gateway_mode_ipv4", f"{BRIDGE}gateway_mode_ipv6"):
+        if value not in ("", *GATEWAY_MODES):
+            raise InvalidArgument(
+                f"option {name}: {value!r} is not a gateway mode: {', '.join(GATEWAY_MODES)}"
+            )
+        return replace(network, **{f"gateway{name[-1]}": value or "nat"})
+    if name == f"{BRIDGE}inhibit_ipv4":
+        return replace(network, inhibit=_truth(name, value))
+    if name == f"{BRIDGE}default_bridge" and not _truth(name, value):
         return network
     raise NotSupported(
         f"network {network.name}: option {name}={value} is not supported in this version"
@@ -230,6 +236,14 @@ def _inside(what: str, text: str, subnet: str) -> str:
     ):
         raise InvalidArgument(f"invalid {what} {text}: it is the subnet's own, or its broadcast")
     return str(address)
+
+
+def _subnet(network: Network, config: IpamConfig) -> Subnet:
+    """``subnet_of``; a network whose bridge has no address keeps none for it."""
+    subnet = subnet_of(config)
+    if config.gateway or network.gateway_mode(parse(subnet.subnet).version) != "isolated":
+        return subnet
+    return msgspec.structs.replace(subnet, gateway="")
 
 
 def subnet_of(config: IpamConfig) -> Subnet:

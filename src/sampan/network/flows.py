@@ -62,7 +62,7 @@ def forget_stale(published: Iterable[Endpoint], withdrawn: Iterable[Endpoint] = 
     for endpoints, there in ((published, True), (withdrawn, False)):
         for endpoint in endpoints:
             for port in endpoint.ports:
-                if port.protocol in _PROTOCOLS:
+                if port.protocol in _PROTOCOLS and port.port:
                     key = (10 if ":" in port.address else 2, _PROTOCOLS[port.protocol])
                     place = _Place(port, endpoint, there=there)
                     wanted.setdefault(key, {}).setdefault(port.port, []).append(place)

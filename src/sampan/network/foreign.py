@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from sampan.errors import KernelError
 from sampan.kernel import nft_reading, xtables
 from sampan.kernel.nftables import HOOKS
+from sampan.network.firewall import TABLES
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -23,15 +24,14 @@ PAGE = 'docs/network.md, "Beside another firewall"'
 _FORWARD = HOOKS["forward"]
 
 
-def warnings(links: Sequence[str], own: str) -> list[str]:
-    """A sentence for each chain that drops what comes from or goes to one of these bridges.
-    ``own``: our table's name."""
+def warnings(links: Sequence[str]) -> list[str]:
+    """A sentence for each chain that drops what comes from or goes to one of these bridges."""
     if not links:
         return []
     found = []
     try:
         for chain in nft_reading.base_chains():
-            if chain.hook == _FORWARD and chain.table != own:
+            if chain.hook == _FORWARD and not _is_an_engines(chain):
                 found += _of_chain(chain, links)
         unknown = [link for link in links if xtables.forward_policy_drops(_marks(link))]
         if unknown:
@@ -45,6 +45,11 @@ def warnings(links: Sequence[str], own: str) -> list[str]:
 _IPTABLES = "iptables -I {chain} -i {link} -j ACCEPT; iptables -I {chain} -o {link} -j ACCEPT"
 _FIREWALLD = "firewall-cmd --permanent --zone=trusted --add-interface={link}, then --reload"
 _UFW = "ufw route allow in on {link}; ufw route allow out on {link}"
+
+
+def _is_an_engines(chain: nft_reading.BaseChain) -> bool:
+    """Engines know one another's bridges (``bridge.GROUP``)."""
+    return chain.family == "inet" and chain.table.startswith(TABLES)
 
 
 _BEGINNINGS = ("sp-", "sampan")

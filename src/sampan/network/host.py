@@ -23,7 +23,15 @@ if TYPE_CHECKING:
     from sampan.kernel.routes import LinkState
     from sampan.network.addresses import Net
 
-__all__ = ["DEFAULT_MTU", "Machine", "did_not_forward", "forward", "index_of", "locked"]
+__all__ = [
+    "DEFAULT_MTU",
+    "Machine",
+    "did_not_forward",
+    "forward",
+    "index_of",
+    "locked",
+    "note_forwarding",
+]
 
 DEFAULT_MTU = 1500
 LOCK = "/run/sampan-network.lock"
@@ -96,10 +104,10 @@ def forward(exec_root: str, *, six: bool) -> None:
     """Have the machine forward packets. That it did not before is noted below the exec root: what
     is nobody's of ours is not to be forwarded then (``firewall``)."""
     if netns.read_parameter("net/ipv4/ip_forward") == "0":
-        _note(exec_root)
+        note_forwarding(exec_root)
         netns.write_parameter("net/ipv4/ip_forward", "1")
     if six and netns.read_parameter("net/ipv6/conf/all/forwarding") == "0":
-        _note(exec_root)
+        note_forwarding(exec_root)
         # A machine that forwards takes no routes from routers (RFC 4861, 6.2.1), unless told.
         for name in os.listdir("/proc/sys/net/ipv6/conf"):
             place = f"net/ipv6/conf/{name}/accept_ra"
@@ -108,7 +116,8 @@ def forward(exec_root: str, *, six: bool) -> None:
         netns.write_parameter("net/ipv6/conf/all/forwarding", "1")
 
 
-def _note(exec_root: str) -> None:
+def note_forwarding(exec_root: str) -> None:
+    """That the machine did not forward before there were engines."""
     os.close(os.open(f"{exec_root}/{_NOTE}", os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600))
 
 

@@ -17,7 +17,14 @@ from sampan.network import bridge, parents
 from sampan.network.catalogue import DEFAULT, Catalogue
 from sampan.network.firewall import Firewall
 from sampan.network.flows import forget_stale
-from sampan.network.host import Machine, did_not_forward, forward, index_of, locked
+from sampan.network.host import (
+    Machine,
+    did_not_forward,
+    forward,
+    index_of,
+    locked,
+    note_forwarding,
+)
 from sampan.network.leases import INTERFACE
 from sampan.network.ports import Ports
 
@@ -128,14 +135,23 @@ class Networks:
                 network = self._bridge(network)
             if self.options.forward:
                 forward(self._exec_root, six=network.ipv6)
+                self._note_forwarding()
             self.refresh()
-            if any(endpoint.ports for endpoint in self.leases.on(network_id)):
+            if any(one.port for endpoint in self.leases.on(network_id) for one in endpoint.ports):
                 self._open_localhost(network_id)
+
+    def _note_forwarding(self) -> None:
+        """It may have been another engine that turned it on, and that ends before us."""
+        if self.firewall is None or did_not_forward(self._exec_root):
+            return
+        if self.firewall.guarded_by_another():
+            note_forwarding(self._exec_root)
 
     def _bridge(self, network: Network) -> Network:
         machine = Machine()
         there = machine.links.get(network.link)
         if there is not None and bridge.is_ours(there, self._identity, network):
+            bridge.adopt(there)
             self._up[network.id] = (there.link, there.mtu)
             return network
         endpoints = self.leases.on(network.id)
@@ -179,7 +195,7 @@ class Networks:
         keys = [network] if network else list(self._up)
         found = [self._all[key] for key in keys if key in self._all]
         links = [one.link for one in found if one.driver == DEFAULT and not one.internal]
-        return foreign.warnings(links, self.firewall.table)
+        return foreign.warnings(links)
 
     def mend(self, *, sure: bool) -> bool:
         """Somebody deleted something of our rules, or, not ``sure``, all of them: build them. False
@@ -275,13 +291,18 @@ class Networks:
             return
         if self.firewall is None:
             raise Unavailable(_RULELESS)
-        found = self._ports.reserve(self._bound(wanted, best), best)
+        found = self._ports.reserve(self._bound(wanted, best), best, self._direct(best))
         endpoints[endpoints.index(best)] = self.leases.publish(best, found)
 
     def _bound(self, wanted: Sequence[PortWish], endpoint: Endpoint) -> list[PortWish]:
         """With the network's own address for those that say none."""
         own = self._all[endpoint.network].bind
         return [one if one.address else msgspec.structs.replace(one, address=own) for one in wanted]
+
+    def _direct(self, endpoint: Endpoint) -> list[int]:
+        """The IP versions of which its own address is published."""
+        network = self._all[endpoint.network]
+        return [version for version in (4, 6) if network.gateway_mode(version) == "routed"]
 
     def open_ports(self, endpoints: Sequence[Endpoint]) -> None:
         """Have the kernel lead the published ports of a start to it. Raises KernelError."""
@@ -292,7 +313,7 @@ class Networks:
                 self.refresh()
             forget_stale(endpoints)
             for endpoint in endpoints:
-                if endpoint.ports:
+                if any(port.port for port in endpoint.ports):
                     self._open_localhost(endpoint.network)
 
     def move_ports(self, container_id: str, wanted: Sequence[PortWish], leaving: str = "") -> None:
@@ -309,7 +330,7 @@ class Networks:
                     return
                 if self.firewall is None:
                     raise Unavailable(_RULELESS)
-                found = self._ports.move(self._bound(wanted, best), best)
+                found = self._ports.move(self._bound(wanted, best), best, self._direct(best))
                 with self._database.transaction():
                     if old is not None:
                         self.leases.publish(old, ())

@@ -20,7 +20,7 @@ from sampan.errors import SampanError
 from sampan.network.types import Port
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Collection, Sequence
 
     from sampan.network.types import Endpoint, PortWish
 
@@ -57,33 +57,43 @@ class Ports:
         self._by_container: dict[str, list[Port]] = {}
         self._next = 0
 
-    def reserve(self, wishes: Sequence[PortWish], endpoint: Endpoint) -> tuple[Port, ...]:
-        """All of them, or none. Raises PortError."""
+    def reserve(
+        self, wishes: Sequence[PortWish], endpoint: Endpoint, direct: Collection[int] = ()
+    ) -> tuple[Port, ...]:
+        """All of them, or none. ``direct``: the IP versions of which the container's own address
+        is published (``Port.port`` 0). Raises PortError."""
         try:
             for wish in wishes:
-                self._one(wish, endpoint)
+                self._one(wish, endpoint, direct)
+            self._open(wishes, endpoint, direct)
         except BaseException:
             self.release(endpoint.container)
             raise
         return tuple(self._by_container.get(endpoint.container, ()))
 
-    def move(self, wishes: Sequence[PortWish], endpoint: Endpoint) -> tuple[Port, ...]:
+    def move(
+        self, wishes: Sequence[PortWish], endpoint: Endpoint, direct: Collection[int] = ()
+    ) -> tuple[Port, ...]:
         """As ``reserve``, for a container that has them already at another endpoint: what was
         chosen stays, with the addresses of this endpoint's families. Raises PortError: then all is
         as before."""
         container = endpoint.container
-        before = self._by_container.setdefault(container, [])[:]
+        every = self._by_container.setdefault(container, [])
+        before = [port for port in every if port.port]
         left = before[:]
         wanted: list[Port] = []
         fresh: list[PortWish] = []
         for wish in wishes:
+            addresses = _held(wish, endpoint, direct)
+            if not addresses:
+                continue
             old = next((port for port in left if _answers(port, wish)), None)
             if old is None:
                 fresh.append(wish)
                 continue
             place = (old.protocol, old.port, old.inside)
             left = [one for one in left if (one.protocol, one.port, one.inside) != place]
-            for address in _addresses(wish, endpoint):
+            for address in addresses:
                 wanted.append(msgspec.structs.replace(old, address=address))
         # First, for a port that is held everywhere is nobody's at one address.
         for port in set(before).difference(wanted):
@@ -93,19 +103,26 @@ class Ports:
                 if port not in before:
                     self._hold(port, endpoint)
             for wish in fresh:
-                self._one(wish, endpoint)
+                self._one(wish, endpoint, direct)
         except BaseException:
-            for port in set(self._by_container[container]).difference(before):
+            now = {port for port in self._by_container[container] if port.port}
+            for port in now.difference(before):
                 self._forget(port, container)
             for port in set(before).difference(self._by_container[container]):
                 self._hold(port, endpoint)
             raise
+        for port in [port for port in self._by_container[container] if not port.port]:
+            self._forget(port, container)
+        self._open(wishes, endpoint, direct)
         return tuple(self._by_container[container])
 
     def adopt(self, endpoint: Endpoint) -> list[Port]:
         """Ports that a row says are the endpoint's; those that somebody has bound meanwhile."""
         unheld = []
         for port in endpoint.ports:
+            if not port.port:
+                self._by_container.setdefault(endpoint.container, []).append(port)
+                continue
             try:
                 self._hold(port, endpoint)
             except PortError:
@@ -118,8 +135,24 @@ class Ports:
             self._forget(port, container)
         self._by_container.pop(container, None)
 
-    def _one(self, wish: PortWish, endpoint: Endpoint) -> None:
-        addresses = _addresses(wish, endpoint)
+    def _open(
+        self, wishes: Sequence[PortWish], endpoint: Endpoint, direct: Collection[int]
+    ) -> None:
+        """What is published at the container's own address holds no port of the machine's."""
+        own = self._by_container.setdefault(endpoint.container, [])
+        for wish in wishes:
+            for address in _addresses(wish, endpoint):
+                family = _family(address)
+                any_of = Port(
+                    protocol=wish.protocol, address=ANY[family], port=0, inside=wish.inside
+                )
+                if family in direct and any_of not in own:
+                    own.append(any_of)
+
+    def _one(self, wish: PortWish, endpoint: Endpoint, direct: Collection[int]) -> None:
+        addresses = _held(wish, endpoint, direct)
+        if not addresses:
+            return
         first, last = (wish.first, wish.last) if wish.first else _dynamic()
         size = last - first + 1
         begin = 0 if wish.first else max(0, self._next - first)
@@ -174,6 +207,9 @@ class Ports:
         self._by_container.setdefault(container, []).append(port)
 
     def _forget(self, port: Port, container: str) -> None:
+        if not port.port:
+            self._by_container[container].remove(port)
+            return
         key = (port.protocol, port.port)
         _, held = self._held[key].pop(port.address)
         if not self._held[key]:
@@ -212,6 +248,15 @@ def _addresses(wish: PortWish, endpoint: Endpoint) -> list[str]:
             endpoint.id,
         )
     return [wish.address]
+
+
+def _held(wish: PortWish, endpoint: Endpoint, direct: Collection[int]) -> list[str]:
+    """Those of them that are the machine's."""
+    return [one for one in _addresses(wish, endpoint) if _family(one) not in direct]
+
+
+def _family(address: str) -> int:
+    return 6 if ":" in address else 4
 
 
 def _answers(port: Port, wish: PortWish) -> bool:

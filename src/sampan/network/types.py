@@ -9,6 +9,7 @@ from __future__ import annotations
 import msgspec
 
 __all__ = [
+    "GATEWAY_MODES",
     "POOLS",
     "PREDEFINED",
     "Endpoint",
@@ -23,6 +24,11 @@ __all__ = [
 
 PREDEFINED = {"bridge": "bridge", "host": "host", "none": "null"}
 """The networks every engine has, and their drivers."""
+
+GATEWAY_MODES = ("nat", "nat-unprotected", "routed", "isolated")
+"""Of a bridge: the machine's addresses stand for the containers', and what is not published is
+closed; or it is open to who has a route there; or addresses are the containers' own, and published
+ports are open there; or the bridge has no address, and the network is internal."""
 
 
 class Subnet(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -50,7 +56,8 @@ class Network(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """``created`` in nanoseconds since the epoch; ``link``: the bridge's name in the kernel;
     ``options``: the driver's, as they were given. Of macvlan and ipvlan ``link`` is the parent, and
     ``mode`` and ``flag`` are how they share it. ``bind``: where ports are published that say no
-    address, empty for everywhere."""
+    address, empty for everywhere. ``gateway4`` and ``gateway6``, of ``GATEWAY_MODES``: what a
+    bridge is to who is behind it; ``inhibit``: its IPv4 gateway is somebody else."""
 
     id: str
     name: str
@@ -68,6 +75,9 @@ class Network(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     icc: bool = True
     masquerade: bool = True
     bind: str = ""
+    gateway4: str = "nat"
+    gateway6: str = "nat"
+    inhibit: bool = False
     labels: dict[str, str] = {}
     options: dict[str, str] = {}
     ipam_options: dict[str, str] = {}
@@ -75,6 +85,25 @@ class Network(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     @property
     def predefined(self) -> bool:
         return self.name in PREDEFINED
+
+    def gateway_mode(self, version: int) -> str:
+        """Of ``GATEWAY_MODES``, for IPv4 or IPv6."""
+        return self.gateway4 if version == 4 else self.gateway6
+
+    @property
+    def sealed(self) -> tuple[int, ...]:
+        """The IP versions of which the machine is not to be reached over its bridge."""
+        modes = {4: (self.ipv4, self.gateway4), 6: (self.ipv6, self.gateway6)}
+        if "isolated" not in (self.gateway4, self.gateway6):
+            return ()
+        return tuple(one for one, (has, mode) in modes.items() if mode == "isolated" or not has)
+
+    def has_gateway(self, subnet: Subnet) -> bool:
+        """Whether the bridge has the subnet's gateway as an address of its own."""
+        version = 6 if ":" in subnet.subnet else 4
+        if not subnet.gateway or self.gateway_mode(version) == "isolated":
+            return False
+        return not (self.inhibit and version == 4)
 
     @property
     def gives_links(self) -> bool:
@@ -116,7 +145,9 @@ class PortWish(msgspec.Struct, frozen=True, kw_only=True):
 
 class Port(msgspec.Struct, frozen=True, kw_only=True):
     """A published port, for one run: the machine's ``address``, which ``0.0.0.0`` and ``::`` are
-    any of, and ``port`` lead to the container's port ``inside``."""
+    any of, and ``port`` lead to the container's port ``inside``. With ``port`` 0 it is no port of
+    the machine's (gateway mode ``routed``): others may reach ``inside`` at the container's own
+    address."""
 
     protocol: str
     address: str

@@ -135,9 +135,12 @@ class Place:
         return upstream
 
     def close(self) -> None:
+        self.resolver.close()
+        with contextlib.suppress(ProcessLookupError, ChildProcessError):
+            os.kill(self.pid, signal.SIGKILL)
+            os.waitpid(self.pid, 0)
         for upstream in self._upstreams:
             upstream.close()
-        self.resolver.close()
         for process in self._processes:
             process.kill()
             process.wait()
@@ -145,9 +148,6 @@ class Place:
             process.stdout.close()
         for fd in (self.machine, self.container, self.pidfd):
             os.close(fd)
-        with contextlib.suppress(ProcessLookupError, ChildProcessError):
-            os.kill(self.pid, signal.SIGKILL)
-            os.waitpid(self.pid, 0)
 
 
 def told(*texts: str, code: int = 0) -> Callable[[bytes], bytes]:
@@ -178,8 +178,10 @@ class Upstream:
         self._udp.bind((address, 53))
         self._tcp.bind((address, 53))
         self._tcp.listen()
-        for target in (self._packets, self._connections):
-            threading.Thread(target=target, daemon=True).start()
+        targets = (self._packets, self._connections)
+        self._threads = [threading.Thread(target=target, daemon=True) for target in targets]
+        for thread in self._threads:
+            thread.start()
 
     def _packets(self) -> None:
         while True:
@@ -190,7 +192,8 @@ class Upstream:
             answer = self._reply(packet)
             for one in answer if isinstance(answer, list) else [answer]:
                 if one is not None:
-                    self._udp.sendto(one, peer)
+                    with contextlib.suppress(BrokenPipeError):  # ``close`` was quicker
+                        self._udp.sendto(one, peer)
 
     def _connections(self) -> None:
         while True:
@@ -198,7 +201,8 @@ class Upstream:
                 sock, _ = self._tcp.accept()
             except OSError:
                 return
-            with sock, sock.makefile("rb") as file:
+            # Who asks may have ended meanwhile.
+            with contextlib.suppress(ConnectionError), sock, sock.makefile("rb") as file:
                 head = file.read(2)
                 if len(head) < 2:
                     continue
@@ -209,11 +213,15 @@ class Upstream:
                     sock.sendall(struct.pack(">H", len(answer)) + answer)
 
     def close(self) -> None:
+        """Behind the resolver's end, which closes its connections."""
         # Connected with itself, it can be shut down, and its thread wakes up.
         self._udp.connect(self._udp.getsockname())
         self._udp.shutdown(socket.SHUT_RDWR)
-        self._udp.close()
         self._tcp.shutdown(socket.SHUT_RDWR)
+        # Only then: what a thread is about to ask would be a closed socket, or another's number.
+        for thread in self._threads:
+            thread.join()
+        self._udp.close()
         self._tcp.close()
 
 

@@ -132,7 +132,7 @@ def _port_map(engine: Engine, record: ContainerRecord) -> dict[str, list[dict[st
     found = dict.fromkeys(ports.exposed(record.config, record.host_config))
     for port in engine.networking.ports(record.id):
         key = f"{port.inside}/{port.protocol}"
-        place = {"HostIp": port.address, "HostPort": str(port.port)}
+        place = {"HostIp": port.address, "HostPort": str(port.port or "")}
         found[key] = [*(found.get(key) or ()), place]
     return found
 
@@ -293,8 +293,8 @@ def _ports(engine: Engine, record: ContainerRecord) -> list[dict[str, Any]]:
         if places is None:
             shown.append(inside)
         for place in places or ():
-            public = {"IP": place["HostIp"], "PublicPort": int(place["HostPort"])}
-            shown.append({**public, **inside})
+            public = {"PublicPort": int(place["HostPort"])} if place["HostPort"] else {}
+            shown.append({"IP": place["HostIp"], **public, **inside})
     return shown
 
 
