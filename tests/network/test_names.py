@@ -162,6 +162,10 @@ def test_with_the_last_container_the_resolver_ends(named: House) -> None:
     daemon.remove_all()
     daemon.wait_for(lambda: not resolvers(named))
     daemon.wait_for(lambda: not named.plugs())
+    assert (daemon.exec_root / "resolver.sock").exists()
+    assert daemon.stop() == 0
+    assert not (daemon.exec_root / "resolver.sock").exists()
+    daemon.start()
 
 
 def test_a_client_that_waits_for_the_output_finds_names_too(named: House) -> None:

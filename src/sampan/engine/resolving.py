@@ -9,6 +9,7 @@ everything; one that an earlier daemon started is taken up. docs/network.md, "Th
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 from typing import TYPE_CHECKING, Any
 
@@ -94,9 +95,14 @@ class Resolving:
                 await self._open()
 
     async def close(self) -> None:
-        """It goes on without us for those who run."""
+        """It goes on without us for those who run; nobody finds one that has nobody to serve."""
         async with self._lock:
             self._drop()
+            if not any(self.uses(live) for live in self._engine.registry):
+                from sampan.network.resolver.client import SOCKET_NAME
+
+                with contextlib.suppress(FileNotFoundError):
+                    os.unlink(f"{self._engine.settings.exec_root}/{SOCKET_NAME}")
 
     # -- what is told --------------------------------------------------------------------------
 
