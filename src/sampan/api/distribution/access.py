@@ -24,7 +24,7 @@ from sampan.registry.server.errors import Denied, Unauthorized, Unsupported, Wro
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from sampan.api.distribution.context import Context
+    from sampan.api.distribution.context import Context, Trace
     from sampan.api.http.connection import Answer
     from sampan.api.http.messages import Request
     from sampan.registry.server.access.accounts import Accounts
@@ -138,13 +138,15 @@ class Gate:
 
     # -- requests ----------------------------------------------------------------------------------
 
-    async def admit(self, request: Request, name: str, action: str) -> Visitor:
-        """Raises Unauthorized, Denied."""
+    async def admit(self, request: Request, action: str, trace: Trace) -> Visitor:
+        """Who asks is in the trace then. Raises Unauthorized, Denied."""
+        name = trace.name
         visitor = await self._visitor(request)
         if visitor is None:
             if not action:
                 raise Unauthorized("say who you are")
             visitor = _Account("", self._rules)
+        trace.user = visitor.user
         if not action or (action == CATALOG and visitor.sees_all()):
             return visitor
         if action != CATALOG and visitor.may(name, action):
@@ -180,7 +182,8 @@ class Gate:
             return
         loop = asyncio.get_running_loop()
         if not await loop.run_in_executor(self._pool, self._accounts.check, user, password):
-            raise WrongPassword("wrong name or password")
+            known = user if self._accounts.stamp(user) else ""
+            raise WrongPassword("wrong name or password", known)
 
     def challenge(self, request: Request, name: str, action: str) -> str:
         """The field WWW-Authenticate."""
@@ -211,7 +214,7 @@ class Gate:
 
     # -- tokens ------------------------------------------------------------------------------------
 
-    async def token(self, request: Request) -> Answer:
+    async def token(self, request: Request, trace: Trace) -> Answer:
         """``/token``: GET with Basic or without, POST with a form."""
         if not self._bearer:
             raise Unsupported("this registry takes passwords with each request (Basic)")
@@ -227,6 +230,7 @@ class Gate:
             await self._check(wanted.user, wanted.password)
         elif request.method == "POST":
             raise Unauthorized("a password or a refresh token is needed")
+        trace.user = wanted.user
         access = tuple(self._granted(wanted.user, wanted.scopes))
         signed = self._tokens.sign(wanted.user, _TOKEN_SECONDS, access)
         said: dict[str, object] = {
@@ -283,7 +287,7 @@ class Gate:
 async def token(context: Context) -> Answer:
     if context.gate is None:
         raise NotFound("this registry has no accounts")
-    return await context.gate.token(context.request)
+    return await context.gate.token(context.request, context.trace)
 
 
 def _query(request: Request) -> _Wanted:

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from sampan.errors import SampanError
     from sampan.registry.server.core import Registry
 
-__all__ = ["HEADERS", "Context", "digest_of", "error", "reply"]
+__all__ = ["HEADERS", "Context", "Trace", "digest_of", "error", "reply"]
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -46,6 +46,18 @@ _CODES = {
 _STALL_SECONDS = 60.0
 
 
+class Trace:
+    """What becomes known of a request while it is answered: for logs. ``account`` is the one whose
+    password was guessed wrong, ``said`` is what an error's message was.
+    """
+
+    __slots__ = ("account", "handler", "name", "reference", "said", "user")
+
+    def __init__(self) -> None:
+        self.user = self.account = self.name = self.reference = self.said = ""
+        self.handler: Callable[..., object] | None = None
+
+
 class Context:
     """One request: ``name`` is the repository's, ``reference`` what stands behind it."""
 
@@ -58,6 +70,7 @@ class Context:
         "reference",
         "registry",
         "request",
+        "trace",
         "visitor",
     )
 
@@ -67,8 +80,7 @@ class Context:
         pool: Executor,
         request: Request,
         *,
-        name: str,
-        reference: str,
+        trace: Trace,
         visitor: Visitor,
         gate: Gate | None,
         pulled: Callable[[str, str], None],
@@ -77,8 +89,9 @@ class Context:
         self.registry = registry
         self.pool = pool
         self.request = request
-        self.name = name
-        self.reference = reference
+        self.trace = trace
+        self.name = trace.name
+        self.reference = trace.reference
         self.visitor = visitor
         self.gate = gate
         self.pulled = pulled

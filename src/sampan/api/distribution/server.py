@@ -10,19 +10,20 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, NamedTuple
 
-from sampan.api.distribution import blobs, catalogue, health, manifests, search, uploads
+from sampan.api.distribution import audit, blobs, catalogue, health, manifests, search, uploads
 from sampan.api.distribution.access import CATALOG, EVERYBODY, LIST, token
-from sampan.api.distribution.context import HEADERS, Context, error, reply
+from sampan.api.distribution.context import HEADERS, Context, Trace, error, reply
 from sampan.api.distribution.rates import Brake, address_of
 from sampan.api.http.server import Limits, Server
 from sampan.engine.log import log
-from sampan.errors import InvalidArgument, NotFound, SampanError
+from sampan.errors import InvalidArgument, NotFound, SampanError, Unavailable
 from sampan.oci.reference import is_path
 from sampan.registry.server.errors import (
     NameInvalid,
     TooManyRequests,
     Unauthorized,
     Unsupported,
+    WrongPassword,
 )
 
 if TYPE_CHECKING:
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from sampan.api.distribution.access import Gate
     from sampan.api.http.connection import Answer
     from sampan.api.http.messages import Request
+    from sampan.registry.server.audit import AuditLog
     from sampan.registry.server.core import Registry
 
     Handler = Callable[[Context], Awaitable[Answer]]
@@ -133,6 +135,7 @@ class DistributionServer(Server):
         self.gate = gate
         self.observer: Observer | None = None
         self.access_log = False
+        self.audit_log: AuditLog | None = None
         self.draining = False
         self._registry = registry
         self._read_only = read_only
@@ -141,27 +144,30 @@ class DistributionServer(Server):
         self._pulls: dict[tuple[str, str], int] = {}
 
     async def _dispatch(self, request: Request) -> Answer:
-        if self.observer is None and not self.access_log:
-            return await self._answer(request, [])
         before = time.monotonic()
-        users: list[str] = []
-        status = 499  # the client was gone before its answer was
+        trace = Trace()
+        status = audit.GONE
+        answer: Answer | None = None
         try:
-            answer = await self._answer(request, users)
+            answer = await self._answer(request, trace)
             status = answer.status
         finally:
             seconds = time.monotonic() - before
             if self.observer is not None:
                 self.observer(request.method, _kind(request.path), status, seconds)
             if self.access_log:
-                self._log(request, users, status, seconds)
+                self._log(request, trace, status, seconds)
+            if self.audit_log is not None:
+                self._audit(
+                    self.audit_log, dict(audit.fields(request, trace, status, answer)), request
+                )
         return answer
 
-    def _log(self, request: Request, users: list[str], status: int, seconds: float) -> None:
+    def _log(self, request: Request, trace: Trace, status: int, seconds: float) -> None:
         log.info(
             "request",
             client=address_of(request, self._registry.place),
-            user=users[0] if users else "",
+            user=trace.user,
             method=request.method,
             path=request.path,
             status=status,
@@ -169,45 +175,64 @@ class DistributionServer(Server):
             agent=request.headers.get("user-agent", ""),
         )
 
-    async def _answer(self, request: Request, users: list[str]) -> Answer:
-        name = action = ""
+    def _audit(self, audit_log: AuditLog, fields: dict[str, object], request: Request) -> None:
+        if fields:
+            fields["client"] = address_of(request, self._registry.place)
+            was_good = not audit_log.lost
+            if not audit_log.record(**fields) and was_good:
+                log.error("the audit log cannot be written: nothing is changed until it can")
+
+    async def _answer(self, request: Request, trace: Trace) -> Answer:
+        action = ""
         try:
-            route, name, reference = _find(request)
-            action = route.action
+            route, trace.name, trace.reference = _find(request)
+            action, trace.handler = route.action, route.handler
             visitor = EVERYBODY
             if self.gate is not None and "authorization" in request.headers:
                 self._brake.before_password(request)
             if self.gate is not None and action != FREE:
-                visitor = await self.gate.admit(request, name, action)
-                users.append(visitor.user)
+                visitor = await self.gate.admit(request, action, trace)
             self._count(request, route, visitor.user)
-            if self._read_only and action in (PUSH, DELETE):
-                raise Unsupported("this registry is read-only")
+            if action in (PUSH, DELETE):
+                self._check_change()
             context = Context(
                 self._registry,
                 self._pool,
                 request,
-                name=name,
-                reference=reference,
+                trace=trace,
                 visitor=visitor,
                 gate=self.gate,
                 pulled=self._pulled,
                 draining=self.draining,
             )
             return await route.handler(context)
-        except Unauthorized as problem:
-            return self._challenge(problem, request, name, action)
-        except TooManyRequests as problem:
-            return self._too_many(problem)
         except SampanError as problem:
-            if problem.status >= 500:
-                log.error("request failed", path=request.path, error=problem.message)
-            return error(problem)
+            trace.said = problem.message
+            return self._refuse(problem, request, trace, action)
         except ConnectionError:
             raise
         except (OSError, sqlite3.Error) as problem:
+            trace.said = str(problem)
             log.error("request failed", method=request.method, path=request.path, error=problem)
             return error(SampanError(f"{request.method} {request.path}: {problem}"))
+
+    def _refuse(self, problem: SampanError, request: Request, trace: Trace, action: str) -> Answer:
+        if isinstance(problem, WrongPassword):
+            trace.account = problem.account
+        if isinstance(problem, Unauthorized):
+            return self._challenge(problem, request, trace.name, action)
+        if isinstance(problem, TooManyRequests):
+            return self._too_many(problem)
+        if problem.status >= 500:
+            log.error("request failed", path=request.path, error=problem.message)
+        return error(problem)
+
+    def _check_change(self) -> None:
+        """Raises Unsupported, Unavailable."""
+        if self._read_only:
+            raise Unsupported("this registry is read-only")
+        if self.audit_log is not None and not self.audit_log.is_good():
+            raise Unavailable("the audit log cannot be written: nothing is changed until it can")
 
     def _count(self, request: Request, route: Route, user: str) -> None:
         """Raises TooManyRequests."""
@@ -223,7 +248,7 @@ class DistributionServer(Server):
 
     def _challenge(self, problem: Unauthorized, request: Request, name: str, action: str) -> Answer:
         """A 401, and how to do better."""
-        if problem.is_guess:
+        if isinstance(problem, WrongPassword):
             self._brake.wrong_password(request)
         try:
             if action != FREE:
@@ -267,6 +292,16 @@ class DistributionServer(Server):
         for one in removed:
             what = one.tag or one.digest
             log.info("retention removed", repository=one.repository, what=what, why=one.why)
+            if self.audit_log is not None:
+                self.audit_log.record(
+                    action="delete",
+                    repository=one.repository,
+                    tag=one.tag,
+                    digest=one.digest,
+                    by="retention",
+                    why=one.why,
+                    outcome="done",
+                )
 
     async def shutdown(self, timeout: float, patience: float = 0.0) -> None:
         await super().shutdown(timeout, patience)

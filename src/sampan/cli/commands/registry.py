@@ -33,6 +33,7 @@ _SERVE = [
     Flag("read-only", "bool", "Neither pushes nor deletions, nor collections"),
     Flag("metrics", "str", "Serve Prometheus metrics at this address", hint="host:port"),
     Flag("access-log", "bool", "Log each request"),
+    Flag("audit-log", "str", "Append who did what to this file; SIGHUP reopens it", hint="file"),
     Flag("drain", "duration", "How long to finish requests when told to stop (30s)"),
     Flag("collect-every", "duration", "Between two collections; 0 for never (15m)"),
     Flag("lease", "duration", "How long a blob stays that no manifest uses (1h)"),
@@ -46,7 +47,6 @@ _SERVE = [
     Flag("rate-limit", "str", "", refused="write [[rate]] in the file of --policy"),
     Flag("retention", "str", "", refused="write [[retention]] in the file of --policy"),
     Flag("immutable-tags", "str", "", refused="write [[immutable]] in the file of --policy"),
-    Flag("audit-log", "str", "", refused=f"an audit log {_NOT_YET}"),
 ]
 
 
@@ -97,6 +97,7 @@ def serve(client: Client, argv: list[str]) -> int:
                 else None
             ),
             access_log=values.flag("access-log"),
+            audit_log=values.text("audit-log"),
             log_level=values.text("log-level", "info"),
             log_format=values.text("log-format", "text"),
         )

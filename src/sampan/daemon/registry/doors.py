@@ -86,6 +86,12 @@ class Doors:
         from sampan.registry.server.policy.policy import read_policy
 
         options = self._options
+        if self._server.audit_log is not None:
+            try:
+                self._server.audit_log.reopen()
+                log.info("audit log reopened", path=options.audit_log)
+            except SampanError as error:
+                log.error("the audit log stays where it was", error=error.message)
         try:
             context = _context(options.tls) if options.tls is not None else None
             fresh = gate(options.login, self._place) if options.login is not None else None

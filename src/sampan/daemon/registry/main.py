@@ -54,6 +54,7 @@ async def _serve(options: Options) -> int:
     from sampan.api.distribution.server import DistributionServer
     from sampan.daemon import service
     from sampan.daemon.registry.doors import Doors, gate
+    from sampan.registry.server.audit import AuditLog
     from sampan.registry.server.core import Registry
     from sampan.registry.server.place import Place
     from sampan.registry.server.policy.policy import read_policy
@@ -73,6 +74,8 @@ async def _serve(options: Options) -> int:
             read_only=options.read_only,
         )
         server.access_log = options.access_log
+        if options.audit_log:
+            server.audit_log = AuditLog(options.audit_log)
         if options.policy:
             place.policy = read_policy(options.policy)
         doors = Doors(options, place, server)
@@ -90,6 +93,8 @@ async def _serve(options: Options) -> int:
             manager.close()
             doors.close()
             await server.shutdown(options.drain, options.drain)
+            if server.audit_log is not None:
+                server.audit_log.close()
     finally:
         registry.close()
     return 0

@@ -63,6 +63,7 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     retain: bool = False
     metrics: Listen | None = None
     access_log: bool = False
+    audit_log: str = ""
     log_level: str = "info"
     log_format: str = "text"
 

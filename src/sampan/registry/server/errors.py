@@ -113,12 +113,14 @@ class TooManyRequests(Refusal):
 
 class Unauthorized(Refusal, Unauthenticated):
     code = "UNAUTHORIZED"
-    is_guess = False
-    """A name and a password came that do not go together."""
 
 
 class WrongPassword(Unauthorized):
-    is_guess = True
+    """``account`` is the one it was for, where there is one of that name."""
+
+    def __init__(self, message: str, account: str) -> None:
+        super().__init__(message)
+        self.account = account
 
 
 class Denied(Refusal, PermissionDenied):
