@@ -51,8 +51,8 @@ def test_a_blob_in_chunks_which_must_continue_where_it_is(house: House) -> None:
     assert house.request("GET", where).headers["Range"] == "0-0"
     first, rest = DATA[:1_000_000], DATA[1_000_000:]
     assert house.request("PATCH", where, first, Content_Range="0-999999").status == 202
-    for wrong in ("0-999999", "1000001-3000000", "999999-2999998"):
-        answer = house.request("PATCH", where, first[: 1 + 999999], Content_Range="0-999999")
+    for wrong in ("0-999999", "1000001-2000000", "999999-1999998", "9000000-9999999"):
+        answer = house.request("PATCH", where, first, Content_Range=wrong)
         assert answer.status == 416, wrong
         assert answer.codes == ["BLOB_UPLOAD_INVALID"]
         assert answer.headers["Range"] == "0-999999"

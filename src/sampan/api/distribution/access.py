@@ -246,7 +246,10 @@ class Gate:
 
     async def _form(self, request: Request) -> _Wanted:
         body = (await request.body.read(_BODY)).decode("utf-8", "replace")
-        form = urllib.parse.parse_qs(body, max_num_fields=20)
+        try:
+            form = urllib.parse.parse_qs(body, max_num_fields=20)
+        except ValueError as problem:
+            raise InvalidArgument(f"the form: {problem}") from problem
 
         def one(name: str) -> str:
             return form.get(name, [""])[0]
