@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.registry.server.buckets import ENVIRONMENT, Bucket
 from tests.registry.server.house import House
 
 
@@ -25,5 +26,18 @@ def house(quick: Path) -> Iterator[House]:
     place = Path(tempfile.mkdtemp(prefix="registry-", dir=quick))
     one = House(place / "root").start()
     yield one
+    one.close()
+    shutil.rmtree(place)
+
+
+@pytest.fixture(scope="session")
+def bucket(quick: Path) -> Iterator[Bucket]:
+    """Whoever uses it takes a prefix of his own."""
+    place = Path(tempfile.mkdtemp(prefix="bucket-", dir=quick))
+    one = Bucket(place / "buckets")
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in ENVIRONMENT.items():
+            patch.setenv(name, value)
+        yield one
     one.close()
     shutil.rmtree(place)

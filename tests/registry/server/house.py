@@ -45,6 +45,8 @@ class House:
     def __init__(self, root: Path, *options: str) -> None:
         self.root = root
         self.options = options
+        self.where: tuple[str, ...] = ("--root", str(root))
+        """For the server, and for the commands beside it."""
         self.log = root.parent / f"{root.name}.log"
         self.starts = 0
         self.process: subprocess.Popen[bytes] | None = None
@@ -53,7 +55,7 @@ class House:
         self.tls: ssl.SSLContext | None = None
 
     def start(self) -> House:
-        words = ["registry", "serve", "--root", str(self.root), "--listen", "127.0.0.1:0"]
+        words = ["registry", "serve", *self.where, "--listen", "127.0.0.1:0"]
         self.log.parent.mkdir(parents=True, exist_ok=True)
         with self.log.open("wb") as log:
             self.process = subprocess.Popen(
@@ -92,7 +94,7 @@ class House:
     def tool(self, *words: str) -> subprocess.CompletedProcess[str]:
         """``sampan registry gc`` and its like, beside the server."""
         return subprocess.run(
-            [sys.executable, "-m", "sampan.cli", "registry", *words, "--root", str(self.root)],
+            [sys.executable, "-m", "sampan.cli", "registry", *words, *self.where],
             capture_output=True,
             text=True,
             timeout=_DEADLINE,

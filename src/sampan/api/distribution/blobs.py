@@ -35,7 +35,7 @@ async def head(context: Context) -> Answer:
 
 
 async def get(context: Context) -> Answer:
-    """All of it, or one range."""
+    """All of it, or one range; or where it is."""
     digest = digest_of(context.reference)
     request, links = context.request, context.registry.links
     blob = links.find(context.name, digest)
@@ -44,6 +44,9 @@ async def get(context: Context) -> Answer:
     fields = _fields(digest)
     if request.headers.get("if-none-match") == fields["ETag"]:
         return Response(304, headers=fields)
+    url = links.url(blob)
+    if url is not None:
+        return Response(307, headers={"Location": url, "Docker-Content-Digest": digest})
     reader = await context.run(links.open, context.name, digest)
     try:
         condition = request.headers.get("if-range", fields["ETag"])

@@ -26,7 +26,7 @@ async def ready(context: Context) -> Answer:
     if context.draining:
         return Response(503, b"stopping\n", _TEXT)
     try:
-        await context.run(context.registry.place.note_time)
+        await context.run(context.registry.place.check)
     except (SampanError, sqlite3.Error) as problem:
         return Response(503, f"{problem}\n".encode(), _TEXT)
     return Response(200, b"ready\n", _TEXT)

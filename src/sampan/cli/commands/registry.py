@@ -11,14 +11,21 @@ from sampan.errors import InvalidArgument
 if TYPE_CHECKING:
     from sampan.cli.client import Client
     from sampan.cli.flags import Values
+    from sampan.daemon.registry.options import Where
 
 __all__ = ["fsck", "gc", "retention", "serve"]
 
 _ROOT = Flag("root", "str", "The registry's directory", hint="dir")
 _POLICY = Flag("policy", "str", "Immutable tags, retention, quotas, rates (TOML)", hint="file")
 _NOT_YET = "is not there yet"
-_SERVE = [
+_WHERE = [
     _ROOT,
+    Flag("storage", "str", "Blobs in a bucket: s3://BUCKET[/PREFIX][?endpoint=URL]", hint="url"),
+    Flag("database", "str", "", refused=f"a database other than the root's SQLite {_NOT_YET}"),
+]
+_SERVE = [
+    *_WHERE,
+    Flag("no-redirect", "bool", "Send blobs from the bucket, instead of clients to it"),
     Flag("listen", "list", "Serve at this address (127.0.0.1:5000)", hint="host:port"),
     Flag("htpasswd", "str", "Accounts: a file made with htpasswd -B", hint="file"),
     Flag("access", "str", "Who may do what with which repositories (TOML)", hint="file"),
@@ -40,8 +47,6 @@ _SERVE = [
     Flag("upload-age", "duration", "How long an upload stays that nothing comes for (24h)"),
     Flag("log-level", "str", "debug, info, warn or error", short="l"),
     Flag("log-format", "str", "text or json"),
-    Flag("storage", "str", "", refused=f"storage other than the root {_NOT_YET}"),
-    Flag("database", "str", "", refused=f"a database other than the root's SQLite {_NOT_YET}"),
     Flag("proxy", "str", "", refused=f"being another registry's cache {_NOT_YET}"),
     Flag("quota", "str", "", refused="write [[quota]] in the file of --policy"),
     Flag("rate-limit", "str", "", refused="write [[rate]] in the file of --policy"),
@@ -69,7 +74,8 @@ def serve(client: Client, argv: list[str]) -> int:
         from sampan.daemon.registry.main import serve as run
     return run(
         options.Options(
-            root=values.text("root") or options.default_root(),
+            where=_where(values),
+            redirect=not values.flag("no-redirect"),
             listen=tuple(
                 options.parse_listen(text)
                 for text in values.items("listen") or [options.DEFAULT_LISTEN]
@@ -104,6 +110,12 @@ def serve(client: Client, argv: list[str]) -> int:
     )
 
 
+def _where(values: Values) -> Where:
+    from sampan.daemon.registry import options
+
+    return options.Where(values.text("root") or options.default_root(), values.text("storage"))
+
+
 def _seconds(values: Values, name: str, default: float) -> float:
     seconds = values.number(name, round(default * 1e9)) / 1e9
     if seconds < 0:
@@ -114,7 +126,7 @@ def _seconds(values: Values, name: str, default: float) -> float:
 def gc(client: Client, argv: list[str]) -> int:
     """``registry gc``"""
     flags = [
-        _ROOT,
+        *_WHERE,
         Flag("dry-run", "bool", "Remove nothing; say what would be, and why each byte is there"),
         Flag("upload-age", "duration", "How long an upload stays that nothing comes for (24h)"),
     ]
@@ -125,17 +137,16 @@ def gc(client: Client, argv: list[str]) -> int:
     values = read("registry gc", "[OPTIONS]", summary, flags, argv, most=0)
     if values is None:
         return 0
-    from sampan.daemon.registry import options, tools
+    from sampan.daemon.registry import tools
 
-    root = values.text("root") or options.default_root()
     age = _seconds(values, "upload-age", 24 * 3600)
-    return tools.collect(root, dry=values.flag("dry-run"), upload_seconds=age)
+    return tools.collect(_where(values), dry=values.flag("dry-run"), upload_seconds=age)
 
 
 def retention(client: Client, argv: list[str]) -> int:
     """``registry retention``"""
     flags = [
-        _ROOT,
+        *_WHERE,
         _POLICY,
         Flag("apply", "bool", "Remove it; without this nothing is removed"),
         Flag("all", "bool", "Say also what stays, and why", short="a"),
@@ -151,10 +162,10 @@ def retention(client: Client, argv: list[str]) -> int:
         raise InvalidArgument("the rules are in a file: say which by --policy")
     if values.flag("apply") and values.flag("all"):
         raise InvalidArgument("--all is for explaining, without --apply")
-    from sampan.daemon.registry import options, tools
+    from sampan.daemon.registry import tools
 
     return tools.retain(
-        values.text("root") or options.default_root(),
+        _where(values),
         values.text("policy"),
         apply=values.flag("apply"),
         everything=values.flag("all"),
@@ -163,7 +174,10 @@ def retention(client: Client, argv: list[str]) -> int:
 
 def fsck(client: Client, argv: list[str]) -> int:
     """``registry fsck``"""
-    flags = [_ROOT, Flag("quick", "bool", "Hold blobs against their sizes only, not their digests")]
+    flags = [
+        *_WHERE,
+        Flag("quick", "bool", "Hold blobs against their sizes only, not their digests"),
+    ]
     summary = (
         "Hold all rows against one another and all bytes against their digests. A blob that is\n"
         "wrong is set aside, and the tags that it hurts are named. The registry may be serving."
@@ -171,7 +185,6 @@ def fsck(client: Client, argv: list[str]) -> int:
     values = read("registry fsck", "[OPTIONS]", summary, flags, argv, most=0)
     if values is None:
         return 0
-    from sampan.daemon.registry import options, tools
+    from sampan.daemon.registry import tools
 
-    root = values.text("root") or options.default_root()
-    return tools.examine(root, read=not values.flag("quick"))
+    return tools.examine(_where(values), read=not values.flag("quick"))

@@ -65,9 +65,10 @@ async def _serve(options: Options) -> int:
         loop.add_signal_handler(number, stopping.set)
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     manager = service.take_environment()
-    registry = Registry(Place(options.root, serving=True, lease=options.lease))
+    registry = Registry(Place(options.where, serving=True, lease=options.lease))
     try:
         place = registry.place
+        place.redirect = options.redirect
         server = DistributionServer(
             registry,
             gate=gate(options.login, place) if options.login is not None else None,

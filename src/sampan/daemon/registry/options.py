@@ -8,8 +8,9 @@ import re
 import msgspec
 
 from sampan.errors import InvalidArgument
+from sampan.registry.server.backends import Where
 
-__all__ = ["DEFAULT_LISTEN", "Listen", "Options", "default_root", "parse_listen"]
+__all__ = ["DEFAULT_LISTEN", "Listen", "Options", "Where", "default_root", "parse_listen"]
 
 DEFAULT_LISTEN = "127.0.0.1:5000"
 _LISTEN = re.compile(r"(?:\[([0-9A-Fa-f:.]+)\]|([^:\[\]]*)):([0-9]{1,5})")
@@ -47,11 +48,12 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     """Times in seconds. ``drain`` is for requests that are under way when the server is told to
     stop, ``collect`` between two collections (0: never), ``lease`` how long a blob stays that no
     manifest uses, ``upload`` how long an upload that nothing comes for. ``policy`` is a file, whose
-    retention collections apply with ``retain``.
+    retention collections apply with ``retain``. ``redirect``: clients may be sent to the bucket.
     """
 
-    root: str
+    where: Where
     listen: tuple[Listen, ...]
+    redirect: bool = True
     drain: float = 30.0
     collect: float = 900.0
     lease: float = 3600.0

@@ -2,26 +2,30 @@
 
 from __future__ import annotations
 
-import os
+from typing import TYPE_CHECKING
 
 from sampan.errors import NotFound
+from sampan.registry.server.backends import exists
 from sampan.registry.server.checking import check
 from sampan.registry.server.collection import Collector, Removed
 from sampan.registry.server.place import Place
 from sampan.registry.server.policy.policy import read_policy
 from sampan.registry.server.retention import Outcome, Retention
 
+if TYPE_CHECKING:
+    from sampan.registry.server.backends import Where
+
 __all__ = ["collect", "examine", "retain"]
 
 
-def _place(root: str) -> Place:
+def _place(where: Where) -> Place:
     """The registry that is there already. Raises NotFound."""
-    if not os.path.exists(os.path.join(root, "registry.db")):
-        raise NotFound(f"there is no registry in {root}: say which by --root")
-    return Place(root, serving=False)
+    if not exists(where):
+        raise NotFound(f"there is no registry in {where.root}: say which by --root")
+    return Place(where, serving=False)
 
 
-def collect(root: str, *, dry: bool, upload_seconds: float) -> int:
+def collect(where: Where, *, dry: bool, upload_seconds: float) -> int:
     """Remove what nothing uses, or say what that is; the exit code."""
     total = [0]
 
@@ -30,7 +34,7 @@ def collect(root: str, *, dry: bool, upload_seconds: float) -> int:
         shown = f", {removed.bytes} bytes" if removed.bytes else ""
         print(f"{'would remove' if dry else 'removed'} {removed.what}{shown}: {removed.why}")
 
-    place = _place(root)
+    place = _place(where)
     try:
         collector = Collector(place, tell, dry=dry, upload_seconds=upload_seconds)
         if dry:
@@ -43,7 +47,7 @@ def collect(root: str, *, dry: bool, upload_seconds: float) -> int:
     return 0
 
 
-def retain(root: str, path: str, *, apply: bool, everything: bool) -> int:
+def retain(where: Where, path: str, *, apply: bool, everything: bool) -> int:
     """Remove what the policy at ``path`` lets go, or say what that is; the exit code."""
     policy = read_policy(path)
     gone = [0, 0]
@@ -57,7 +61,7 @@ def retain(root: str, path: str, *, apply: bool, everything: bool) -> int:
         did = ("removed" if apply else "would remove") if one.goes else "keeps"
         print(f"{did} {name}: {one.why}")
 
-    place = _place(root)
+    place = _place(where)
     try:
         retention = Retention(place, policy, tell)
         if apply:
@@ -72,9 +76,9 @@ def retain(root: str, path: str, *, apply: bool, everything: bool) -> int:
     return 0
 
 
-def examine(root: str, *, read: bool) -> int:
+def examine(where: Where, *, read: bool) -> int:
     """Say what is wrong, and which tags that hurts; 1 where something is."""
-    place = _place(root)
+    place = _place(where)
     problems = 0
     try:
         for problem in check(place, read=read):

@@ -26,8 +26,7 @@ _UNUSED = """SELECT l.repository, l.blob, r.name, b.digest, b.size, b.links, l.l
     JOIN repositories r ON r.id = l.repository JOIN blobs b ON b.id = l.blob
     WHERE l.refs = 0 AND l.leased < ?"""
 _KNOWN = """SELECT EXISTS (SELECT 1 FROM blobs WHERE key = ?1)
-    OR EXISTS (SELECT 1 FROM trash WHERE key = ?1)
-    OR EXISTS (SELECT 1 FROM uploads WHERE id = ?2)"""
+    OR EXISTS (SELECT 1 FROM trash WHERE key = ?1), EXISTS (SELECT 1 FROM uploads WHERE id = ?2)"""
 _EMPTY = """SELECT id FROM repositories r
     WHERE NOT EXISTS (SELECT 1 FROM links WHERE repository = r.id)
     AND NOT EXISTS (SELECT 1 FROM manifests WHERE repository = r.id) LIMIT ?"""
@@ -167,7 +166,7 @@ class Collector:
                     storage.drop(name, "")
                 self._tell(Removed(f"bytes of upload {name}", "there is no such upload", size))
         for key, size in storage.blobs():
-            if not self._is_known(key):
+            if not any(self._owners(key)):
                 if not self._dry:
                     storage.delete(key)
                 self._tell(Removed(f"bytes {key}", "they became no blob", size))
@@ -176,10 +175,14 @@ class Collector:
         row = self._place.database.row("SELECT 1 FROM uploads WHERE id = ?", (name,))
         return row is not None
 
-    def _is_known(self, key: str) -> bool:
-        """In one query: a key becomes a blob's in the transaction that ends its upload."""
+    def _owners(self, key: str) -> tuple[bool, bool]:
+        """It is a blob's, or was; its upload is under way.
+
+        In one query: a key becomes a blob's in the transaction that ends its upload.
+        """
         row = self._place.database.row(_KNOWN, (key, self._place.storage.upload_of(key)))
-        return row is not None and bool(row[0])
+        assert row is not None
+        return bool(row[0]), bool(row[1])
 
     # -- why each byte is there --------------------------------------------------------------------
 
@@ -207,8 +210,12 @@ class Collector:
             reader.close()
         yield Share("deleted blobs whose bytes are still there", len(sizes), sum(sizes))
         uploads = [one.size for one in storage.uploads()]
+        strange: list[int] = []
+        for one in storage.blobs():
+            is_blob, is_upload = self._owners(one.name)
+            if not is_blob:
+                (uploads if is_upload else strange).append(one.size)
         yield Share("uploads under way", len(uploads), sum(uploads))
-        strange = [one.size for one in storage.blobs() if not self._is_known(one.name)]
         yield Share("bytes that became no blob", len(strange), sum(strange))
 
 

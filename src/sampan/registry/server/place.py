@@ -12,10 +12,9 @@ import time
 from typing import TYPE_CHECKING
 
 from sampan.errors import Conflict
+from sampan.registry.server.backends import Where, open_database, open_storage
 from sampan.registry.server.clock import Clock
-from sampan.registry.server.database.sqlite import SqliteDatabase
 from sampan.registry.server.policy.policy import Policy
-from sampan.registry.server.storage.local import LocalStorage
 from sampan.storage.failures import explain
 
 if TYPE_CHECKING:
@@ -31,9 +30,11 @@ LEASE_SECONDS = 3600.0
 class Place:
     """``serving``: be the one who serves it. Raises Conflict where somebody does."""
 
-    def __init__(self, root: str, *, serving: bool, lease: float = LEASE_SECONDS) -> None:
-        self.root = os.path.abspath(root)
+    def __init__(self, where: Where, *, serving: bool, lease: float = LEASE_SECONDS) -> None:
+        self.root = os.path.abspath(where.root)
         self.lease = lease
+        self.redirect = True
+        """Clients may be sent to where a blob's bytes are."""
         self.policy = Policy()
         """What becomes of what is stored; may be replaced at any time."""
         try:
@@ -46,8 +47,12 @@ class Place:
             served = not self._claim()
             if served and serving:
                 raise Conflict(f"{self.root} is served by another process already")
-            self.storage: Storage = LocalStorage(self.root)
-            self.database: Database = SqliteDatabase(os.path.join(self.root, "registry.db"))
+            self.database: Database = open_database(where)
+            try:
+                self.storage: Storage = open_storage(where, self.database)
+            except BaseException:
+                self.database.close()
+                raise
         except BaseException:
             os.close(self._lock)
             raise
@@ -81,6 +86,11 @@ class Place:
             ),
             durable=False,
         )
+
+    def check(self) -> None:
+        """Rows and bytes could be stored. Raises what says why not."""
+        self.note_time()
+        self.storage.check()
 
     def close(self) -> None:
         self.database.close()

@@ -157,4 +157,8 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
                 WHERE id = OLD.repository;
         END""",
     ),
+    (
+        # What a registry is told once: how its bucket is called.
+        "CREATE TABLE settings (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID",
+    ),
 )

@@ -220,8 +220,10 @@ class Uploads:
             except NotFound as error:
                 raise _gone(upload) from error
             turn = Turn(upload, appender, keep=self._keep, admit=self._admit)
-            if turn.offset == 0 and upload.hashed:
+            if turn.offset == 0:
                 upload.hash, upload.hashed = digests.new_hash(upload.algorithm), 0
+            elif turn.offset != upload.hashed:
+                upload.hashed = -1
             upload.turn = turn
         self.touch(upload)
         return turn
@@ -421,8 +423,8 @@ class Uploads:
                 # The blob that was there was collected meanwhile: ours is needed after all.
                 key = storage.seal(upload.identifier, digest, state)
         except Denied as error:
-            if key is not None:
-                storage.delete(key)  # nobody's but this upload's
+            if key is not None and not storage.stateful:
+                storage.delete(key)  # nobody's but this upload's; others go when it is cancelled
             return error
         if key is None:
             try:
