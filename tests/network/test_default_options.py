@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -118,3 +120,35 @@ SIX = (
     *ECHO[:-1],
     ECHO[-1].replace("('', 7)", "('::', 7), family=socket.AF_INET6"),
 )
+
+
+def test_decisions_wait_for_the_containers_that_are_on_it(own_house: House) -> None:
+    house, daemon = own_house, own_house.daemon
+    daemon.options = ("--bip=10.78.0.1/24", "--bridge=br78")
+    daemon.start()
+    there = daemon.run(*ECHO, name="there", HostConfig=DEFAULT)
+    daemon.wait_for(lambda: "listening" in daemon.logs(there))
+    as_it_was = network(daemon)
+    for options, flags in (
+        (("--bip=10.79.0.1/24", "--bridge=br78", "--mtu=1400"), 'flags="mtu bip'),
+        (("--bridge=none",), "flags=bridge "),
+    ):
+        daemon.kill()
+        daemon.options = options
+        daemon.start()
+        assert network(daemon)["IPAM"] == as_it_was["IPAM"]
+        assert house.run("python3", "-c", ASK, "10.78.0.2", "7").stdout == "10.78.0.1"
+        (line,) = (one for one in daemon.log.read_text().splitlines() if flags in one)
+        assert "which stays as it was made" in line and "containers=there" in line
+    assert endpoint(daemon, daemon.run(*SLEEP, HostConfig=DEFAULT))["IPAddress"] == "10.78.0.3"
+    # What ended while there was no daemon is nobody's reason to wait; and the old bridge goes.
+    daemon.remove_all()
+    last = daemon.run(*SLEEP, HostConfig=DEFAULT)
+    pid = daemon.state(last)["Pid"]
+    daemon.kill()
+    os.kill(pid, signal.SIGKILL)
+    daemon.wait_for((daemon.exec_root / "containers" / last / "exit.json").exists)
+    daemon.options = ("--bip=10.79.0.1/24",)
+    daemon.start()
+    assert "br78" not in house.links()
+    assert endpoint(daemon, daemon.run(*SLEEP, HostConfig=DEFAULT))["IPAddress"] == "10.79.0.2"

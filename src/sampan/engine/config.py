@@ -17,6 +17,7 @@ import msgspec
 
 from sampan.errors import InvalidArgument, NotSupported
 from sampan.kernel.links import mac_bytes
+from sampan.network.options import OPTIONS, SYSCTLS, link_local, parameters
 from sampan.network.types import Wish
 
 __all__ = [
@@ -271,13 +272,14 @@ class EndpointSettings(_Wire, frozen=True, kw_only=True):
         """Raises InvalidArgument, NotSupported."""
         where = f"NetworkingConfig.EndpointsConfig.{name}"
         ipam = self.ipam_config
-        if ipam.link_local_ips:
-            raise NotSupported(f"{where}.IPAMConfig.LinkLocalIPs is not supported in this version")
+        for address in ipam.link_local_ips:
+            link_local(address)
         for link in self.links:
             read_link(link)
         for option in self.driver_opts:
-            if option != "com.docker.network.endpoint.ifname":
+            if option not in OPTIONS:
                 raise NotSupported(f"{where}.DriverOpts: {option} is not supported")
+        parameters(self.driver_opts.get(SYSCTLS, ""))
         if self.mac_address:
             mac_bytes(self.mac_address)
         return Wish(
@@ -288,6 +290,7 @@ class EndpointSettings(_Wire, frozen=True, kw_only=True):
             mac=self.mac_address,
             aliases=tuple(self.aliases),
             links=tuple(self.links),
+            link_local=tuple(ipam.link_local_ips),
             options=self.driver_opts,
             priority=self.gw_priority,
         )

@@ -393,6 +393,14 @@ class Networking:
             log.error("networks cannot be taken up", error=error.message)
             unheld = []
         self._rules.begin()
+        flags, containers = await asyncio.to_thread(self.networks.decide)
+        if flags:
+            log.warn(
+                "containers are on the default network, which stays as it was made; stop them and "
+                "start the daemon again to have it as it is configured now",
+                flags=" ".join(flags),
+                containers=", ".join(self.name_of(one) for one in containers),
+            )
         for endpoint, port in unheld:
             # The rules lead there all the same; the process is not reached.
             log.warn(

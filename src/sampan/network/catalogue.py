@@ -75,16 +75,9 @@ class Catalogue:
         default = predefined_id(identity, DEFAULT)
         if (former := _former_id(identity, DEFAULT)) in self.all:
             default = former
-        wanted = defaults.wanted(options, default, created)
-        if options.bridge == "none":
-            self.all.pop(default, None)
-        elif default not in self.all:
-            self._add_default(wanted)
-        elif defaults.is_otherwise(self.all[default], wanted):
-            # The administrator has decided otherwise since.
-            self._store.remove_network(default)
-            self.all.pop(default)
-            self._add_default(wanted)
+        self._wanted = defaults.wanted(options, default, created)
+        if options.bridge != "none" and default not in self.all:
+            self._add_default(self._wanted)
 
     def __iter__(self) -> Iterator[Network]:
         return iter(list(self.all.values()))
@@ -107,6 +100,27 @@ class Catalogue:
     def default(self) -> Network:
         """What a container gets that asks for nothing. Raises NotFound (``--bridge none``)."""
         return self.find(DEFAULT)
+
+    def decide(self) -> tuple[list[str], list[str]]:
+        """Have the default network be as the administrator decided, unless containers are on it as
+        it was: which decisions wait, and for which containers. Once what has ended is freed.
+
+        Raises Unavailable.
+        """
+        there = self.all.get(self._wanted.id)
+        if there is None:
+            return [], []
+        if self._options.bridge == "none":
+            otherwise = ["bridge"]
+        else:
+            otherwise = defaults.differences(there, self._wanted)
+        used = [endpoint.container for endpoint in self.leases.on(there.id)] if otherwise else []
+        if not otherwise or used:
+            return otherwise, used
+        self.drop(there)
+        if self._options.bridge != "none":
+            self._add_default(self._wanted)
+        return [], []
 
     def _take_up(self, network: Network) -> None:
         self.all[network.id] = network

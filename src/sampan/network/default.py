@@ -1,6 +1,6 @@
 """The default network as the administrator wants it, with the names of dockerd's flags.
 
-What is not said is chosen: a subnet, a name for the bridge. ``is_otherwise`` says whether the row
+What is not said is chosen: a subnet, a name for the bridge. With ``differences`` the row that is
 there is of other decisions, and is to be made anew.
 """
 
@@ -14,7 +14,7 @@ from sampan.network.types import Network
 if TYPE_CHECKING:
     from sampan.network.types import Options, Subnet
 
-__all__ = ["ROUTER", "is_otherwise", "subnets_of", "wanted"]
+__all__ = ["ROUTER", "differences", "subnets_of", "wanted"]
 
 ROUTER = {4: "DefaultGatewayIPv4", 6: "DefaultGatewayIPv6"}
 """Docker's names of an auxiliary address that default routes lead to (``Subnet.router``)."""
@@ -72,13 +72,16 @@ def wanted(options: Options, network_id: str, created: int) -> Network:
     )
 
 
-def is_otherwise(network: Network, new: Network) -> bool:
-    """Whether the row ``network`` is not what ``new`` (``wanted``) says."""
+def differences(network: Network, new: Network) -> list[str]:
+    """The flags in which the row ``network`` is not what ``new`` (``wanted``) says."""
     decided = tuple(subnet for subnet in network.subnets if not subnet.automatic)
-    return (
-        not network.subnets
-        or (network.mtu, network.icc, network.masquerade, network.ipv6, network.bind)
-        != (new.mtu, new.icc, new.masquerade, new.ipv6, new.bind)
-        or decided != new.subnets
-        or new.link not in ("", network.link)
-    )
+    found = {
+        "mtu": network.mtu != new.mtu,
+        "icc": network.icc != new.icc,
+        "ip-masq": network.masquerade != new.masquerade,
+        "ipv6": network.ipv6 != new.ipv6,
+        "ip": network.bind != new.bind,
+        "bip, fixed-cidr, default-gateway": decided != new.subnets or not network.subnets,
+        "bridge": new.link not in ("", network.link),
+    }
+    return [name for name, differs in found.items() if differs]

@@ -16,6 +16,7 @@ import msgspec
 from sampan.errors import InvalidArgument, Unavailable
 from sampan.network.addresses import Block, mac_of
 from sampan.network.bridge import host_name
+from sampan.network.options import INTERFACE
 from sampan.network.types import Endpoint
 
 if TYPE_CHECKING:
@@ -24,10 +25,7 @@ if TYPE_CHECKING:
     from sampan.network.store import NetworkStore
     from sampan.network.types import Network, Port, Wish
 
-__all__ = ["INTERFACE", "Leases"]
-
-INTERFACE = "com.docker.network.endpoint.ifname"
-"""A wish's option: the link's name inside."""
+__all__ = ["Leases"]
 
 
 class Leases:

@@ -25,7 +25,7 @@ from sampan.network.host import (
     locked,
     note_forwarding,
 )
-from sampan.network.leases import INTERFACE
+from sampan.network.options import INTERFACE, SYSCTLS, link_local, parameters
 from sampan.network.ports import Ports
 
 if TYPE_CHECKING:
@@ -229,12 +229,13 @@ class Networks:
         """What the maker is told to make of them; their networks are up."""
         best = self.way_out(endpoints)
         plugs = []
+        no_way: dict[str, object] = {"gateways": []}
         for endpoint in endpoints:
             network = self._all[endpoint.network]
             index, mtu = self._up[network.id]
             shares = network.driver in parents.KINDS
             one = (parents if shares else bridge).plug(network, endpoint, index, mtu)
-            plugs.append(one if endpoint is best else {**one, "gateways": []})
+            plugs.append({**one, **_asked(endpoint), **({} if endpoint is best else no_way)})
         return plugs
 
     def on_parent(self, endpoint: Endpoint) -> bool:
@@ -419,6 +420,11 @@ class Networks:
         self._remove_unused()
         return unheld, moved & set(self.leases.containers())
 
+    def decide(self) -> tuple[list[str], list[str]]:
+        """See ``Catalogue.decide``."""
+        with self._lock:
+            return self._known.decide()
+
     def _remove_unused(self) -> None:
         """Bridges of ours that an earlier daemon left and nobody is on."""
         used = self._used_links()
@@ -435,3 +441,13 @@ class Networks:
                     bridge.remove(network.link)
         if not self._up and self.firewall is not None and self.firewall.present():
             self.firewall.remove()
+
+
+def _asked(endpoint: Endpoint) -> dict[str, object]:
+    """What of its link somebody asked for."""
+    wish = endpoint.wish
+    found = parameters(wish.options.get(SYSCTLS, ""), endpoint.inside)
+    return {
+        "local": [link_local(one) for one in wish.link_local],
+        "parameters": [f"{name}={value}" for name, value in found],
+    }

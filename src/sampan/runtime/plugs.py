@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 from sampan.errors import KernelError
 from sampan.kernel import links
-from sampan.kernel.netns import Inside
+from sampan.kernel.netns import Inside, write_parameter
 from sampan.kernel.nlmsg import Socket
 from sampan.oci.record import Record
 
@@ -40,7 +40,8 @@ class Plug(Record):
 
     ``addresses`` as address/prefix; ``gateways`` are those of the default routes, any address for
     the link itself; ``isolated`` ports do not reach one another, ``hairpin`` ones reach themselves;
-    without ``ipv6`` the link has no IPv6 at all.
+    without ``ipv6`` the link has no IPv6 at all. ``local`` are link-local addresses, and
+    ``parameters`` the link's own, ``net/ipv4/conf/NAME/…=value``.
     """
 
     host: str
@@ -56,6 +57,8 @@ class Plug(Record):
     kind: str = ""
     mode: str = ""
     flag: str = ""
+    local: tuple[str, ...] = ()
+    parameters: tuple[str, ...] = ()
 
 
 def outside(one: Plug, pid: int) -> list[Message]:
@@ -80,13 +83,12 @@ def outside(one: Plug, pid: int) -> list[Message]:
 
 def inside(one: Plug, index: int) -> list[Message]:
     """To be sent in the container's namespace, where the link has this index."""
-    # arp_notify: whoever remembers another MAC address for this one hears of it.
-    messages = [links.set_parameters(index, ipv4={"arp_notify": 1}, addresses_by_hand=not one.ipv6)]
+    messages = [] if one.parameters else [_usual(one, index)]
     # Of the kinds that share a parent this may be done again (``_patiently``).
     again = (EEXIST,) if one.kind else ()
     if one.kind:
         messages.append(links.set_link(index, alias=one.host))
-    for text in one.addresses:
+    for text in (*one.addresses, *one.local):
         address, _, prefix = text.partition("/")
         messages.append(links.new_address(index, address, int(prefix), ignore=again))
     messages.append(links.set_link(index, up=True))
@@ -95,6 +97,20 @@ def inside(one: Plug, index: int) -> list[Message]:
         message.ignore = again
         messages.append(message)
     return messages
+
+
+def _usual(one: Plug, index: int) -> Message:
+    # arp_notify: whoever remembers another MAC address for this one hears of it.
+    return links.set_parameters(index, ipv4={"arp_notify": 1}, addresses_by_hand=not one.ipv6)
+
+
+def _set(one: Plug, index: int, here: Socket) -> None:
+    """A link's own parameters: over the usual ones, and before it has addresses or is up."""
+    if one.parameters:
+        here.batch([_usual(one, index)])
+    for text in one.parameters:
+        name, _, value = text.partition("=")
+        write_parameter(name, value)
 
 
 def _way_out(gateway: str, index: int) -> Message:
@@ -123,7 +139,9 @@ def _on_parent(one: Plug, pid: int, host: Socket) -> None:
     # One passthru link has its parent to itself.
     _patiently(host, [made], host, (EINVAL,) if one.mode == "passthru" else ())
     with Socket() as here:
-        _patiently(here, inside(one, if_nametoindex(one.name)), host, (EADDRINUSE,))
+        index = if_nametoindex(one.name)
+        _set(one, index, here)
+        _patiently(here, inside(one, index), host, (EADDRINUSE,))
 
 
 def _patiently(
@@ -188,5 +206,6 @@ def _dress(plugs: Sequence[Plug], pid: int, host: Socket) -> None:
                 index = if_nametoindex(one.name)
             except OSError as error:
                 raise KernelError("if_nametoindex", error.errno or 0, one.name) from None
+            _set(one, index, here)
             messages += inside(one, index)
         here.batch(messages)

@@ -85,7 +85,9 @@ def _endpoint(
     wish: Wish, endpoint: Endpoint | None, gateways: tuple[str, str], names: list[str]
 ) -> dict[str, Any]:
     ipam = {"IPv4Address": wish.ipv4, "IPv6Address": wish.ipv6}
-    given = {key: value for key, value in ipam.items() if value}
+    given: dict[str, Any] = {key: value for key, value in ipam.items() if value}
+    if wish.link_local:
+        given["LinkLocalIPs"] = list(wish.link_local)
     return {
         "IPAMConfig": given or None,
         "Links": list(wish.links) or None,
