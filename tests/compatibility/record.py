@@ -10,6 +10,7 @@ tests.compatibility`` writes ``docs/compatibility.md``.
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import re
@@ -146,18 +147,20 @@ class Recorder:
 
     def save(self) -> None:
         """Merge this run into the file; a test's new record replaces its old one."""
-        try:
-            known: dict[str, Any] = json.loads(CACHE.read_text())
-        except (FileNotFoundError, ValueError):
-            known = {}
-        for test, found in self._records.items():
-            known[test] = [[*key, sorted(outcomes)] for key, outcomes in sorted(found.items())]
-        for test in self._failed:
-            known.pop(test, None)
         CACHE.parent.mkdir(exist_ok=True)
-        temporary = CACHE.with_suffix(f".{os.getpid()}")
-        temporary.write_text(json.dumps(known, indent=0, sort_keys=True))
-        temporary.rename(CACHE)
+        with CACHE.with_suffix(".lock").open("w") as lock:  # other runs may end at this moment
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            try:
+                known: dict[str, Any] = json.loads(CACHE.read_text())
+            except (FileNotFoundError, ValueError):
+                known = {}
+            for test, found in self._records.items():
+                known[test] = [[*key, sorted(outcomes)] for key, outcomes in sorted(found.items())]
+            for test in self._failed:
+                known.pop(test, None)
+            temporary = CACHE.with_suffix(f".{os.getpid()}")
+            temporary.write_text(json.dumps(known, indent=0, sort_keys=True))
+            temporary.rename(CACHE)
 
 
 recorder = Recorder()
