@@ -21,7 +21,7 @@ from sampan.kernel.syscalls import AT_FDCWD
 
 if TYPE_CHECKING:
     from sampan.kernel.cgroups import ContainerMount, Group
-    from sampan.runtime.mount import Plan
+    from sampan.runtime.mount_plan import Plan
 
 __all__ = ["mount"]
 

@@ -29,7 +29,8 @@ from sampan.kernel.syscalls import AT_FDCWD
 from sampan.oci.runtime import Device, Linux, Mount
 from sampan.runtime import devices, masks, overlay, sysctl
 from sampan.runtime.idmap import UserNamespaces
-from sampan.runtime.mount import Builder, Plan, apply
+from sampan.runtime.mount import Builder
+from sampan.runtime.mount_plan import Plan, apply
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

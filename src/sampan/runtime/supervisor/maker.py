@@ -46,7 +46,7 @@ from sampan.runtime import devices, sysctl
 from sampan.runtime import spec as rules
 from sampan.runtime.gate import Channel
 from sampan.runtime.launch import Launch, begin
-from sampan.runtime.mount import Plan as MountPlan
+from sampan.runtime.mount_plan import Plan as MountPlan
 from sampan.runtime.namespaces import Plan
 from sampan.runtime.plugs import inside, outside
 from sampan.runtime.process import Entry
