@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from sampan.api.http import files
-from sampan.api.http.connection import Answer
+from sampan.api.http.stream import Answer
 from sampan.api.http.files import send_file
 from sampan.api.http.messages import Request, Response
 from sampan.api.http.server import Server

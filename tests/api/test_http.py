@@ -15,10 +15,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sampan.api.http.connection import Answer
 from sampan.api.http.framing import Chunked, Sized
 from sampan.api.http.messages import HttpError, Request, Response, Taken
 from sampan.api.http.server import Limits, Server
+from sampan.api.http.stream import Answer
 
 Handler = Callable[[Request], Awaitable[Answer]]
 PLAIN = "text/plain"

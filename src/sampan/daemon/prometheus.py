@@ -15,8 +15,8 @@ from sampan.engine.log import log
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
-    from sampan.api.http.connection import Answer
     from sampan.api.http.messages import HttpError, Request
+    from sampan.api.http.stream import Answer
 
 __all__ = ["Histogram", "head", "metric", "process", "quoted", "serve"]
 

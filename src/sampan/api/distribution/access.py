@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from sampan.api.distribution.context import Context, Trace
-    from sampan.api.http.connection import Answer
     from sampan.api.http.messages import Request
+    from sampan.api.http.stream import Answer
     from sampan.registry.server.access.accounts import Accounts
     from sampan.registry.server.access.rules import Rules
     from sampan.registry.server.access.tokens import Claims, Tokens

@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
     from sampan.api.distribution.context import Trace
-    from sampan.api.http.connection import Answer
     from sampan.api.http.messages import Request
+    from sampan.api.http.stream import Answer
 
 __all__ = ["GONE", "fields"]
 

@@ -10,7 +10,7 @@ from sampan.api.http.files import send_file
 from sampan.api.http.messages import Response
 
 if TYPE_CHECKING:
-    from sampan.api.http.connection import Answer
+    from sampan.api.http.stream import Answer
 
 __all__ = ["delete", "get", "head"]
 

@@ -10,7 +10,7 @@ from sampan.errors import SampanError
 
 if TYPE_CHECKING:
     from sampan.api.distribution.context import Context
-    from sampan.api.http.connection import Answer
+    from sampan.api.http.stream import Answer
 
 __all__ = ["alive", "ready"]
 

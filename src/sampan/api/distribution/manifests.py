@@ -18,7 +18,7 @@ from sampan.registry.server.errors import ManifestInvalid, ManifestTooLarge, Man
 from sampan.registry.types import MANIFEST_LIMIT
 
 if TYPE_CHECKING:
-    from sampan.api.http.connection import Answer
+    from sampan.api.http.stream import Answer
 
 __all__ = ["catalog", "delete", "get", "head", "put", "referrers", "tags"]
 

@@ -11,7 +11,7 @@ from sampan.api.distribution.context import Context, reply
 from sampan.registry.server.search import search
 
 if TYPE_CHECKING:
-    from sampan.api.http.connection import Answer
+    from sampan.api.http.stream import Answer
 
 __all__ = ["find", "ping"]
 

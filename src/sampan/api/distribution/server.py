@@ -30,8 +30,8 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from sampan.api.distribution.access import Gate
-    from sampan.api.http.connection import Answer
     from sampan.api.http.messages import Request
+    from sampan.api.http.stream import Answer
     from sampan.registry.server.audit import AuditLog
     from sampan.registry.server.core import Registry
 

@@ -21,7 +21,7 @@ from sampan.registry.server.errors import (
 )
 
 if TYPE_CHECKING:
-    from sampan.api.http.connection import Answer
+    from sampan.api.http.stream import Answer
     from sampan.registry.server.uploads import Upload
 
 __all__ = ["begin", "cancel", "continue_", "finish", "status"]

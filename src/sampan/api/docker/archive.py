@@ -17,7 +17,7 @@ from sampan.errors import InvalidArgument
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-    from sampan.api.http.connection import Answer
+    from sampan.api.http.stream import Answer
     from sampan.engine.archive import PathStat
 
 __all__ = ["ROUTES", "go_mode"]

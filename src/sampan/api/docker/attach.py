@@ -26,7 +26,7 @@ from sampan.errors import Conflict, InvalidArgument, Unavailable
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-    from sampan.api.http.connection import Answer
+    from sampan.api.http.stream import Answer
     from sampan.engine.live import Live
     from sampan.engine.log_formats import Entry
     from sampan.engine.monitors import Monitor

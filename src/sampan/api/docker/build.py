@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from sampan.api.docker.context import Context, reply
 
 if TYPE_CHECKING:
-    from sampan.api.http.connection import Answer
+    from sampan.api.http.stream import Answer
 
 __all__ = ["ROUTES"]
 

@@ -17,7 +17,7 @@ from sampan.engine.update import read_update, update
 from sampan.errors import InvalidArgument, NotSupported
 
 if TYPE_CHECKING:
-    from sampan.api.http.connection import Answer
+    from sampan.api.http.stream import Answer
     from sampan.engine.live import WaitResult
 
 __all__ = ["ROUTES"]

@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     from collections.abc import Collection
 
     from sampan.api.docker.versions import Version
-    from sampan.api.http.connection import Connection, Stream
+    from sampan.api.http.connection import Connection
+    from sampan.api.http.stream import Stream
     from sampan.engine.core import Engine
 
 __all__ = ["HEADERS", "Context", "empty", "error", "reply", "wording"]

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from sampan.api.docker.context import Context
-    from sampan.api.http.connection import Answer
+    from sampan.api.http.stream import Answer
     from sampan.engine.events import Event
 
 __all__ = ["ROUTES", "selected"]

@@ -16,7 +16,7 @@ from sampan.engine.live import Attachment, Exec
 from sampan.errors import InvalidArgument, SampanError
 
 if TYPE_CHECKING:
-    from sampan.api.http.connection import Answer
+    from sampan.api.http.stream import Answer
 
 __all__ = ["ROUTES"]
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Iterable, Iterator, Mapping
 
     from sampan.api.docker.versions import Version
-    from sampan.api.http.connection import Answer
+    from sampan.api.http.stream import Answer
     from sampan.engine.core import Engine
     from sampan.engine.progress import Reporter
     from sampan.image.types import Image, Removal

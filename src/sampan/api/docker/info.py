@@ -16,7 +16,7 @@ from sampan.engine.container import rfc3339
 from sampan.kernel.mounts import mountinfo
 
 if TYPE_CHECKING:
-    from sampan.api.http.connection import Answer
+    from sampan.api.http.stream import Answer
     from sampan.engine.core import Engine
     from sampan.engine.settings import Settings
     from sampan.kernel.cgroups import Hierarchy

@@ -13,7 +13,7 @@ from sampan.errors import InvalidArgument, NotSupported
 
 if TYPE_CHECKING:
     from sampan.api.docker.context import Context
-    from sampan.api.http.connection import Answer
+    from sampan.api.http.stream import Answer
     from sampan.engine.log_formats import Entry
 
 __all__ = ["ROUTES", "rendered"]

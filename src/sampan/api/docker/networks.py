@@ -18,7 +18,7 @@ from sampan.network.types import PREDEFINED
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from sampan.api.http.connection import Answer
+    from sampan.api.http.stream import Answer
     from sampan.engine.core import Engine
     from sampan.network.types import Network
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from sampan.api.docker.context import Context
-    from sampan.api.http.connection import Answer, Stream
+    from sampan.api.http.stream import Answer, Stream
     from sampan.engine.progress import Progress
 
 __all__ = ["follow"]

@@ -16,7 +16,7 @@ from sampan.oci import reference as references
 
 if TYPE_CHECKING:
     from sampan.api.docker.context import Context
-    from sampan.api.http.connection import Answer
+    from sampan.api.http.stream import Answer
     from sampan.engine.progress import Reporter
     from sampan.registry.types import Document
 

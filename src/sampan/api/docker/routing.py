@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable
 
     from sampan.api.docker.context import Context
-    from sampan.api.http.connection import Answer
+    from sampan.api.http.stream import Answer
 
     Handler = Callable[[Context], Awaitable[Answer]]
 

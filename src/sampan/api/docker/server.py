@@ -36,8 +36,8 @@ from sampan.errors import SampanError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from sampan.api.http.connection import Answer
     from sampan.api.http.messages import Request
+    from sampan.api.http.stream import Answer
     from sampan.engine.core import Engine
 
     Observer = Callable[[str, str, int, float], None]

@@ -18,7 +18,7 @@ from sampan.engine.stats import sample
 from sampan.errors import InvalidArgument
 
 if TYPE_CHECKING:
-    from sampan.api.http.connection import Answer
+    from sampan.api.http.stream import Answer
     from sampan.engine.live import Live
     from sampan.engine.stats import Sample
     from sampan.kernel.cgroups.usage import MemoryUsage, PidsUsage, Usage

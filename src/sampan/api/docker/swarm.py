@@ -13,7 +13,7 @@ from sampan.errors import InvalidArgument, NotFound, NotSupported, Unavailable
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-    from sampan.api.http.connection import Answer
+    from sampan.api.http.stream import Answer
 
     Handler = Callable[[Context], Awaitable[Answer]]
 

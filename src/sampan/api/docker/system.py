@@ -13,7 +13,7 @@ from sampan.api.http.messages import Response
 from sampan.errors import NotSupported
 
 if TYPE_CHECKING:
-    from sampan.api.http.connection import Answer
+    from sampan.api.http.stream import Answer
 
 __all__ = ["ROUTES"]
 

@@ -11,7 +11,7 @@ from sampan.errors import InvalidArgument
 
 if TYPE_CHECKING:
     from sampan.api.docker.versions import Version
-    from sampan.api.http.connection import Answer
+    from sampan.api.http.stream import Answer
     from sampan.engine.core import Engine
 
 __all__ = ["ROUTES"]

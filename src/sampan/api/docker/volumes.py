@@ -12,7 +12,7 @@ from sampan.engine.container import rfc3339
 from sampan.errors import NotFound, Unavailable
 
 if TYPE_CHECKING:
-    from sampan.api.http.connection import Answer
+    from sampan.api.http.stream import Answer
     from sampan.volume.store import Volume
 
 __all__ = ["ROUTES", "shown"]

@@ -20,7 +20,8 @@ from typing import TYPE_CHECKING
 
 from sampan.api.http.body import Body
 from sampan.api.http.head import read_head
-from sampan.api.http.messages import REASONS, HttpError, Response, Taken
+from sampan.api.http.messages import REASONS, HttpError, Response
+from sampan.api.http.stream import Stream
 
 if TYPE_CHECKING:
     import socket
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
     from sampan.api.http.messages import Request
     from sampan.api.http.server import Server
 
-__all__ = ["Connection", "Stream"]
+__all__ = ["Connection"]
 
 _HEAD, _BODY, _BUSY, _DRAIN, _TAKEN, _CLOSING = range(6)
 _END = re.compile(rb"\n\r?\n")
@@ -462,50 +463,3 @@ class Connection(asyncio.Protocol):
             self._refuse(HttpError(408, "the request's head did not arrive in time"))
         else:
             self.close()
-
-
-class Stream:
-    """The body of an answer, piece by piece."""
-
-    __slots__ = ("_chunked", "_connection", "_last", "_silent", "status")
-
-    def __init__(
-        self, connection: Connection, chunked: bool, silent: bool, status: int = 200
-    ) -> None:
-        self.status = status
-        self._connection = connection
-        self._chunked = chunked
-        self._silent = silent
-        self._last = b""
-
-    async def write(self, data: bytes) -> None:
-        """Send, and wait while the client is behind. Raises ConnectionResetError."""
-        transport = self._connection.transport
-        if transport is None:
-            raise ConnectionResetError("the client is gone")
-        if not data or self._silent:
-            return
-        if self._chunked:
-            data = b"%x\r\n%b\r\n" % (len(data), data)
-        transport.write(data)
-        await self._connection.drain()
-
-    def last(self, data: bytes) -> Stream:
-        """The last piece, which goes out with the body's end."""
-        self._last = data
-        return self
-
-    def finish(self) -> None:
-        """The body is complete."""
-        transport = self._connection.transport
-        if transport is None or self._silent:
-            return
-        data = self._last
-        if self._chunked:
-            data = b"%x\r\n%b\r\n0\r\n\r\n" % (len(data), data) if data else b"0\r\n\r\n"
-        if data:
-            transport.write(data)
-
-
-Answer = Response | Stream | Taken
-"""What a handler returns."""

@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING, Protocol
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from sampan.api.http.connection import Stream
     from sampan.api.http.messages import Request
+    from sampan.api.http.stream import Stream
 
 __all__ = ["File", "send_file"]
 

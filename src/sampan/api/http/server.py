@@ -11,8 +11,8 @@ from sampan.api.http.connection import Connection
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine, Mapping
 
-    from sampan.api.http.connection import Answer
     from sampan.api.http.messages import HttpError, Request, Response
+    from sampan.api.http.stream import Answer
 
     Handler = Callable[[Request], Awaitable[Answer]]
 

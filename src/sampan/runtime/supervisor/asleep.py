@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, Any
 from sampan.kernel.bare import FORK_SIZE, Door, awake
 from sampan.kernel.processes import set_parent_death_signal, set_process_name
 from sampan.kernel.syscalls import NUMBERS
-from sampan.runtime.supervisor import handover, maker, protocol
+from sampan.runtime.supervisor import forks, handover, maker, protocol
 from sampan.runtime.supervisor.handover import (
     BASE,
     CONTROL,
@@ -108,7 +108,7 @@ class Container:
             word: dict[str, Any] = marshal.loads(packet)
             return word
         if not self.promised:
-            return maker.lost()
+            return forks.lost()
         event = protocol.decode(self.promised)
         return {"started": event["at"], **({} if self.is_told else {"event": event})}
 
@@ -366,6 +366,6 @@ def _tell_lost() -> None:
         return  # It had no request yet.
     with protocol.connection(CONTROL) as sock:
         try:
-            protocol.send(sock, {"event": "failed", "error": maker.lost()["failed"]})
+            protocol.send(sock, {"event": "failed", "error": forks.lost()["failed"]})
         except OSError:
             pass  # The daemon is gone: nobody is left to tell.

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from sampan.errors import AlreadyExists, Conflict, InvalidArgument, NotFound, SampanError
 from sampan.kernel.processes import pidfd_open, pidfd_send_signal
-from sampan.runtime.supervisor import maker, protocol
+from sampan.runtime.supervisor import forks, protocol
 from sampan.runtime.supervisor.clients import stream_socket
 from sampan.runtime.supervisor.loop import READ
 from sampan.runtime.supervisor.streams import STDERR, STDOUT, Stdio
@@ -143,7 +143,7 @@ class Execs:
             spare.timer = self._loop.call_later(PATIENCE, self._dismiss)
 
     def _fork(self) -> _Spare:
-        return _Spare(*maker.fork_maker(self._work))
+        return _Spare(*forks.fork_maker(self._work))
 
     def _dismiss(self) -> None:
         spare, self._spare = self._spare, None
@@ -220,7 +220,7 @@ class Execs:
                 os.close(fd)
             if starting.stream is not None:
                 starting.stream.close()
-            starting.answer({"error": (word or maker.lost())["failed"]})
+            starting.answer({"error": (word or forks.lost())["failed"]})
         if not self._starting:
             self._early.clear()
 

@@ -2,9 +2,9 @@
 
 To decode a configuration, compile its filter and build a container touches thousands of pages that
 a monitor would then own for the container's life, and may take as long as a hook likes. So the
-monitor forks a maker for each container and each exec, stays in its loop, and is told the result:
-the new process is the *monitor's* child (CLONE_PARENT, ``sibling`` of the maker), and every
-descriptor the monitor needs comes over their socket. The maker dies with the monitor.
+monitor forks a maker for each container and each exec (``forks``), stays in its loop, and is told
+the result: the new process is the *monitor's* child (CLONE_PARENT, ``sibling`` of the maker), and
+every descriptor the monitor needs comes over their socket. The maker dies with the monitor.
 
 An exec's maker is ``exec_maker``'s.
 
@@ -31,15 +31,12 @@ import json
 import marshal
 import os
 import select
-import signal
-import socket
-import sys
 import time
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
-from sampan.errors import InvalidArgument, KernelError, SampanError, Unavailable
-from sampan.kernel.bare import fork, unshare_files
-from sampan.kernel.processes import set_parent_death_signal, start_time
+from sampan.errors import InvalidArgument, SampanError, Unavailable
+from sampan.kernel.bare import unshare_files
+from sampan.kernel.processes import start_time
 from sampan.kernel.terminals import set_window_size
 from sampan.oci.runtime import Linux, Spec
 from sampan.runtime import devices, sysctl
@@ -58,6 +55,7 @@ from sampan.runtime.supervisor.files import (
     remove_directory,
     write_json,
 )
+from sampan.runtime.supervisor.forks import CRASHED, become_maker, end, in_tree
 from sampan.runtime.supervisor.handover import (
     CONTROL,
     ENDED,
@@ -75,7 +73,8 @@ from sampan.runtime.supervisor.streams import child_pipes
 from sampan.runtime.supervisor.warm import hierarchy
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    import socket
+    from collections.abc import Mapping
 
     from sampan.oci.runtime import Mount
     from sampan.runtime.child import Child
@@ -83,66 +82,15 @@ if TYPE_CHECKING:
 
 __all__ = [
     "STDIO",
-    "fork_maker",
-    "in_tree",
-    "lost",
     "rehearse",
     "remember_zygote",
     "stand_by",
 ]
 
-_CRASHED = 70
 _FAILED = 1
 _zygote: list[int] = []
 _SHIELD = b"-999"
 STDIO = ("stdin", "stdout", "stderr")
-
-
-def fork_maker(work: Callable[[socket.socket], None]) -> tuple[socket.socket, int]:
-    """Run ``work`` with a socket in a fork of this process; returns our end, which blocks, and
-    its pid.
-
-    Raises KernelError when it cannot be forked. The fork is reaped as any child is, and a bare one.
-    """
-    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    try:
-        pid = fork()
-    except KernelError:
-        ours.close()
-        theirs.close()
-        raise
-    if pid == 0:
-        _run(work, ours, theirs)
-    theirs.close()
-    return ours, pid
-
-
-def lost() -> dict[str, Any]:
-    """What stands for the last word of a maker that was killed before it could speak."""
-    return {"failed": messages.error_fields(SampanError("its maker was killed; all is undone"))}
-
-
-def in_tree(error: SampanError | OSError) -> SampanError:
-    """An operating system's error as one of ours, so that it can be told to the daemon."""
-    if isinstance(error, SampanError):
-        return error
-    return KernelError("monitor", error.errno or 0, str(error.filename or ""))
-
-
-def _run(
-    work: Callable[[socket.socket], None], monitor: socket.socket, channel: socket.socket
-) -> NoReturn:
-    code = _CRASHED
-    try:
-        _become_maker()
-        monitor.close()
-        try:
-            work(channel)
-        except (SampanError, OSError) as error:
-            protocol.send(channel, {"failed": messages.error_fields(in_tree(error))})
-        code = 0
-    finally:
-        _exit(code)
 
 
 def remember_zygote() -> None:
@@ -153,13 +101,13 @@ def remember_zygote() -> None:
 def stand_by(channel: int, lifeline: int) -> NoReturn:
     """Be the maker of the next container that is asked for, in a fork of its monitor that shares
     its descriptors. ``channel`` leads to the monitor, ``lifeline`` to the zygote."""
-    code = _CRASHED
+    code = CRASHED
     try:
-        _become_maker()
+        become_maker()
         if os.getppid() not in _zygote:
             code = _make_next(channel, lifeline)
     finally:
-        _exit(code)
+        end(code)
 
 
 def _make_next(channel: int, lifeline: int) -> int:
@@ -227,19 +175,6 @@ class _Daemon:
             protocol.send(self._socket, event)
         except OSError:
             pass  # It is gone; another may connect to the monitor and ask.
-
-
-def _become_maker() -> None:
-    set_parent_death_signal(signal.SIGKILL)
-    signal.set_wakeup_fd(-1)
-    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-
-
-def _exit(code: int) -> NoReturn:
-    if code and (error := sys.exception()) is not None:
-        sys.excepthook(type(error), error, error.__traceback__)
-        sys.stderr.flush()
-    os._exit(code)
 
 
 def _start(child: Child, at_once: bool, channel: socket.socket, daemon: _Daemon) -> int:

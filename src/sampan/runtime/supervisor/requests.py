@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from sampan.errors import Conflict, InvalidArgument, KernelError, SampanError
 from sampan.kernel.processes import pidfd_send_signal
-from sampan.runtime.supervisor import maker, messages
+from sampan.runtime.supervisor import forks, messages
 from sampan.runtime.supervisor.clients import stream_socket
 from sampan.runtime.supervisor.exec_maker import stand_by
 from sampan.runtime.supervisor.streams import STDERR, STDOUT
@@ -81,7 +81,7 @@ class Requests:
             kind, act = operation
             fields = act(self, kind.from_json(message), fds, reply)
         except (SampanError, OSError) as error:
-            reply({"error": messages.error_fields(maker.in_tree(error))})
+            reply({"error": messages.error_fields(forks.in_tree(error))})
         else:
             if fields is not None:
                 reply({"ok": True, **fields})
