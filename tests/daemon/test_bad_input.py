@@ -91,8 +91,8 @@ def nothing_left(daemon: Daemon) -> Iterator[None]:
     warmed = daemon.run("true", name="warmed", HostConfig={"AutoRemove": True})
     daemon.wait_for(lambda: daemon.get(f"/containers/{warmed}/json").status == 404)
     daemon.wait_for(lambda: not names(daemon.data_root / "containers"))
-    daemon.wait_for(lambda: len(monitors(daemon)) <= 1)
-    before = picture(daemon)
+    # One stands by, and while it makes room for the next there may be two.
+    before = picture(daemon) | {"monitors at work": False}
     yield
     after = picture(daemon)
     deadline = time.monotonic() + 60

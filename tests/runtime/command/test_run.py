@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 
 from sampan.kernel.cgroups import detect
+from sampan.kernel.terminals import set_window_size
 from tests.runtime.command.runtime import FOREVER, Runtime, groups_of, make_bundle
 
 pytestmark = pytest.mark.root
@@ -90,7 +91,7 @@ def test_the_rules_of_terminals(
     assert groups_of(bundle) == []
 
 
-def read_until(fd: int, wanted: bytes, patience: float = 10) -> bytes:
+def read_until(fd: int, wanted: bytes, patience: float = 60) -> bytes:
     """What a terminal says, up to ``wanted``."""
     seen = b""
     deadline = time.monotonic() + patience
@@ -105,23 +106,22 @@ def read_until(fd: int, wanted: bytes, patience: float = 10) -> bytes:
 
 
 def test_a_terminal_in_the_foreground(runtime: Runtime, tmp_path: Path) -> None:
-    script = "tty; stty size; read line; echo got $line; exit 6"
+    """Its size is there before the program is, and follows ours."""
+    script = "stty size; tty; read line; stty size; echo got $line; exit 6"
     bundle = make_bundle(tmp_path / "one", "sh", "-c", script, process={"terminal": True})
     pid, master = pty.fork()
     if pid == 0:
+        set_window_size(0, 33, 77)
         os.execv(runtime.argv()[0], runtime.argv("run", "-b", str(bundle), "one"))
     try:
-        import fcntl
-        import struct
-        import termios
-
-        fcntl.ioctl(master, termios.TIOCSWINSZ, struct.pack("4H", 33, 77, 0, 0))
         seen = read_until(master, b"/dev/pts/0")
+        set_window_size(master, 44, 88)
         os.write(master, b"hello\n")
         seen += read_until(master, b"got hello")
         _, status = os.waitpid(pid, 0)
         assert os.waitstatus_to_exitcode(status) == 6
         assert b"33 77" in seen
+        assert b"44 88" in seen
     finally:
         os.close(master)
 

@@ -40,8 +40,9 @@ _OURS = frozenset(
 
 
 def pass_signals(child: Child) -> None:
-    """From now on our signals are ``child``'s. Before it starts: one that came between would end
-    us and leave it alone."""
+    """From now on our signals and our terminal's size are ``child``'s. Before it starts: a signal
+    that came between would end us and leave it alone, and its first look would be at a terminal
+    without a size."""
 
     def forward(number: int, _: FrameType | None) -> None:
         try:
@@ -52,6 +53,13 @@ def pass_signals(child: Child) -> None:
 
     for number in signal.valid_signals() - _OURS:
         signal.signal(number, forward)
+
+    def resize(*_: object) -> None:
+        terminals.set_window_size(child.console, *terminals.get_window_size(0))
+
+    if child.console >= 0 and os.isatty(0):
+        signal.signal(signal.SIGWINCH, resize)  # First, so that no change is missed.
+        resize()
 
 
 def follow(child: Child) -> int:
@@ -73,14 +81,7 @@ def _reap(wanted: int) -> int:
 def _with_terminal(child: Child) -> int:
     master = child.console
     saved = terminals.set_raw(0) if os.isatty(0) else None
-
-    def resize(*_: object) -> None:
-        if os.isatty(0):
-            terminals.set_window_size(master, *terminals.get_window_size(0))
-
     try:
-        resize()
-        signal.signal(signal.SIGWINCH, resize)
         _relay(master, child.pidfd)
     finally:
         if saved is not None:
