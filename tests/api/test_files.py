@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 
 from sampan.api.http import files
-from sampan.api.http.stream import Answer
 from sampan.api.http.files import send_file
 from sampan.api.http.messages import Request, Response
 from sampan.api.http.server import Server
+from sampan.api.http.stream import Answer
 
 DATA = os.urandom(9_000_000)
 PATIENCE = 60.0
