@@ -39,6 +39,9 @@ LIST = "list"
 """To be told of repositories: of those that one may pull."""
 _TOKEN_SECONDS = 300
 _REFRESH_SECONDS = 30 * 24 * 3600
+_SESSION_SECONDS = 12 * 3600
+_SESSION_PATH = "/api/"
+_COOKIE = "sampan-registry"
 _SCOPE = re.compile(r"(repository|registry)(?:\([a-z]+\))?:(.+):([a-z*,]*)")
 _SCOPES = 100
 _BODY = 64 * 1024
@@ -133,6 +136,7 @@ class Gate:
         self._tokens = tokens
         self._bearer = bearer
         self._public_url = public_url
+        self._sessions = tokens.of(f"{SERVICE}/page")
         # Passwords are slow by intention: they do not take the threads that blobs need.
         self._pool = ThreadPoolExecutor(2, thread_name_prefix="passwords")
 
@@ -169,6 +173,9 @@ class Gate:
 
     async def _visitor(self, request: Request) -> Visitor | None:
         scheme, _, value = request.headers.get("authorization", "").partition(" ")
+        if not scheme and request.path.startswith(_SESSION_PATH):
+            user = self.session_user(request)
+            return _Account(user, self._rules) if user else None
         if scheme.lower() == "bearer":
             return _Bearer(self._tokens.verify(value.strip()))
         if scheme.lower() != "basic":
@@ -187,6 +194,9 @@ class Gate:
 
     def challenge(self, request: Request, name: str, action: str) -> str:
         """The field WWW-Authenticate."""
+        if "x-requested-with" in request.headers and request.path.startswith(_SESSION_PATH):
+            # Our page has a form of its own: no browser's prompt in front of it.
+            return f'Session realm="{SERVICE}"'
         if not self._bearer:
             return f'Basic realm="{SERVICE}", charset="UTF-8"'
         said = f'Bearer realm="{self._base(request)}/token",service="{SERVICE}"'
@@ -211,6 +221,42 @@ class Gate:
         if not is_domain(host):
             raise InvalidArgument("the Host field is not an address")
         return f"{'https' if secure else 'http'}://{host}"
+
+    # -- sessions ----------------------------------------------------------------------------------
+
+    @property
+    def admits_anonymous(self) -> bool:
+        """Whoever has no name may pull something."""
+        return self._rules.sees_any("")
+
+    def session_user(self, request: Request) -> str:
+        """Whose cookie it is; empty where there is none that is good."""
+        for pair in request.headers.get("cookie", "").split(";"):
+            name, _, value = pair.strip().partition("=")
+            if name != _COOKIE:
+                continue
+            try:
+                claims = self._sessions.verify(value)
+            except Unauthorized:
+                return ""
+            if claims.stamp and claims.stamp == self._accounts.stamp(claims.sub):
+                return claims.sub
+        return ""
+
+    async def begin_session(self, request: Request, user: str, password: str) -> str:
+        """The field Set-Cookie. Raises Unauthorized."""
+        await self._check(user, password)
+        stamp = self._accounts.stamp(user)
+        signed = self._sessions.sign(user, _SESSION_SECONDS, stamp=stamp)
+        return self._cookie(request, signed, "")
+
+    def end_session(self, request: Request) -> str:
+        """The field Set-Cookie."""
+        return self._cookie(request, "", "; Max-Age=0")
+
+    def _cookie(self, request: Request, value: str, more: str) -> str:
+        secure = "; Secure" if self._base(request).startswith("https:") else ""
+        return f"{_COOKIE}={value}; Path={_SESSION_PATH}; HttpOnly; SameSite=Strict{secure}{more}"
 
     # -- tokens ------------------------------------------------------------------------------------
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from sampan.api.distribution import blobs, manifests, uploads
+from sampan.api.distribution import blobs, manifests, session, uploads
 from sampan.api.distribution.access import token
 from sampan.api.http.messages import Response
 from sampan.oci import digest as digests
@@ -32,6 +32,8 @@ _ACTIONS: Mapping[Callable[..., object], str] = {
     uploads.begin: "push blob",
     uploads.finish: "push blob",
     token: "login",
+    session.begin: "login",
+    session.end: "logout",
 }
 _REFUSED = (401, 403, 405, 429)
 GONE = 499

@@ -10,7 +10,17 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, NamedTuple
 
-from sampan.api.distribution import audit, blobs, catalogue, health, manifests, search, uploads
+from sampan.api.distribution import (
+    audit,
+    blobs,
+    catalogue,
+    health,
+    manifests,
+    page,
+    search,
+    session,
+    uploads,
+)
 from sampan.api.distribution.access import CATALOG, EVERYBODY, LIST, token
 from sampan.api.distribution.context import HEADERS, Context, Trace, error, reply
 from sampan.api.distribution.rates import Brake, address_of
@@ -102,6 +112,14 @@ _PATHS = (
     _path(r"/v1/_ping", GET=(FREE, search.ping)),
     _path(r"/healthz", GET=(FREE, health.alive), HEAD=(FREE, health.alive)),
     _path(r"/readyz", GET=(FREE, health.ready), HEAD=(FREE, health.ready)),
+    _path(r"/", GET=(FREE, page.index), HEAD=(FREE, page.index)),
+    _path(r"/web/[^/]+/[^/]+", GET=(FREE, page.part), HEAD=(FREE, page.part)),
+    _path(
+        r"/api/v1/session",
+        GET=(FREE, session.show),
+        POST=(FREE, session.begin),
+        DELETE=(FREE, session.end),
+    ),
     _path(
         r"/api/v1/repositories",
         GET=(LIST, catalogue.repositories),
@@ -117,6 +135,10 @@ _PATHS = (
     ),
     _path(r"/v1/search", GET=(CATALOG, search.find), HEAD=(CATALOG, search.find)),
 )
+
+
+_UNCOUNTED = (health.alive, health.ready, page.index, page.part)
+"""By rates of requests: whoever shows a page has asked for a dozen files."""
 
 
 class DistributionServer(Server):
@@ -188,7 +210,7 @@ class DistributionServer(Server):
             route, trace.name, trace.reference = _find(request)
             action, trace.handler = route.action, route.handler
             visitor = EVERYBODY
-            if self.gate is not None and "authorization" in request.headers:
+            if self.gate is not None and _has_password(request, route):
                 self._brake.before_password(request)
             if self.gate is not None and action != FREE:
                 visitor = await self.gate.admit(request, action, trace)
@@ -236,7 +258,7 @@ class DistributionServer(Server):
 
     def _count(self, request: Request, route: Route, user: str) -> None:
         """Raises TooManyRequests."""
-        if route.handler in (health.alive, health.ready):
+        if route.handler in _UNCOUNTED:
             return
         pull = route.handler is manifests.get and request.method == "GET"
         self._brake.count(request, user, "requests", *(("pulls",) if pull else ()))
@@ -323,6 +345,12 @@ def _find(request: Request) -> tuple[Route, str, str]:
             raise Unsupported(f"{request.method} is not for {request.path}: {', '.join(methods)}")
         return route, name, reference
     raise NotFound(f"there is nothing at {request.path}")
+
+
+def _has_password(request: Request, route: Route) -> bool:
+    """In a field, or in the body of what logs in."""
+    in_body = request.method == "POST" and route.handler in (token, session.begin)
+    return in_body or "authorization" in request.headers
 
 
 def _kind(path: str) -> str:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from sampan.oci.image import is_index
+from sampan.oci.image import is_index, is_layer
 from sampan.registry.server import documents, listing
 from sampan.registry.server.errors import BlobUnknown, ManifestUnknown
 
@@ -128,7 +128,10 @@ def describe(registry: Registry, repository: str, digest: str) -> Details:
     )
     configuration = None
     history: tuple[Step, ...] = ()
-    if facts.config:
+    layers = tuple(_layers(document))
+    # BuildKit's attestations have an image's configuration and no layer.
+    unpacks = all(is_layer(one.media_type) for one in layers)
+    if facts.config and unpacks and not document.get("artifactType"):
         configuration, history = _image(registry, repository, facts.config)
     said = listing.referrers(place, repository, digest, "", 0)
     return Details(
@@ -144,7 +147,7 @@ def describe(registry: Registry, repository: str, digest: str) -> Details:
         annotations=json.loads(annotations),
         platforms=platforms,
         configuration=configuration,
-        layers=tuple(_layers(document)),
+        layers=layers,
         history=history,
         referrers=(
             *(_referrer(one) for one in said.descriptors[:_MOST]),
