@@ -249,7 +249,9 @@ def test_the_administrator_decides_name_address_and_icc(own_house: House) -> Non
     assert address(daemon, server) == "10.7.0.1"
     link = own_house.links()["br7"]
     assert link["mtu"] == 1300
-    assert "timed out" in ask(own_house, client, address(daemon, server))
+    # Its time is over, or the kernel has asked three times who has the address, a second each.
+    answer = ask(own_house, client, address(daemon, server))
+    assert "timed out" in answer or "No route to host" in answer
     assert own_house.run("python3", "-c", ASK, "10.7.0.1", "7").stdout == "10.7.0.9"
     daemon.remove_all()
     daemon.stop()

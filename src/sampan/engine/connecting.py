@@ -163,6 +163,7 @@ async def _plug(engine: Engine, live: Live, network: Network, wish: Wish) -> Non
     best = networks.way_out(networks.leases.of(live.id))
     if best is not None and best.id == endpoint.id:
         await find_way_out(engine, live)
+    await _renew_links(engine)
     _edit_hosts(engine, live, add=networking.host_lines(live.record, [endpoint]))
 
 
@@ -187,6 +188,14 @@ async def _unplug(engine: Engine, live: Live, network: Network) -> None:
     if best in gone:
         await find_way_out(engine, live)
     _edit_hosts(engine, live, remove=[end for one in gone for end in _addresses(one)])
+
+
+async def _renew_links(engine: Engine) -> None:
+    """What links open; where it goes, it goes with the endpoint (``Networks.free``)."""
+    if any(one.record.links for one in engine.registry):
+        from sampan.engine.link_ports import renew
+
+        await renew(engine)
 
 
 async def _tell_names(engine: Engine, live: Live, *, new: bool) -> None:

@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 
 __all__ = [
     "check",
+    "children",
+    "default_endpoint",
     "host_lines",
     "names",
     "refresh",
@@ -56,10 +58,11 @@ def resolve(engine: Engine, host: HostConfig) -> tuple[Link, ...]:
         )
     if kind not in ("", "default", "bridge", "none"):
         return ()
-    if kind != "none" and not engine.settings.network.icc:
+    if kind != "none" and engine.networking.networks.keeps_links_shut:
         raise NotSupported(
             "HostConfig.Links is not supported where containers of the default network do not "
-            "reach one another (--icc=false): make a network for those that shall"
+            "reach one another (--icc=false) and there are no rules of ours to open what is linked "
+            "(--firewall none): make a network for those that shall"
         )
     found: dict[str, Link] = {}
     for text in host.links or ():
@@ -81,14 +84,14 @@ def resolve(engine: Engine, host: HostConfig) -> tuple[Link, ...]:
     return tuple(found.values())
 
 
-def _children(engine: Engine, record: ContainerRecord) -> Iterator[tuple[Link, Live]]:
+def children(engine: Engine, record: ContainerRecord) -> Iterator[tuple[Link, Live]]:
     """The links to what there is: who was removed is linked no more."""
     for link in record.links:
         if link.container in engine.registry:
             yield link, engine.registry.find(link.container)
 
 
-def _default(engine: Engine, container_id: str) -> Endpoint | None:
+def default_endpoint(engine: Engine, container_id: str) -> Endpoint | None:
     """A running container's endpoint on the default network."""
     try:
         return engine.networking.endpoint(container_id, engine.networking.networks.default().id)
@@ -96,7 +99,7 @@ def _default(engine: Engine, container_id: str) -> Endpoint | None:
         return None
 
 
-def _is_on_default(engine: Engine, record: ContainerRecord) -> bool:
+def _is_ondefault_endpoint(engine: Engine, record: ContainerRecord) -> bool:
     return any(wish.name == "bridge" for wish in engine.networking.wishes_of(record))
 
 
@@ -105,15 +108,15 @@ def _is_on_default(engine: Engine, record: ContainerRecord) -> bool:
 
 def check(engine: Engine, record: ContainerRecord) -> None:
     """Before a start: whom it is linked to runs, on the default network. Raises SampanError."""
-    if not _is_on_default(engine, record):
+    if not _is_ondefault_endpoint(engine, record):
         return
-    for link, child in _children(engine, record):
+    for link, child in children(engine, record):
         if not child.record.state.running:
             raise SampanError(
                 f"Cannot link to a non running container: /{child.record.name} AS "
                 f"/{record.name}/{link.alias}"
             )
-        if _default(engine, child.id) is None:
+        if default_endpoint(engine, child.id) is None:
             raise SampanError(
                 f"Cannot link to /{child.record.name}, as it does not belong to the default network"
             )
@@ -121,14 +124,14 @@ def check(engine: Engine, record: ContainerRecord) -> None:
 
 def with_variables(engine: Engine, record: ContainerRecord) -> ContainerRecord:
     """The record as its processes are to have it: with the variables of its links."""
-    if not record.links or not _is_on_default(engine, record):
+    if not record.links or not _is_ondefault_endpoint(engine, record):
         return record
     own = record.config.env or []
     names = {item.partition("=")[0] for item in own}
     made = [
         item
-        for link, child in _children(engine, record)
-        if (endpoint := _default(engine, child.id)) is not None
+        for link, child in children(engine, record)
+        if (endpoint := default_endpoint(engine, child.id)) is not None
         for item in _variables(f"/{record.name}/{link.alias}", link.alias, child.record, endpoint)
         if item.partition("=")[0] not in names
     ]
@@ -190,12 +193,12 @@ def _lines(alias: str, child: ContainerRecord, endpoint: Endpoint) -> list[str]:
 
 def host_lines(engine: Engine, record: ContainerRecord) -> list[str]:
     """The lines of /etc/hosts for whom it is linked to."""
-    if not record.links or not _is_on_default(engine, record):
+    if not record.links or not _is_ondefault_endpoint(engine, record):
         return []
     return [
         line
-        for link, child in _children(engine, record)
-        if (endpoint := _default(engine, child.id)) is not None
+        for link, child in children(engine, record)
+        if (endpoint := default_endpoint(engine, child.id)) is not None
         for line in _lines(link.alias, child.record, endpoint)
     ]
 
@@ -205,8 +208,8 @@ def refresh(engine: Engine, parent: Live) -> None:
     out itself stays out."""
     renewed = {
         link.alias: _lines(link.alias, child.record, endpoint)
-        for link, child in _children(engine, parent.record)
-        if (endpoint := _default(engine, child.id)) is not None
+        for link, child in children(engine, parent.record)
+        if (endpoint := default_endpoint(engine, child.id)) is not None
     }
     _edit(engine, parent, renewed)
 
@@ -245,11 +248,11 @@ def shown(engine: Engine, record: ContainerRecord) -> list[str] | None:
     """As inspection shows them: ``/NAME:/PARENT/ALIAS``."""
     return [
         f"/{child.record.name}:/{record.name}/{link.alias}"
-        for link, child in _children(engine, record)
+        for link, child in children(engine, record)
     ] or None
 
 
-def unlink(engine: Engine, reference: str) -> None:
+async def unlink(engine: Engine, reference: str) -> None:
     """Remove a link by its name, ``PARENT/ALIAS``. Raises NotFound, SampanError."""
     engine.registry.find(reference)
     name, slash, alias = reference.removeprefix("/").partition("/")
@@ -261,3 +264,6 @@ def unlink(engine: Engine, reference: str) -> None:
     engine.store.put(parent.record)
     if parent.record.state.running:
         _edit(engine, parent, {alias: []})
+        from sampan.engine.link_ports import renew
+
+        await renew(engine)

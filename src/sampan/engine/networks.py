@@ -72,6 +72,7 @@ class Networking:
         self._gone: list[Endpoint] = []
         self._shared: list[int] = []
         self._freeing: asyncio.Task[None] | None = None
+        self.linking = asyncio.Lock()
 
     # -- what containers ask for ---------------------------------------------------------------
 
@@ -231,8 +232,10 @@ class Networking:
             await asyncio.to_thread(self.networks.open_ports, endpoints)
         self._write_hosts(live.record, endpoints)
         if any(one.record.links for one in self._engine.registry):
+            from sampan.engine.link_ports import renew
             from sampan.engine.links import tell_parents
 
+            await renew(self._engine)
             tell_parents(self._engine, live)
         await self.resolving.prepare(live)
         return self.networks.plugs(endpoints)
@@ -379,6 +382,11 @@ class Networking:
             for live in self._engine.registry
             if live.monitor is not None or live.record.state.running
         }
+        linked = any(live.record.links for live in self._engine.registry)
+        if linked:
+            from sampan.engine.link_ports import note, renew
+
+            note(self._engine)  # with what has ended: it goes with its endpoint
         try:
             await asyncio.to_thread(self._recover_parents, running)
             unheld, moved = await asyncio.to_thread(self.networks.recover, running)
@@ -393,6 +401,8 @@ class Networking:
             log.error("networks cannot be taken up", error=error.message)
             unheld = []
         self._rules.begin()
+        if linked:
+            await renew(self._engine)
         flags, containers = await asyncio.to_thread(self.networks.decide)
         if flags:
             log.warn(

@@ -62,7 +62,8 @@ ADDRESSES_BY_HAND = 1
 
 # include/uapi/linux/ip.h, IPV4_DEVCONF_*: parameters of a link that travel in a message.
 DEVCONF = {
-    "forwarding": 1, "rp_filter": 8, "arp_notify": 22, "accept_local": 23, "route_localnet": 26,
+    "forwarding": 1, "send_redirects": 6, "rp_filter": 8, "arp_notify": 22, "accept_local": 23,
+    "proxy_arp_pvlan": 25, "route_localnet": 26,
 }  # fmt: skip
 
 MACVLAN_MODES = {"private": 1, "vepa": 2, "bridge": 4, "passthru": 8}

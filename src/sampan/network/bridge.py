@@ -31,6 +31,7 @@ __all__ = [
     "link_name",
     "make",
     "open_localhost",
+    "pass_on",
     "plug",
     "remove",
     "repair",
@@ -121,6 +122,14 @@ def open_localhost(name: str) -> None:
     """What comes from 127.0.0.1 may leave by the bridge, and its answers come back."""
     with Socket() as socket:
         socket.batch([links.set_parameters(name, ipv4={"route_localnet": 1})])
+
+
+def pass_on(name: str) -> None:
+    """What a port sends to another comes to the machine, which says that it is that neighbour
+    (``proxy_arp_pvlan``, RFC 3069), and goes back by its routes, if its rules say so."""
+    with Socket() as socket:
+        parameters = {"proxy_arp_pvlan": 1, "send_redirects": 0}
+        socket.batch([links.set_parameters(name, ipv4=parameters)])
 
 
 def repair(network: Network, endpoints: Sequence[Endpoint]) -> None:

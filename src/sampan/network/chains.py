@@ -55,6 +55,7 @@ SETS: dict[str, tuple[list[str], list[str], bool]] = {
     "ports6at": (
         ["ipv6_addr", "inet_proto", "inet_service"], ["ipv6_addr", "inet_service"], False,
     ),
+    "linked4": (["ipv4_addr", "ipv4_addr", "inet_proto", "inet_service"], [], False),
     "open4": (["ipv4_addr", "inet_proto", "inet_service"], [], False),
     "open6": (["ipv6_addr", "inet_proto", "inet_service"], [], False),
 }  # fmt: skip
@@ -222,8 +223,7 @@ class Chains:
         inward, outward = f"to-{network.link}", f"out-{network.link}"
         messages = [
             nftables.new_chain(FAMILY, self.table, inward),
-            # Between its own ports, where br_netfilter has us asked.
-            self._rule(inward, nft.load_meta("iifname"), nft.compare(link), _ACCEPT),
+            self._between(network, inward),
         ]
         if not network.internal:
             translated = nft.ct_bits("status", nft.DESTINATION_TRANSLATED)
@@ -260,6 +260,19 @@ class Chains:
             key = nftables.span(net.network_address.packed, net.prefixlen)
             messages += self.add(f"source{net.version}", [(key, Verdict("jump", outward))])
         return messages
+
+    def _between(self, network: Network, inward: str) -> Message:
+        """Between its own ports, where br_netfilter has us asked. With ICC off they do not reach
+        one another, but for what is linked, which the machine passes on (``bridge.pass_on``)."""
+        own = nft.load_meta("iifname"), nft.compare(_interface(network.link))
+        if network.icc:
+            return self._rule(inward, *own, _ACCEPT)
+        return self._rule(
+            inward, *own, *_is_v4(),
+            nft.load_payload(nft.NETWORK, 12, 4, 8), nft.load_payload(nft.NETWORK, 16, 4, 9),
+            nft.load_meta("l4proto", 10), nft.load_payload(nft.TRANSPORT, 2, 2, 11),
+            nft.lookup("linked4", register=8), _ACCEPT,
+        )  # fmt: skip
 
     def _direct(self, network: Network, inward: str) -> list[Message]:
         """What reaches a container at its own address from another link."""

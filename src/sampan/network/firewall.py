@@ -21,13 +21,14 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from sampan.kernel.nlmsg import Message
-    from sampan.network.types import Endpoint, Network
+    from sampan.network.types import Endpoint, Network, Opening
 
 __all__ = ["TABLES", "Firewall", "table_name"]
 
 TABLES = "sampan-"
 """Every engine's table begins so."""
 
+_LINKED = "linked4"
 _NO_TABLES = (EPERM, EOPNOTSUPP, EPROTONOSUPPORT)
 
 
@@ -44,6 +45,7 @@ class Firewall:
         self._chains = Chains(self.table)
         # (map, key) -> (value, endpoint): what is published, and that each rule set has.
         self._published: dict[tuple[str, bytes], tuple[bytes | None, str]] = {}
+        self._linked: dict[bytes, frozenset[str]] = {}  # key -> its endpoints
         self._socket: Socket | None = None
 
     @property
@@ -65,6 +67,7 @@ class Firewall:
         for name in SETS:
             pairs = [(key[1], one[0]) for key, one in self._published.items() if key[0] == name]
             messages += self._chains.add(name, pairs)
+        messages += self._chains.add(_LINKED, [(key, None) for key in self._linked])
         try:
             nftables.commit(messages, self._own())
         except KernelError as error:
@@ -96,16 +99,37 @@ class Firewall:
         self.note(endpoints)
         return self._changed(messages)
 
-    def withdraw(self, endpoints: Iterable[Endpoint]) -> bool:
-        """The endpoints' ports are published no more, but for what is another's by now. False as
-        above."""
+    def withdraw(self, endpoints: Sequence[Endpoint], *, ended: bool = False) -> bool:
+        """The endpoints' ports are published no more, but for what is another's by now; and with
+        those that have ended nothing is linked. False as above."""
         messages = []
         for endpoint in endpoints:
             for key, value in _elements(endpoint):
                 if self._published.get(key) == (value, endpoint.id):
                     del self._published[key]
                     messages += self._take(key, value)
+        gone = {endpoint.id for endpoint in endpoints} if ended else set()
+        left = {key: own for key, own in self._linked.items() if not own & gone}
+        messages += self._relinked(left)
         return self._changed(messages)
+
+    @property
+    def has_links(self) -> bool:
+        return bool(self._linked)
+
+    def note_links(self, wanted: Iterable[Opening]) -> None:
+        """Have the next ``apply`` open what is linked."""
+        self._linked = _openings(wanted)
+
+    def link(self, wanted: Iterable[Opening]) -> bool:
+        """Open what is linked, and nothing else. False as above."""
+        return self._changed(self._relinked(_openings(wanted)))
+
+    def _relinked(self, wanted: dict[bytes, frozenset[str]]) -> list[Message]:
+        gone, new = self._linked.keys() - wanted.keys(), wanted.keys() - self._linked.keys()
+        self._linked = wanted
+        messages = [one for key in gone for one in self._take((_LINKED, key), None)]
+        return [*messages, *self._chains.add(_LINKED, [(key, None) for key in new])]
 
     def _changed(self, messages: list[Message]) -> bool:
         if not messages:
@@ -154,6 +178,19 @@ class Firewall:
             if error.errno not in (ENOENT, *_NO_TABLES):  # it ended as we looked
                 raise
         return False
+
+
+def _openings(wanted: Iterable[Opening]) -> dict[bytes, frozenset[str]]:
+    """Key -> the endpoints it is there for. Two containers with several links are linked once."""
+    return {
+        nftables.pack_key(
+            ipaddress.IPv4Address(one.source.address4).packed,
+            ipaddress.IPv4Address(one.target.address4).packed,
+            PROTOCOLS[one.protocol],
+            one.port.to_bytes(2, "big"),
+        ): frozenset((one.source.id, one.target.id))
+        for one in wanted
+    }
 
 
 def _elements(endpoint: Endpoint) -> list[tuple[tuple[str, bytes], bytes | None]]:

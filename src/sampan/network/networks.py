@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from sampan.errors import Conflict, InvalidArgument, Unavailable
+from sampan.errors import Conflict, InvalidArgument, NotFound, Unavailable
 from sampan.network import bridge, parents
 from sampan.network.catalogue import DEFAULT, Catalogue
 from sampan.network.firewall import Firewall
@@ -31,7 +31,7 @@ from sampan.network.ports import Ports
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping, Sequence
 
-    from sampan.network.types import Endpoint, Network, Options, Port, PortWish, Wish
+    from sampan.network.types import Endpoint, Network, Opening, Options, Port, PortWish, Wish
     from sampan.storage.database import Database
 
 __all__ = ["Networks"]
@@ -60,6 +60,7 @@ class Networks:
         self.leases = self._known.leases
         self._ports = Ports()
         self._localhost: dict[str, int] = {}  # network -> index of its bridge with route_localnet
+        self._passing: dict[str, int] = {}  # the same, with what links need
         self._up: dict[str, tuple[int, int]] = {}  # network -> its bridge's index, its MTU
 
     # -- which there are -----------------------------------------------------------------------
@@ -104,6 +105,7 @@ class Networks:
         down."""
         with self._lock:
             self._localhost.pop(network.id, None)
+            self._passing.pop(network.id, None)
             if self._up.pop(network.id, None) is not None:
                 self._take_down(network)
                 if network.driver == DEFAULT:
@@ -139,6 +141,8 @@ class Networks:
             self.refresh()
             if any(one.port for endpoint in self.leases.on(network_id) for one in endpoint.ports):
                 self._open_localhost(network_id)
+            if network.name == DEFAULT and not network.icc:
+                self._pass_on(network)
 
     def _note_forwarding(self) -> None:
         """It may have been another engine that turned it on, and that ends before us."""
@@ -343,6 +347,39 @@ class Networks:
                     self.refresh()
                 forget_stale((), [old])
 
+    @property
+    def keeps_links_shut(self) -> bool:
+        """Whether nobody could open what is linked on the default network."""
+        try:
+            return self.firewall is None and not self.default().icc
+        except NotFound:
+            return False  # --bridge none
+
+    def note_links(self, wanted: Collection[Opening]) -> None:
+        """Have the next rules open what is linked on the default network."""
+        if self.firewall is not None:
+            self.firewall.note_links(wanted)
+
+    def open_links(self, wanted: Collection[Opening]) -> None:
+        """Have what is linked on the default network be open, and nothing else. Raises
+        KernelError."""
+        with self._lock:
+            if self.firewall is None:
+                return
+            if not self.firewall.link(wanted):
+                self.refresh()
+            self._pass_on(self.default())
+
+    def _pass_on(self, network: Network) -> None:
+        """Have the machine pass on what is linked between ports that are isolated. Behind the
+        rules, which drop the rest."""
+        if self.firewall is None or not self.firewall.has_links or network.id not in self._up:
+            return
+        index, _ = self._up[network.id]
+        if self._passing.get(network.id) != index:
+            bridge.pass_on(network.link)
+            self._passing[network.id] = index
+
     def _open_localhost(self, network_id: str) -> None:
         """The machine's connections to its own 127.0.0.1 may go to the bridge. Behind the rules,
         which keep everybody else away from there, and never without."""
@@ -382,7 +419,7 @@ class Networks:
         if endpoints:
             with self._lock:
                 if self.firewall is not None:
-                    if not self.firewall.withdraw(endpoints):
+                    if not self.firewall.withdraw(endpoints, ended=True):
                         self.refresh()
                     self._forget_gone(endpoints)
             bridge.unplug([endpoint.host for endpoint in endpoints])

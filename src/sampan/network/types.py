@@ -6,6 +6,8 @@ one run. docs/network.md has the picture.
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import msgspec
 
 __all__ = [
@@ -14,6 +16,7 @@ __all__ = [
     "PREDEFINED",
     "Endpoint",
     "Network",
+    "Opening",
     "Options",
     "Pool",
     "Port",
@@ -177,6 +180,15 @@ class Endpoint(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     @property
     def address6(self) -> str:
         return self.ipv6.partition("/")[0]
+
+
+class Opening(NamedTuple):
+    """What a link opens: ``source`` may reach a port of ``target``."""
+
+    source: Endpoint
+    target: Endpoint
+    protocol: str
+    port: int
 
 
 class Pool(msgspec.Struct, frozen=True, kw_only=True):

@@ -137,7 +137,7 @@ async def remove(context: Context) -> Answer:
     if context.flag("link"):
         from sampan.engine.links import unlink
 
-        unlink(context.engine, context.parameters[0])
+        await unlink(context.engine, context.parameters[0])
         return empty()
     await context.engine.remove(
         context.parameters[0], force=context.flag("force"), volumes=context.flag("v")
