@@ -15,6 +15,8 @@ from pathlib import Path
 __all__ = ["ENVIRONMENT", "Bucket", "Faulty"]
 
 _DEADLINE = 60.0
+_TIED = ("setpriv", "--pdeathsig", "TERM")
+"""It ends with us, however we end."""
 _KEY, _SECRET = "TESTKEYTESTKEY", "testsecrettestsecret"
 ENVIRONMENT = {
     "AWS_ACCESS_KEY_ID": _KEY,
@@ -37,7 +39,18 @@ class Bucket:
         options = ["--addr", "127.0.0.1:0", "--auth-key", f"{_KEY},{_SECRET}"]
         with self._log.open("wb") as log:
             self.process = subprocess.Popen(
-                [program, "serve", "s3", "--config", os.devnull, *options, place],
+                [
+                    "setpriv",
+                    "--pdeathsig",
+                    "TERM",
+                    program,
+                    "serve",
+                    "s3",
+                    "--config",
+                    os.devnull,
+                    *options,
+                    place,
+                ],
                 stdout=log,
                 stderr=log,
             )

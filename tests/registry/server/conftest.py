@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.registry.server.buckets import ENVIRONMENT, Bucket
+from tests.registry.server.clusters import Cluster
 from tests.registry.server.house import House
 
 
@@ -41,3 +42,11 @@ def bucket(quick: Path) -> Iterator[Bucket]:
         yield one
     one.close()
     shutil.rmtree(place)
+
+
+@pytest.fixture(scope="session")
+def cluster() -> Iterator[Cluster]:
+    """A PostgreSQL; whoever uses it takes a database of his own."""
+    one = Cluster()
+    yield one
+    one.close()

@@ -28,7 +28,7 @@ def _fields(digest: str) -> dict[str, str]:
 async def head(context: Context) -> Answer:
     digest = digest_of(context.reference)
     links = context.registry.links
-    blob = links.find(context.name, digest)
+    blob = await context.read(links.find, context.name, digest)
     if links.due(blob):
         await context.run(links.renew, blob)
     return context.request.connection.begin(context.request, 200, _fields(digest), blob.size)
@@ -38,13 +38,13 @@ async def get(context: Context) -> Answer:
     """All of it, or one range; or where it is."""
     digest = digest_of(context.reference)
     request, links = context.request, context.registry.links
-    blob = links.find(context.name, digest)
+    blob = await context.read(links.find, context.name, digest)
     if links.due(blob):
         await context.run(links.renew, blob)
     fields = _fields(digest)
     if request.headers.get("if-none-match") == fields["ETag"]:
         return Response(304, headers=fields)
-    url = links.url(blob)
+    url = await context.read(links.url, blob)
     if url is not None:
         return Response(307, headers={"Location": url, "Docker-Content-Digest": digest})
     reader = await context.run(links.open, context.name, digest)

@@ -38,13 +38,15 @@ def _fields(digest: str, media_type: str) -> dict[str, str]:
 
 
 async def head(context: Context) -> Answer:
-    found = context.registry.manifests.get(context.name, context.reference, head=True)
+    found = await context.read(
+        context.registry.manifests.get, context.name, context.reference, head=True
+    )
     fields = _fields(found.digest, found.media_type)
     return context.request.connection.begin(context.request, 200, fields, found.size)
 
 
 async def get(context: Context) -> Answer:
-    found = context.registry.manifests.get(context.name, context.reference)
+    found = await context.read(context.registry.manifests.get, context.name, context.reference)
     context.pulled(context.name, found.digest)
     fields = _fields(found.digest, found.media_type)
     if context.request.headers.get("if-none-match") == fields["ETag"]:
@@ -102,14 +104,14 @@ async def delete(context: Context) -> Answer:
 async def tags(context: Context) -> Answer:
     limit = context.number("n", _PAGE, _PAGE)
     last = context.request.query.get("last") or ""
-    found = listing.tags(context.registry.place, context.name, limit, last)
+    found = await context.read(listing.tags, context.registry.place, context.name, limit, last)
     return _names(context, {"name": context.name, "tags": found.names}, found, limit)
 
 
 async def catalog(context: Context) -> Answer:
     limit = context.number("n", _CATALOG_PAGE, _PAGE)
     last = context.request.query.get("last") or ""
-    found = listing.catalog(context.registry.place, limit, last)
+    found = await context.read(listing.catalog, context.registry.place, limit, last)
     return _names(context, {"repositories": found.names}, found, limit)
 
 

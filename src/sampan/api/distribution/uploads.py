@@ -73,13 +73,13 @@ async def begin(context: Context) -> Answer:
 
 async def status(context: Context) -> Answer:
     uploads = context.registry.uploads
-    upload = uploads.find(context.name, context.reference)
+    upload = await context.read(uploads.find, context.name, context.reference)
     size = await context.run(uploads.size, upload)
     return Response(204, headers=_fields(context, upload.identifier, size))
 
 
 async def continue_(context: Context) -> Answer:
-    upload = context.registry.uploads.find(context.name, context.reference)
+    upload = await context.read(context.registry.uploads.find, context.name, context.reference)
     try:
         offset = await _receive(context, upload)
     except RangeInvalid as problem:
@@ -91,7 +91,7 @@ async def finish(context: Context) -> Answer:
     """The rest of the bytes, if any, and the digest of all."""
     digest = digest_of(context.request.query.get("digest"))
     uploads = context.registry.uploads
-    upload = uploads.find(context.name, context.reference)
+    upload = await context.read(uploads.find, context.name, context.reference)
     try:
         await _receive(context, upload, last=True)
     except RangeInvalid as problem:
@@ -102,7 +102,7 @@ async def finish(context: Context) -> Answer:
 
 async def cancel(context: Context) -> Answer:
     uploads = context.registry.uploads
-    upload = uploads.find(context.name, context.reference)
+    upload = await context.read(uploads.find, context.name, context.reference)
     await context.run(uploads.cancel, upload)
     return Response(204)
 

@@ -21,7 +21,7 @@ _NOT_YET = "is not there yet"
 _WHERE = [
     _ROOT,
     Flag("storage", "str", "Blobs in a bucket: s3://BUCKET[/PREFIX][?endpoint=URL]", hint="url"),
-    Flag("database", "str", "", refused=f"a database other than the root's SQLite {_NOT_YET}"),
+    Flag("database", "str", "Rows in PostgreSQL: postgresql://[USER@]HOST/NAME", hint="url"),
 ]
 _SERVE = [
     *_WHERE,
@@ -113,7 +113,11 @@ def serve(client: Client, argv: list[str]) -> int:
 def _where(values: Values) -> Where:
     from sampan.daemon.registry import options
 
-    return options.Where(values.text("root") or options.default_root(), values.text("storage"))
+    return options.Where(
+        values.text("root") or options.default_root(),
+        values.text("storage"),
+        values.text("database"),
+    )
 
 
 def _seconds(values: Values, name: str, default: float) -> float:

@@ -115,7 +115,7 @@ def gate(login: Login, place: Place) -> Gate:
     from sampan.api.distribution.access import SERVICE, Gate
     from sampan.registry.server.access.accounts import read_accounts
     from sampan.registry.server.access.rules import read_rules, simple_rules
-    from sampan.registry.server.access.tokens import Tokens, read_key
+    from sampan.registry.server.access.tokens import Tokens
 
     rules = (
         read_rules(login.rules)
@@ -125,7 +125,7 @@ def gate(login: Login, place: Place) -> Gate:
     return Gate(
         read_accounts(login.accounts),
         rules,
-        Tokens(read_key(place.root), SERVICE, place.clock),
+        Tokens(place.token_key(), SERVICE, place.clock),
         bearer=login.bearer,
         public_url=login.public_url,
     )

@@ -21,7 +21,8 @@ __all__ = ["collect", "examine", "retain"]
 def _place(where: Where) -> Place:
     """The registry that is there already. Raises NotFound."""
     if not exists(where):
-        raise NotFound(f"there is no registry in {where.root}: say which by --root")
+        there, flag = (where.root, "--root") if not where.database else ("it", "--database")
+        raise NotFound(f"there is no registry in {there}: say which by {flag}")
     return Place(where, serving=False)
 
 
@@ -40,7 +41,8 @@ def collect(where: Where, *, dry: bool, upload_seconds: float) -> int:
         if dry:
             for share in collector.shares():
                 print(f"{share.bytes:>16} bytes in {share.things:>8}  {share.why}")
-        collector.run()
+        with place.database.alone("collection", wait=True):
+            collector.run()
     finally:
         place.close()
     print(f"{total[0]} bytes {'would be' if dry else 'were'} freed")

@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from sampan.errors import Conflict, NotSupported
+from sampan.errors import Conflict, InvalidArgument
 from sampan.registry.server.database.sqlite import SqliteDatabase
+from sampan.registry.server.settings import setting, settle
 from sampan.registry.server.storage.local import LocalStorage
 
 if TYPE_CHECKING:
-    from sampan.registry.server.database.base import Database, Transaction
+    from sampan.registry.server.database.base import Database
     from sampan.registry.server.storage.base import Storage
 
 __all__ = ["Where", "exists", "open_database", "open_storage"]
@@ -34,19 +35,30 @@ class Where(msgspec.Struct, frozen=True):
 
 def exists(where: Where) -> bool:
     """There is a registry already."""
+    if where.database:
+        from sampan.registry.server.database.postgres import is_there
+
+        return is_there(where.database)
     return os.path.exists(os.path.join(where.root, "registry.db"))
 
 
 def open_database(where: Where) -> Database:
     if where.database:
-        raise NotSupported("a database other than the root's SQLite is not there yet")
+        if not where.storage:
+            raise InvalidArgument(
+                "--database is for several servers, which reach blobs in a bucket only: give "
+                "--storage"
+            )
+        from sampan.registry.server.database.postgres import PostgresDatabase
+
+        return PostgresDatabase(where.database)
     return SqliteDatabase(os.path.join(where.root, "registry.db"))
 
 
 def open_storage(where: Where, database: Database) -> Storage:
     """Raises Conflict where the database's blobs are elsewhere."""
     if not where.storage:
-        if _setting(database, _BUCKET):
+        if setting(database, _BUCKET):
             raise Conflict(
                 f"the blobs of the registry in {where.root} are in a bucket: say which by --storage"
             )
@@ -55,13 +67,13 @@ def open_storage(where: Where, database: Database) -> Storage:
     from sampan.registry.server.storage.s3 import S3Storage
 
     address = parse(where.storage)
-    if not _setting(database, _BUCKET) and database.row("SELECT 1 FROM blobs LIMIT 1"):
+    if not setting(database, _BUCKET) and database.row("SELECT 1 FROM blobs LIMIT 1"):
         raise Conflict(
             f"the registry in {where.root} has blobs of its own: it cannot go on in {address}"
         )
     storage = S3Storage(address, os.path.join(where.root, "spool"))
     try:
-        name = _name(database)
+        name = settle(database, _BUCKET, os.urandom(16).hex())
         if storage.belong(name) != name:
             raise Conflict(
                 f"{address} is another registry's: a collection would delete what that has there; "
@@ -71,22 +83,3 @@ def open_storage(where: Where, database: Database) -> Storage:
         storage.close()
         raise
     return storage
-
-
-def _setting(database: Database, name: str) -> str:
-    row = database.row("SELECT value FROM settings WHERE name = ?", (name,))
-    return str(row[0]) if row is not None else ""
-
-
-def _name(database: Database) -> str:
-    """Of the database's bucket, the same for all who ask."""
-    fresh = os.urandom(16).hex()
-
-    def settle(connection: Transaction) -> str:
-        connection.execute(
-            "INSERT OR IGNORE INTO settings (name, value) VALUES (?, ?)", (_BUCKET, fresh)
-        )
-        row = connection.execute("SELECT value FROM settings WHERE name = ?", (_BUCKET,))
-        return str(row.fetchone()[0])
-
-    return database.write(settle)

@@ -43,9 +43,11 @@ class Registry:
         return removed
 
     def collect(self, upload_seconds: float) -> list[Removed]:
-        """What was removed."""
+        """What was removed; nothing while another server collects."""
         removed: list[Removed] = []
-        Collector(self.place, removed.append, upload_seconds=upload_seconds).run()
+        with self.place.database.alone("collection") as alone:
+            if alone:
+                Collector(self.place, removed.append, upload_seconds=upload_seconds).run()
         return removed
 
     def close(self) -> None:

@@ -139,7 +139,7 @@ class Links:
         with quota.within(connection, self._place, repository, name):
             connection.execute(
                 "INSERT INTO links (repository, blob, leased) VALUES (?, ?, ?) ON CONFLICT "
-                "(repository, blob) DO UPDATE SET leased = max(leased, excluded.leased)",
+                "(repository, blob) DO UPDATE SET leased = max(links.leased, excluded.leased)",
                 (repository, blob, now + self._place.lease),
             )
 

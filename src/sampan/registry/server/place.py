@@ -1,7 +1,8 @@
 """A registry's directory: its database, its storage, its clock, and who may serve it.
 
 One process serves a root: it holds ``flock(2)`` on ``lock``. Others (``sampan registry gc``) may
-open it meanwhile, and take the server's time.
+open it meanwhile, and take the server's time. Of a shared database there are any number of servers,
+which all go by its clock, and have a root for what they spool only.
 """
 
 from __future__ import annotations
@@ -12,9 +13,11 @@ import time
 from typing import TYPE_CHECKING
 
 from sampan.errors import Conflict
+from sampan.registry.server.access.tokens import read_key
 from sampan.registry.server.backends import Where, open_database, open_storage
 from sampan.registry.server.clock import Clock
 from sampan.registry.server.policy.policy import Policy
+from sampan.registry.server.settings import settle
 from sampan.storage.failures import explain
 
 if TYPE_CHECKING:
@@ -44,7 +47,7 @@ class Place:
         except OSError as error:
             raise explain(error, "open", self.root, "while opening the registry") from error
         try:
-            served = not self._claim()
+            served = not where.database and not self._claim()
             if served and serving:
                 raise Conflict(f"{self.root} is served by another process already")
             self.database: Database = open_database(where)
@@ -56,13 +59,7 @@ class Place:
         except BaseException:
             os.close(self._lock)
             raise
-        noted = dict(self.database.rows("SELECT name, value FROM facts"))
-        start = max(time.time(), noted.get("clock", 0.0))
-        if served and noted:
-            # Beside a server its time counts, not the wall's, which may have been set since it
-            # started. The monotonic clock is one for all processes.
-            start = noted["clock"] + time.monotonic() - noted["monotonic"]
-        self.clock = Clock(start)
+        self.clock = Clock(self._time(served))
         if serving:
             self.note_time()
         elif not served:
@@ -75,8 +72,20 @@ class Place:
             return False
         return True
 
+    def _time(self, served: bool) -> float:
+        if self.database.shared:
+            return self.database.now()
+        noted = dict(self.database.rows("SELECT name, value FROM facts"))
+        if served and noted:
+            # Beside a server its time counts, not the wall's, which may have been set since it
+            # started. The monotonic clock is one for all processes.
+            return float(noted["clock"] + time.monotonic() - noted["monotonic"])
+        return max(self.database.now(), float(noted.get("clock", 0.0)))
+
     def note_time(self) -> None:
-        """For the server: let others know the time."""
+        """For the server: let others know the time, or know theirs."""
+        if self.database.shared:
+            self.clock.follow(self.database.now())
         now = [("clock", self.clock.now()), ("monotonic", time.monotonic())]
         self.database.write(
             lambda connection: connection.executemany(
@@ -86,6 +95,12 @@ class Place:
             ),
             durable=False,
         )
+
+    def token_key(self) -> bytes:
+        """What tokens are signed with: the root's, or one for all servers."""
+        if self.database.shared:
+            return bytes.fromhex(settle(self.database, "token key", os.urandom(32).hex()))
+        return read_key(self.root)
 
     def check(self) -> None:
         """Rows and bytes could be stored. Raises what says why not."""

@@ -1,4 +1,5 @@
-"""Search over repositories: by name, description, label and platform, ranked (sqlite.org/fts5).
+"""Search over repositories: by name, description, label and platform, ranked by the database
+(sqlite.org/fts5; PostgreSQL's manual, "Full Text Search").
 
 A repository has one row in ``found``, written in the transaction that changed a manifest or a tag
 of it: its name's words, the newest description that one of its tagged manifests gives, their labels
@@ -77,13 +78,14 @@ def search(place: Place, text: str, limit: int, offset: int = 0) -> Page:
     terms = _WORD.findall(text)[:_TERMS]
     if not terms:
         return Page(0, [])
-    query = " ".join(f'"{term}"*' for term in terms)
-    total = place.database.row("SELECT count(*) FROM found WHERE found MATCH ?", (query,))
+    matching = place.database.matching
+    query = matching.text(terms)
+    total = place.database.row(f"SELECT count(*) FROM found f WHERE {matching.condition}", (query,))
     rows = place.database.rows(
-        """SELECT r.name, f.description, r.pulls FROM found f JOIN repositories r ON r.id = f.rowid
-            WHERE f.found MATCH ?1
-            ORDER BY r.name <> ?4, substr(r.name, -length(?4) - 1) <> '/' || ?4,
-                bm25(f.found, 10.0, 3.0, 1.0, 1.0), r.pulls DESC, r.name
+        f"""SELECT r.name, f.description, r.pulls FROM found f JOIN repositories r ON r.id = f.rowid
+            WHERE {matching.condition}
+            ORDER BY r.name <> ?4, substr(r.name, length(r.name) - length(?4)) <> '/' || ?4,
+                {matching.rank}, r.pulls DESC, r.name
             LIMIT ?2 OFFSET ?3""",
         (query, limit, offset, text.strip().lower()),
     )

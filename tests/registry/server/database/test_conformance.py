@@ -13,18 +13,29 @@ import pytest
 
 from sampan.errors import InvalidArgument, Unavailable
 from sampan.registry.server.database.base import Database, Transaction
+from sampan.registry.server.database.postgres import PostgresDatabase
 from sampan.registry.server.database.sqlite import SqliteDatabase
 
 Opener = Callable[[], Database]
 
 
-@pytest.fixture(params=["sqlite"])
+def sqlite(request: pytest.FixtureRequest, place: Path) -> Opener:
+    return lambda: SqliteDatabase(str(place / "registry.db"))
+
+
+def postgres(request: pytest.FixtureRequest, place: Path) -> Opener:
+    url = request.getfixturevalue("cluster").make()
+    return lambda: PostgresDatabase(url)
+
+
+@pytest.fixture(params=[sqlite, postgres])
 def opener(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Opener]:
     """Opens one and the same database each time."""
     found: list[Database] = []
+    make = request.param(request, tmp_path)
 
     def open_() -> Database:
-        found.append(SqliteDatabase(str(tmp_path / "registry.db")))
+        found.append(make())
         return found[-1]
 
     yield open_

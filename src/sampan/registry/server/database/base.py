@@ -7,13 +7,14 @@ what a transaction has read stays true until it is committed, with any number of
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
     from concurrent.futures import Future
+    from contextlib import AbstractContextManager
 
-__all__ = ["Database", "Rows", "Transaction"]
+__all__ = ["Database", "Matching", "Rows", "Transaction"]
 
 T = TypeVar("T")
 
@@ -39,8 +40,22 @@ class Transaction(Protocol):
     def executemany(self, query: str, parameters: Iterable[Sequence[Any]], /) -> Rows: ...
 
 
+class Matching(NamedTuple):
+    """How rows ``f`` of the table ``found`` are held against words, by ``?1``.
+
+    ``condition`` and ``rank`` (the smaller the better) are SQL, ``text`` makes the parameter: every
+    word, or a word that begins so.
+    """
+
+    condition: str
+    rank: str
+    text: Callable[[Sequence[str]], str]
+
+
 class Database(Protocol):
     """Every method may be called by any thread, and blocks unless it says otherwise."""
+
+    matching: Matching
 
     shared: bool
     """Other servers may be writing to it. Reads of such a one may wait for the network."""
@@ -63,6 +78,14 @@ class Database(Protocol):
 
     def submit(self, work: Callable[[Transaction], T], *, durable: bool = True) -> Future[T]:
         """The same without waiting."""
+        ...
+
+    def now(self) -> float:
+        """The time of the machine it is on, in seconds since the epoch."""
+        ...
+
+    def alone(self, name: str, *, wait: bool = False) -> AbstractContextManager[bool]:
+        """Among the servers of a shared database; whether nobody else is, unless we ``wait``."""
         ...
 
     def problems(self) -> Iterator[str]:

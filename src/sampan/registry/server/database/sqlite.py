@@ -10,12 +10,15 @@ lost with the machine's power, never with this process.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sqlite3
 import threading
+import time
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from sampan.errors import Corrupt, NotSupported, Unavailable
+from sampan.registry.server.database.base import Matching
 from sampan.registry.server.database.writer import Writer
 from sampan.registry.server.schema import MIGRATIONS
 from sampan.registry.server.versions import sort_key
@@ -23,6 +26,7 @@ from sampan.registry.server.versions import sort_key
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
     from concurrent.futures import Future
+    from contextlib import AbstractContextManager
 
     from sampan.registry.server.database.base import Transaction
 
@@ -37,6 +41,11 @@ class SqliteDatabase:
     """The file at ``path``, made when it is missing. ``write`` and ``rows`` are for any thread."""
 
     shared = False
+    matching = Matching(
+        "f.found MATCH ?1",
+        "bm25(f.found, 10.0, 3.0, 1.0, 1.0)",
+        lambda terms: " ".join(f'"{term}"*' for term in terms),
+    )
 
     def __init__(self, path: str) -> None:
         self.path = path
@@ -83,6 +92,12 @@ class SqliteDatabase:
     def row(self, query: str, parameters: Sequence[object] = ()) -> tuple[Any, ...] | None:
         found: tuple[Any, ...] | None = self._reader.execute(query, parameters).fetchone()
         return found
+
+    def now(self) -> float:
+        return time.time()
+
+    def alone(self, name: str, *, wait: bool = False) -> AbstractContextManager[bool]:
+        return contextlib.nullcontext(True)
 
     def problems(self) -> Iterator[str]:
         for (text,) in self.rows("PRAGMA integrity_check"):
