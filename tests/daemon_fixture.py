@@ -39,7 +39,7 @@ __all__ = ["DOCKER", "OLD_DOCKER", "Answer", "Daemon", "daemon", "own_root"]
 
 DOCKER = shutil.which("docker", path="/usr/local/bin:/usr/bin") or ""
 OLD_DOCKER = "/usr/bin/docker" if os.path.exists("/usr/bin/docker") else ""
-READY_DEADLINE = 180.0
+READY_DEADLINE = 120.0
 NOWHERE = {"HTTP_PROXY": "http://127.0.0.1:9", "HTTPS_PROXY": "http://127.0.0.1:9"}
 """Tests pull from this machine only: the way to any other registry ends at once."""
 _numbers = iter(range(1, 1_000_000))

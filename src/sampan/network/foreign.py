@@ -74,7 +74,7 @@ def _of_chain(chain: nft_reading.BaseChain, links: Sequence[str]) -> list[str]:
     place = chain.name
     if chain.table == "firewalld":
         hint = _FIREWALLD
-    elif any(name.startswith("ufw-") for name in chains):
+    elif any(name.startswith(("ufw-", "ufw6-")) for name in chains):
         hint = _UFW
     elif chain.family == "ip" and chain.table == "filter":
         hint = _IPTABLES
@@ -84,13 +84,16 @@ def _of_chain(chain: nft_reading.BaseChain, links: Sequence[str]) -> list[str]:
     else:
         hint = 'a rule iifname "{link}" accept and one oifname "{link}" accept there'
     who = f"WARNING: the chain {chain.name} of the firewall's table {chain.family} {chain.table}"
-    return [_sentence(who, unknown, hint, place)]
+    # firewalld's chain accepts what is translated (ct status dnat).
+    return [_sentence(who, unknown, hint, place, published=chain.table == "firewalld")]
 
 
-def _sentence(who: str, links: Sequence[str], hint: str, chain: str) -> str:
+def _sentence(
+    who: str, links: Sequence[str], hint: str, chain: str, *, published: bool = False
+) -> str:
     shown = hint.format(chain=chain, link=links[0])
+    ports = "" if published else ", and their published ports are reached by this machine only"
     return (
-        f"{who} drops what is forwarded: containers on {', '.join(links)} reach nobody outside, "
-        f"and their published ports are reached by this machine only. Allow it there ({shown}): "
-        f"{PAGE}"
+        f"{who} drops what is forwarded: containers on {', '.join(links)} reach nobody outside"
+        f"{ports}. Allow it there ({shown}): {PAGE}"
     )
