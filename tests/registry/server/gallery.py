@@ -148,6 +148,10 @@ def fill(house: House) -> None:
     }.items():
         notes = {"org.opencontainers.image.description": description} if description else {}
         house.push(name, "1.0", _noise(name, 5000), annotations=notes)
+    image = json.dumps(house.image("many/tags", b"layer")).encode()
+    for first in (0, 75):
+        tags = "&".join(f"tag=1.{number}" for number in range(first, first + 75))
+        house.put_manifest("many/tags", f"{sha256(image)}?{tags}", image)
     hostile = {
         "os": EVIL,
         "architecture": EVIL,

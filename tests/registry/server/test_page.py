@@ -70,7 +70,7 @@ def test_repositories_are_found_as_one_types(page: Page) -> None:
 
     page.goto("/")
     rows = page.locator(".repository")
-    expect(rows).to_have_count(6)
+    expect(rows).to_have_count(7)
     expect(rows.first).to_contain_text("harbour/api")
     expect(rows.first).to_contain_text("Berths, tides and harbour dues")
     expect(rows.first).to_contain_text(re.compile(r"6.tags"))
@@ -84,7 +84,7 @@ def test_repositories_are_found_as_one_types(page: Page) -> None:
     page.keyboard.type("zzz")
     expect(page.get_by_role("heading", name="Nothing found")).to_be_visible()
     page.go_back()
-    expect(rows).to_have_count(6)
+    expect(rows).to_have_count(7)
 
 
 def test_a_keyboard_gets_everywhere(page: Page) -> None:
@@ -92,7 +92,7 @@ def test_a_keyboard_gets_everywhere(page: Page) -> None:
 
     page.goto("/")
     rows = page.locator(".repository")
-    expect(rows).to_have_count(6)
+    expect(rows).to_have_count(7)
     page.keyboard.press("/")
     page.keyboard.press("ArrowDown")
     expect(rows.nth(0)).to_be_focused()
@@ -124,6 +124,19 @@ def test_tags_come_newest_version_first_and_can_be_filtered(page: Page) -> None:
     expect(names).to_have_text(["2.10.0", "2.10.0-rc.1"])
     page.get_by_label("Filter tags").fill("no such")
     expect(page.get_by_text("No tag has that in its name.")).to_be_visible()
+
+
+def test_a_long_list_goes_on_as_one_comes_to_its_end(page: Page) -> None:
+    from playwright.sync_api import expect
+
+    page.goto("/#/many/tags")
+    names = page.locator(".tag-name a")
+    expect(names).to_have_count(100)
+    expect(names.first).to_have_text("1.149")
+    names.last.scroll_into_view_if_needed()
+    expect(names).to_have_count(150)
+    expect(names.last).to_have_text("1.0")
+    expect(page.get_by_role("button", name="Show more")).to_have_count(0)
 
 
 def test_an_images_platforms_layers_history_and_configuration(page: Page) -> None:
@@ -251,6 +264,21 @@ def test_every_view_fits_a_phone_in_light_and_dark(browser: Browser, shown: Hous
         assert colours == ["rgb(244, 246, 248)", "rgb(13, 20, 26)"]
 
 
+def test_nobody_is_shut_out_by_contrast_names_or_order(browser: Browser, shown: House) -> None:
+    """By the rules of axe-core (WCAG 2, levels A and AA, and its own)."""
+    from axe_playwright_python.sync_playwright import Axe
+
+    with opened(browser, shown.address, color_scheme="light") as page:
+        page.goto("/")
+        for path in ("#/", "#/zzz/hostile:v", "#/harbour/api", IMAGE[1:]):
+            if path == "#/harbour/api":
+                page.emulate_media(color_scheme="dark")
+                page.set_viewport_size(PHONE)
+            go(page, path)
+            found = Axe().run(page).response["violations"]
+            assert not found, [(one["id"], one["nodes"][0]["html"]) for one in found]
+
+
 def test_what_is_not_there_is_said(browser: Browser, shown: House) -> None:
     from playwright.sync_api import expect
 
@@ -258,7 +286,7 @@ def test_what_is_not_there_is_said(browser: Browser, shown: House) -> None:
         page.goto("/#/no/such")
         expect(page.get_by_role("heading", name="Not found")).to_be_visible()
         page.get_by_role("link", name="All repositories").click()
-        expect(page.locator(".repository")).to_have_count(6)
+        expect(page.locator(".repository")).to_have_count(7)
 
 
 @pytest.mark.parametrize("scheme", ["token", "basic"])

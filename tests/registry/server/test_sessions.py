@@ -92,13 +92,13 @@ def test_there_is_nothing_else(house: House, path: str) -> None:
 
 def test_a_registry_without_accounts_has_no_sessions(house: House) -> None:
     said = house.request("GET", SESSION).json()
-    assert said == {"accounts": False, "user": "", "anonymous": True}
+    assert said == {"accounts": False, "user": ""}
     assert log_in(house).status == 404
 
 
 def test_a_password_begins_a_session_that_only_the_browser_knows(guarded: House) -> None:
     answer = log_in(guarded)
-    assert answer.json() == {"accounts": True, "user": "anna", "anonymous": False}
+    assert answer.json() == {"accounts": True, "user": "anna"}
     name, *attributes = answer.headers["Set-Cookie"].split("; ")
     assert attributes == ["Path=/api/", "HttpOnly", "SameSite=Strict"]
     assert guarded.request("GET", SESSION, Cookie=f"other=1; {name}").json()["user"] == "anna"

@@ -224,11 +224,6 @@ class Gate:
 
     # -- sessions ----------------------------------------------------------------------------------
 
-    @property
-    def admits_anonymous(self) -> bool:
-        """Whoever has no name may pull something."""
-        return self._rules.sees_any("")
-
     def session_user(self, request: Request) -> str:
         """Whose cookie it is; empty where there is none that is good."""
         for pair in request.headers.get("cookie", "").split(";"):

@@ -35,12 +35,8 @@ async def show(context: Context) -> Answer:
     """Who asks, and whether it would help to be somebody."""
     gate = context.gate
     if gate is None:
-        return reply({"accounts": False, "user": "", "anonymous": True}, headers=_FIELDS)
-    said = {
-        "accounts": True,
-        "user": gate.session_user(context.request),
-        "anonymous": gate.admits_anonymous,
-    }
+        return reply({"accounts": False, "user": ""}, headers=_FIELDS)
+    said = {"accounts": True, "user": gate.session_user(context.request)}
     return reply(said, headers=_FIELDS)
 
 
@@ -56,7 +52,7 @@ async def begin(context: Context) -> Answer:
         raise InvalidArgument(f"expected a user and a password: {error}") from error
     cookie = await context.gate.begin_session(request, wanted.user, wanted.password)
     context.trace.user = wanted.user
-    said = {"accounts": True, "user": wanted.user, "anonymous": context.gate.admits_anonymous}
+    said = {"accounts": True, "user": wanted.user}
     return reply(said, headers=_FIELDS | {"Set-Cookie": cookie})
 
 
@@ -65,5 +61,4 @@ async def end(context: Context) -> Answer:
         raise NotFound("this registry has no accounts")
     context.trace.user = context.gate.session_user(context.request)
     cookie = context.gate.end_session(context.request)
-    said = {"accounts": True, "user": "", "anonymous": context.gate.admits_anonymous}
-    return reply(said, headers=_FIELDS | {"Set-Cookie": cookie})
+    return reply({"accounts": True, "user": ""}, headers=_FIELDS | {"Set-Cookie": cookie})

@@ -8,6 +8,7 @@ import { layers } from "./layers.js";
 import { commands, digest, name as shown, picture, time } from "./parts.js";
 
 const PREFERRED = ["linux/amd64", "linux/arm64", "linux/arm64/v8"];
+const MANY = 10; // lines of a table that is scrolled in itself
 const LINKS = {
   "org.opencontainers.image.source": "Source",
   "org.opencontainers.image.url": "Home page",
@@ -76,7 +77,7 @@ function table(id, title, pairs) {
     id,
     title,
     String(pairs.length),
-    h("dl", { class: "pairs wide" }, pairs.map(([key, value]) => h("div", {}, h("dt", {}, mono(key)), h("dd", {}, mono(value))))),
+    h("dl", pairs.length > MANY ? { class: "pairs wide tall", tabindex: "0" } : { class: "pairs wide" }, pairs.map(([key, value]) => h("div", {}, h("dt", {}, mono(key)), h("dd", {}, mono(value))))),
   );
 }
 

@@ -4,7 +4,7 @@
 import * as api from "./api.js";
 import { byId, h, said, tell } from "./dom.js";
 
-let now = { accounts: false, user: "", anonymous: true };
+let now = { accounts: false, user: "" };
 
 export const state = () => now;
 
