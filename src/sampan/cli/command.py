@@ -35,6 +35,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "exec": ("execute", "execute", "Run a command in a running container"),
     "export": ("copy", "export", "Write a container's file system as a tar"),
     "history": ("images", "history", "Show an image's layers and what made them"),
+    "image copy": ("image_copy", "copy", "Copy an image from one registry to another"),
     "image inspect": ("inspect", "image", "Show all the daemon knows of images"),
     "image prune": ("prune", "images", "Remove images that have no name"),
     "images": ("images", "images", "List images"),
@@ -122,6 +123,7 @@ GROUPS: dict[str, dict[str, str]] = {
     },
     "image": {
         **{name: name for name in "history import load pull push save tag".split()},
+        "copy": "image copy",
         "inspect": "image inspect",
         "prune": "image prune",
         **dict.fromkeys(("ls", "list"), "images"),

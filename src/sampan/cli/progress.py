@@ -17,10 +17,32 @@ from sampan.errors import SampanError
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-__all__ = ["show"]
+__all__ = ["Display", "show"]
 
 _PERIOD = 0.05  # seconds between drawings of what only counts on
 _BAR = 24
+
+
+class Display:
+    """Where messages go as they come; ``end`` when there are no more."""
+
+    def __init__(self, out: IO[str] | None = None, *, quiet: bool = False) -> None:
+        self._out = sys.stdout if out is None else out
+        lively = self._out.isatty() and os.environ.get("TERM", "dumb") != "dumb"
+        self._quiet = quiet
+        self._screen = _Screen(self._out) if lively and not quiet else None
+
+    def feed(self, message: dict[str, Any]) -> None:
+        if self._quiet:
+            return
+        if self._screen is not None:
+            self._screen.feed(message)
+        else:
+            _plain(message, self._out)
+
+    def end(self) -> None:
+        if self._screen is not None:
+            self._screen.end()
 
 
 def show(
@@ -34,9 +56,7 @@ def show(
 
     Raises SampanError for a message that says the work failed.
     """
-    out = sys.stdout if out is None else out
-    lively = out.isatty() and os.environ.get("TERM", "dumb") != "dumb"
-    screen = _Screen(out) if lively and not quiet else None
+    display = Display(out, quiet=quiet)
     try:
         for message in messages:
             error = message.get("error") or (message.get("errorDetail") or {}).get("message")
@@ -44,15 +64,10 @@ def show(
                 raise SampanError(str(error))
             if "aux" in message and aux is not None:
                 aux(message["aux"])
-            elif quiet:
-                continue
-            elif screen is not None:
-                screen.feed(message)
             else:
-                _plain(message, out)
+                display.feed(message)
     finally:
-        if screen is not None:
-            screen.end()
+        display.end()
 
 
 def _plain(message: dict[str, Any], out: IO[str]) -> None:

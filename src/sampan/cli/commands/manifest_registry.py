@@ -57,7 +57,7 @@ def images(
     """The manifests of images. Raises NotFound, SampanError for what is a list."""
 
     async def work() -> list[ImageManifest]:
-        registries = _Registries(settings, insecure)
+        registries = Registries(settings, insecure)
         try:
             return [await registries.image(reference) for reference in references]
         finally:
@@ -72,7 +72,7 @@ def look_up(
     """An image's manifest, or those of a list. Raises NotFound."""
 
     async def work() -> ImageManifest | list[ImageManifest]:
-        registries = _Registries(settings, insecure)
+        registries = Registries(settings, insecure)
         try:
             document = await registries.document(reference)
             if oci.is_index(document.media_type):
@@ -95,7 +95,7 @@ def push(
     """Have every image in the list's own repository, then the list, and print their digests."""
 
     async def work() -> None:
-        registries = _Registries(settings, insecure)
+        registries = Registries(settings, insecure)
         try:
             others = [one for one in manifests if one.reference.path != target.path]
             for one in others:
@@ -149,7 +149,7 @@ def entries(
         raise NotSupported(f"{place.domain} is not a registry of Sampan: it cannot list so")
 
     async def work() -> list[dict[str, Any]]:
-        registries = _Registries(settings, insecure)
+        registries = Registries(settings, insecure)
         found: list[dict[str, Any]] = []
         following = target
         try:
@@ -175,7 +175,7 @@ def _message(data: bytes) -> str:
         return ""
 
 
-class _Registries:
+class Registries:
     """Sessions with those that one command names."""
 
     def __init__(self, settings: Settings, insecure: bool) -> None:
@@ -207,29 +207,32 @@ class _Registries:
             )
         return session
 
-    async def _repository(self, reference: Reference) -> Repository:
+    async def repository(self, reference: Reference) -> Repository:
         return Repository(await self.session(reference), reference.path)
 
     async def tried(self, reference: Reference, work: Callable[[], Awaitable[T]]) -> T:
         """Do it, again where that may help; an error says what to do about it."""
         try:
             return await retry(work, Policy().attempts, first=True)
-        except Missing:
-            raise NotFound(f"no such manifest: {reference}") from None
-        except (Unauthenticated, PermissionDenied) as error:
-            server = "" if server_of(str(reference)) != reference.domain else f" {reference.domain}"
-            raise Unauthenticated(f"{error}: log in with 'sampan login{server}'") from error
         except SampanError as error:
-            distrusted = isinstance(error, NotHttp) or isinstance(error.__cause__, ssl.SSLError)
-            if distrusted and not self._insecure:
-                raise SampanError(
-                    f"{error}: use --insecure if the registry is meant to be so"
-                ) from error
-            raise
+            raise self.explained(error, reference) from error
+
+    def explained(self, error: SampanError, *references: Reference) -> SampanError:
+        """An error that says what to do, of the one of these images that it is about."""
+        reference = next((one for one in references if one.domain in str(error)), references[0])
+        if isinstance(error, Missing):
+            return NotFound(f"no such manifest: {reference}")
+        if isinstance(error, (Unauthenticated, PermissionDenied)):
+            server = "" if server_of(str(reference)) != reference.domain else f" {reference.domain}"
+            return Unauthenticated(f"{error}: log in with 'sampan login{server}'")
+        distrusted = isinstance(error, NotHttp) or isinstance(error.__cause__, ssl.SSLError)
+        if distrusted and not self._insecure:
+            return SampanError(f"{error}: use --insecure if the registry is meant to be so")
+        return error
 
     async def document(self, reference: Reference, by: str = "") -> Document:
         """What a name stands for; ``by`` another digest of the same repository."""
-        repository = await self._repository(reference)
+        repository = await self.repository(reference)
         wanted = by or reference.digest or reference.tag or ""
         return await self.tried(reference, lambda: repository.manifest(wanted))
 
@@ -244,7 +247,7 @@ class _Registries:
         config = _decoded(document, oci.Manifest).config
         if not digests.is_digest(config.digest):
             raise Corrupt(f"manifest {document.digest}: {config.digest[:200]!r} is not a digest")
-        repository = await self._repository(reference)
+        repository = await self.repository(reference)
         data = await self.tried(reference, lambda: repository.blob(config.digest))
         try:
             platform = platform_of(json.loads(data))
@@ -269,12 +272,12 @@ class _Registries:
     async def put(self, target: Reference, name: str, document: Document) -> None:
         if digests.of(document.data, document.digest) != document.digest:
             raise Corrupt(f"manifest {document.digest} is not what it was when it was fetched")
-        repository = await self._repository(target)
+        repository = await self.repository(target)
         await self.tried(target, lambda: repository.put_manifest(name, document))
 
     async def mount(self, target: Reference, image: ImageManifest) -> None:
         """Have the registry take an image's blobs over from its repository."""
-        repository = await self._repository(target)
+        repository = await self.repository(target)
         for digest in image.blobs():
             if not digests.is_digest(digest):
                 raise Corrupt(f"manifest {image.reference}: {digest[:200]!r} is not a digest")

@@ -21,10 +21,10 @@ from sampan.registry.client.session import pull_scope, push_scope
 from sampan.registry.types import MANIFEST_LIMIT, Document
 
 if TYPE_CHECKING:
-    from sampan.registry.client.http import Url
+    from sampan.registry.client.http import Response, Url
     from sampan.registry.client.session import Session
 
-__all__ = ["Repository"]
+__all__ = ["Repository", "next_page"]
 
 _TAGS_LIMIT = 100_000
 _SCHEMA_1 = (
@@ -94,8 +94,10 @@ class Repository:
             claimed = response.head.fields.get("docker-content-digest", "")
             return claimed if digests.is_digest(claimed) else None
 
-    async def put_manifest(self, reference: str, document: Document) -> None:
-        """Store a manifest under a tag or its digest. Raises SampanError."""
+    async def put_manifest(self, reference: str, document: Document) -> bool:
+        """Store a manifest under a tag or its digest; whether the registry says that it has taken
+        notice of the manifest's subject. Raises SampanError.
+        """
         path = self.path(f"manifests/{reference}")
         async with self.session.request(
             "PUT", path, {"Content-Type": document.media_type}, document.data, scopes=self.push
@@ -110,6 +112,7 @@ class Repository:
                     raise Corrupt(
                         f"{response.url.shown}: sent manifest {stored}, the registry stored {said}"
                     )
+            return "oci-subject" in response.head.fields
 
     async def tags(self) -> list[str]:
         """Every tag, page by page. Raises NotFound, SampanError past 100,000."""
@@ -124,7 +127,7 @@ class Repository:
                     page = msgspec.json.decode(data, type=_Tags).tags or []
                 except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
                     raise Corrupt(f"{response.url.shown}: not a list of tags: {error}") from error
-                link = _next(response.head.fields.get("link", ""))
+                link = next_page(response)
                 here = response.url
             found += page
             if len(found) > _TAGS_LIMIT or (link and not page):
@@ -156,9 +159,9 @@ class Repository:
             raise await refusal(response, f"blob {digest} of {self.name}")
 
 
-def _next(link: str) -> str:
-    """The target of ``Link: <…>; rel="next"`` (RFC 8288)."""
-    target, _, rest = link.partition(">")
+def next_page(response: Response) -> str:
+    """The target of ``Link: <…>; rel="next"`` (RFC 8288); nothing on the last page."""
+    target, _, rest = response.head.fields.get("link", "").partition(">")
     if not target.startswith("<") or "next" not in rest:
         return ""
     return quote(target[1:], safe="/:?&=%+,;@!$'()*~[]#")

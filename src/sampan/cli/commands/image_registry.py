@@ -1,0 +1,96 @@
+"""What ``image copy`` asks of registries (docs/decisions/0021, as ``manifest_registry``).
+
+Blobs go through files below the user's cache directory: one that a broken copy left there is gone
+on with by the next, and what nobody came back for in a day is removed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from typing import TYPE_CHECKING
+
+from sampan.cli.commands.manifest_registry import Registries
+from sampan.cli.output import short_id
+from sampan.cli.progress import Display
+from sampan.errors import SampanError
+from sampan.registry.client.copying import Copy
+from sampan.registry.client.spool import spool
+from sampan.registry.policy import Policy
+
+if TYPE_CHECKING:
+    from sampan.cli.settings import Settings
+    from sampan.oci.reference import Reference
+
+__all__ = ["copy"]
+
+
+class _Listener:
+    def __init__(self, display: Display) -> None:
+        self._display = display
+
+    def state(self, digest: str, words: str) -> None:
+        self._display.feed({"id": short_id(digest), "status": words})
+
+    def moved(self, digest: str, words: str, offset: int, size: int) -> None:
+        self._display.feed(
+            {
+                "id": short_id(digest),
+                "status": words,
+                "progressDetail": {"current": offset, "total": size},
+            }
+        )
+
+
+def copy(
+    settings: Settings,
+    source: Reference,
+    target: Reference,
+    *,
+    whole: bool,
+    platform: str,
+    with_referrers: bool,
+    insecure: bool,
+    quiet: bool,
+) -> None:
+    """Copy an image, or all of a repository's (``whole``), and print what each is called."""
+
+    async def work() -> None:
+        registries = Registries(settings, insecure)
+        display = Display(quiet=quiet)
+        try:
+            here, there = await registries.repository(source), await registries.repository(target)
+            names = [source.digest or source.tag or ""]
+            if whole:
+                names = await registries.tried(source, here.tags)
+            for name in names:
+                called = target.replace(tag=name) if whole else target
+                document = await Copy(
+                    here,
+                    there,
+                    same=source.domain == target.domain,
+                    spool=spool(_cache()),
+                    listener=_Listener(display),
+                    attempts=Policy().attempts,
+                ).run(
+                    name,
+                    called.digest or called.tag or "",
+                    platform=platform,
+                    with_referrers=with_referrers,
+                )
+                display.end()
+                size = len(document.data)
+                more = "" if quiet else f": digest: {document.digest} size: {size}"
+                print(f"{called}{more}", flush=True)
+        except SampanError as error:
+            raise registries.explained(error, source, target) from error
+        finally:
+            display.end()
+            registries.close()
+
+    asyncio.run(work())
+
+
+def _cache() -> str:
+    base = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
+    return os.path.join(base, "sampan", "copy")
