@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
 import shutil
@@ -45,7 +46,7 @@ def need(*programs: str) -> None:
 class Docker:
     """A dockerd of its own, without networks, and its client."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, *options: str) -> None:
         self._host = f"unix://{directory}/d.sock"
         command = [
             "dockerd",
@@ -55,7 +56,7 @@ class Docker:
             f"{directory}/exec",
         ]
         command += ["-H", self._host, "--pidfile", f"{directory}/pid", "--bridge", "none"]
-        command += ["--iptables=false", "--log-level", "error"]
+        command += ["--iptables=false", "--log-level", "error", *options]
         self._log = open(directory / "log", "wb")  # noqa: SIM115 - as long as the daemon
         self._daemon = subprocess.Popen(command, stdout=self._log, stderr=self._log)
         deadline = time.monotonic() + 30
@@ -88,9 +89,16 @@ class Docker:
 @pytest.fixture(scope="module")
 def docker() -> Iterator[Docker]:
     need("dockerd", "docker", "busybox")
+    with dockerd() as one:
+        yield one
+
+
+@contextlib.contextmanager
+def dockerd(*options: str) -> Iterator[Docker]:
+    """One that leaves nothing behind."""
     # Not below pytest's directory: dockerd's mounts are unmounted by itself, when it is stopped.
     directory = Path(tempfile.mkdtemp(prefix="dockerd-", dir="/var/tmp"))
-    daemon = Docker(directory)
+    daemon = Docker(directory, *options)
     try:
         yield daemon
     finally:

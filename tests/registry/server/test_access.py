@@ -257,8 +257,7 @@ def test_rules_that_are_none_are_refused(tmp_path: Path, text: str) -> None:
         (("--listen", "nonsense"), "--listen nonsense"),
         (("--listen", "127.0.0.1:99999"), "--listen 127.0.0.1:99999"),
         (("--drain", "-1s"), "--drain"),
-        (("--proxy", "x"), "--proxy: "),
-        (("--storage", "s3://x"), "--storage: "),
+        (("--proxy", "x"), "--proxy x: "),
         (("--retention", "x"), "--retention: "),
     ],
 )
@@ -272,6 +271,7 @@ def test_files_that_are_not_there_are_refused(root: Path) -> None:
     for words, said in (
         (("--htpasswd", "/nowhere"), "--htpasswd /nowhere: No such file"),
         (("--tls-cert", "/nowhere", "--tls-key", "/nowhere"), "TLS with /nowhere"),
+        (("--storage", "s3://x"), "--storage: expected s3://"),
     ):
         done = House(root).tool("serve", "--listen", "127.0.0.1:0", *words)
         assert done.returncode == 1

@@ -10,7 +10,11 @@ from sampan.api.http.files import send_file
 from sampan.api.http.messages import Response
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from sampan.api.http.messages import Request
     from sampan.api.http.stream import Answer
+    from sampan.registry.server.storage.base import Reader
 
 __all__ = ["delete", "get", "head"]
 
@@ -28,6 +32,9 @@ def _fields(digest: str) -> dict[str, str]:
 async def head(context: Context) -> Answer:
     digest = digest_of(context.reference)
     links = context.registry.links
+    if context.cache is not None:
+        size = await context.cache.blob_size(context.name, digest)
+        return context.request.connection.begin(context.request, 200, _fields(digest), size)
     blob = await context.read(links.find, context.name, digest)
     if links.due(blob):
         await context.run(links.renew, blob)
@@ -38,6 +45,12 @@ async def get(context: Context) -> Answer:
     """All of it, or one range; or where it is."""
     digest = digest_of(context.reference)
     request, links = context.request, context.registry.links
+    fetch = None
+    if context.cache is not None:
+        fetch = await context.cache.blob(context.name, digest)
+    if fetch is not None:
+        reader = await fetch.open()
+        return await _send(request, digest, reader, fetch.size, fetch.available)
     blob = await context.read(links.find, context.name, digest)
     if links.due(blob):
         await context.run(links.renew, blob)
@@ -48,17 +61,31 @@ async def get(context: Context) -> Answer:
     if url is not None:
         return Response(307, headers={"Location": url, "Docker-Content-Digest": digest})
     reader = await context.run(links.open, context.name, digest)
+    return await _send(request, digest, reader, reader.size)
+
+
+async def _send(
+    request: Request,
+    digest: str,
+    reader: Reader,
+    size: int,
+    available: Callable[[int], Awaitable[int]] | None = None,
+) -> Answer:
+    """All or a range of what ``reader``, which is closed then, has or will have."""
+    fields = _fields(digest)
+    status, offset, count = 200, 0, size
     try:
         condition = request.headers.get("if-range", fields["ETag"])
         field = request.headers.get("range") if condition == fields["ETag"] else None
-        part = ranges.wanted(field, reader.size)
-        if part is None:
-            return await send_file(request, 200, fields, reader, offset=0, count=reader.size)
-        offset, count = part
-        if not count:
-            return Response(416, headers=fields | {"Content-Range": f"bytes */{reader.size}"})
-        fields["Content-Range"] = f"bytes {offset}-{offset + count - 1}/{reader.size}"
-        return await send_file(request, 206, fields, reader, offset=offset, count=count)
+        part = ranges.wanted(field, size)
+        if part is not None:
+            status, (offset, count) = 206, part
+            if not count:
+                return Response(416, headers=fields | {"Content-Range": f"bytes */{size}"})
+            fields["Content-Range"] = f"bytes {offset}-{offset + count - 1}/{size}"
+        return await send_file(
+            request, status, fields, reader, offset=offset, count=count, available=available
+        )
     finally:
         reader.close()
 

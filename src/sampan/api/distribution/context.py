@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from sampan.api.distribution.access import Gate, Visitor
     from sampan.api.http.messages import Request
     from sampan.errors import SampanError
+    from sampan.registry.cache.cache import Cache
     from sampan.registry.server.core import Registry
 
 __all__ = ["HEADERS", "Context", "Trace", "digest_of", "error", "reply"]
@@ -63,6 +64,7 @@ class Context:
     """One request: ``name`` is the repository's, ``reference`` what stands behind it."""
 
     __slots__ = (
+        "cache",
         "draining",
         "gate",
         "name",
@@ -84,6 +86,7 @@ class Context:
         trace: Trace,
         visitor: Visitor,
         gate: Gate | None,
+        cache: Cache | None,
         pulled: Callable[[str, str], None],
         draining: bool,
     ) -> None:
@@ -95,6 +98,7 @@ class Context:
         self.reference = trace.reference
         self.visitor = visitor
         self.gate = gate
+        self.cache = cache
         self.pulled = pulled
         self.draining = draining
 

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 __all__ = ["catalog", "delete", "get", "head", "put", "referrers", "tags"]
 
+_OLD = {"Warning": '110 - "Response is Stale"'}
+"""Of a cache whose other registry is down (RFC 7234, section 5.5.1)."""
 _PAGE = 10_000
 _CATALOG_PAGE = 100
 _TAGS_AT_ONCE = 100
@@ -37,18 +39,27 @@ def _fields(digest: str, media_type: str) -> dict[str, str]:
     }
 
 
+async def _stale(context: Context) -> dict[str, str]:
+    """For a cache: see that the manifest is here; the field of one that may be old."""
+    if context.cache is None or not await context.cache.manifest(context.name, context.reference):
+        return {}
+    return dict(_OLD)
+
+
 async def head(context: Context) -> Answer:
+    stale = await _stale(context)
     found = await context.read(
         context.registry.manifests.get, context.name, context.reference, head=True
     )
-    fields = _fields(found.digest, found.media_type)
+    fields = _fields(found.digest, found.media_type) | stale
     return context.request.connection.begin(context.request, 200, fields, found.size)
 
 
 async def get(context: Context) -> Answer:
+    stale = await _stale(context)
     found = await context.read(context.registry.manifests.get, context.name, context.reference)
     context.pulled(context.name, found.digest)
-    fields = _fields(found.digest, found.media_type)
+    fields = _fields(found.digest, found.media_type) | stale
     if context.request.headers.get("if-none-match") == fields["ETag"]:
         return Response(304, headers=fields)
     return Response(200, found.data, headers=fields)
@@ -104,6 +115,11 @@ async def delete(context: Context) -> Answer:
 async def tags(context: Context) -> Answer:
     limit = context.number("n", _PAGE, _PAGE)
     last = context.request.query.get("last") or ""
+    if context.cache is not None:
+        found, stale = await context.cache.tags(context.name, limit, last)
+        answer = _names(context, {"name": context.name, "tags": found.names}, found, limit)
+        answer.headers |= _OLD if stale else {}
+        return answer
     found = await context.read(listing.tags, context.registry.place, context.name, limit, last)
     return _names(context, {"name": context.name, "tags": found.names}, found, limit)
 
@@ -126,6 +142,8 @@ async def referrers(context: Context) -> Answer:
     digest = digest_of(context.reference)
     kind = context.request.query.get("artifactType") or ""
     after = context.number("after", 0, 1 << 62)
+    if context.cache is not None:
+        return Response(200, await context.cache.referrers(context.name, digest, kind), INDEX)
     found = await context.run(
         listing.referrers, context.registry.place, context.name, digest, kind, after
     )

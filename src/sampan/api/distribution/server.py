@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from sampan.api.distribution.access import Gate
     from sampan.api.http.messages import Request
     from sampan.api.http.stream import Answer
+    from sampan.registry.cache.cache import Cache
     from sampan.registry.server.audit import AuditLog
     from sampan.registry.server.core import Registry
 
@@ -158,6 +159,7 @@ class DistributionServer(Server):
         self.observer: Observer | None = None
         self.access_log = False
         self.audit_log: AuditLog | None = None
+        self.cache: Cache | None = None
         self.draining = False
         self._registry = registry
         self._read_only = read_only
@@ -224,6 +226,7 @@ class DistributionServer(Server):
                 trace=trace,
                 visitor=visitor,
                 gate=self.gate,
+                cache=self.cache,
                 pulled=self._pulled,
                 draining=self.draining,
             )
@@ -253,6 +256,8 @@ class DistributionServer(Server):
         """Raises Unsupported, Unavailable."""
         if self._read_only:
             raise Unsupported("this registry is read-only")
+        if self.cache is not None:
+            raise Unsupported(f"this is a cache of {self.cache.upstream.url}: push there")
         if self.audit_log is not None and not self.audit_log.is_good():
             raise Unavailable("the audit log cannot be written: nothing is changed until it can")
 
@@ -296,6 +301,16 @@ class DistributionServer(Server):
         pulls, self._pulls = self._pulls, {}
         await asyncio.get_running_loop().run_in_executor(self._pool, self._registry.tend, pulls)
 
+    async def evict(self, keep: float, size: int) -> None:
+        """What a cache forgets."""
+        from sampan.registry.cache.eviction import evict
+
+        manifests, freed = await asyncio.get_running_loop().run_in_executor(
+            self._pool, evict, self._registry.place, keep, size
+        )
+        if manifests or freed:
+            log.info("forgotten", manifests=manifests, bytes=freed)
+
     async def collect(self, upload_seconds: float) -> None:
         """A collection, beside the requests."""
         removed = await asyncio.get_running_loop().run_in_executor(
@@ -327,6 +342,8 @@ class DistributionServer(Server):
 
     async def shutdown(self, timeout: float, patience: float = 0.0) -> None:
         await super().shutdown(timeout, patience)
+        if self.cache is not None:
+            await self.cache.close()
         await self.tend()
         self._pool.shutdown()
 

@@ -16,7 +16,7 @@ import os
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Awaitable, Callable, Mapping
 
     from sampan.api.http.messages import Request
     from sampan.api.http.stream import Stream
@@ -43,9 +43,13 @@ async def send_file(
     *,
     offset: int,
     count: int,
+    available: Callable[[int], Awaitable[int]] | None = None,
 ) -> Stream:
     """Answer with ``count`` bytes of ``file``. Raises ConnectionError when the client is gone, or
     takes nothing, and when the file is shorter.
+
+    Of a file that grows, ``available`` waits until there is something behind an offset and says
+    where that ends.
     """
     connection = request.connection
     stream = connection.begin(request, status, headers, count)
@@ -54,13 +58,14 @@ async def send_file(
         return stream
     sock = transport.get_extra_info("socket")
     try:
-        if file.fileno() >= 0 and sock is not None:
+        if available is None and file.fileno() >= 0 and sock is not None:
             async with asyncio.timeout(_STALL_SECONDS):
                 await connection.flush()
             await _Sending(os.dup(sock.fileno()), file.fileno(), offset, count).ended()
             return stream
         while count:
-            data = await asyncio.to_thread(file.read, offset, min(count, _READ))
+            ready = count if available is None else await available(offset) - offset
+            data = await asyncio.to_thread(file.read, offset, min(count, ready, _READ))
             if not data:
                 raise _short()
             async with asyncio.timeout(_STALL_SECONDS):

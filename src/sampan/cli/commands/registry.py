@@ -11,7 +11,7 @@ from sampan.errors import InvalidArgument
 if TYPE_CHECKING:
     from sampan.cli.client import Client
     from sampan.cli.flags import Values
-    from sampan.daemon.registry.options import Where
+    from sampan.daemon.registry.options import Settings, Where
 
 __all__ = ["fsck", "gc", "retention", "serve"]
 
@@ -34,6 +34,11 @@ _SERVE = [
     Flag("public-url", "str", "How clients reach this registry, where a proxy is between"),
     _POLICY,
     Flag("apply-retention", "bool", "Collections remove tags by the policy's retention"),
+    Flag("proxy", "str", "Be a cache of this registry: https://HOST[:PORT]", hint="url"),
+    Flag("proxy-credentials", "str", "Username and password there (TOML)", hint="file"),
+    Flag("proxy-expiry", "duration", "When a tag is looked up there again (5m)"),
+    Flag("proxy-keep", "duration", "How long what nobody uses is kept (168h)"),
+    Flag("proxy-size", "bytes", "Most bytes of blobs to keep; 0 for any (0)"),
     Flag("tls-cert", "str", "Serve TLS with this certificate; SIGHUP reads it anew", hint="file"),
     Flag("tls-key", "str", "Its key", hint="file"),
     Flag("tls-client-ca", "str", "Clients must be signed by this authority", hint="file"),
@@ -47,7 +52,6 @@ _SERVE = [
     Flag("upload-age", "duration", "How long an upload stays that nothing comes for (24h)"),
     Flag("log-level", "str", "debug, info, warn or error", short="l"),
     Flag("log-format", "str", "text or json"),
-    Flag("proxy", "str", "", refused=f"being another registry's cache {_NOT_YET}"),
     Flag("quota", "str", "", refused="write [[quota]] in the file of --policy"),
     Flag("rate-limit", "str", "", refused="write [[rate]] in the file of --policy"),
     Flag("retention", "str", "", refused="write [[retention]] in the file of --policy"),
@@ -97,6 +101,8 @@ def serve(client: Client, argv: list[str]) -> int:
             ),
             policy=values.text("policy"),
             retain=options.retain(values.text("policy"), values.flag("apply-retention")),
+            proxy=_proxy(values),
+            credentials=values.text("proxy-credentials"),
             metrics=(
                 options.parse_listen(values.text("metrics"), "--metrics")
                 if values.given("metrics")
@@ -106,6 +112,22 @@ def serve(client: Client, argv: list[str]) -> int:
             audit_log=values.text("audit-log"),
             log_level=values.text("log-level", "info"),
             log_format=values.text("log-format", "text"),
+        )
+    )
+
+
+def _proxy(values: Values) -> Settings | None:
+    from sampan.daemon.registry import options
+
+    others = [flag.name for flag in _SERVE if not flag.refused and values.given(flag.name)]
+    return options.proxy(
+        options.Proxy(
+            url=values.text("proxy"),
+            credentials=values.text("proxy-credentials"),
+            expiry=_seconds(values, "proxy-expiry", 300),
+            keep=_seconds(values, "proxy-keep", 7 * 24 * 3600),
+            size=values.number("proxy-size"),
+            others=tuple(others),
         )
     )
 

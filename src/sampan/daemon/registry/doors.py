@@ -96,6 +96,7 @@ class Doors:
             context = _context(options.tls) if options.tls is not None else None
             fresh = gate(options.login, self._place) if options.login is not None else None
             policy = read_policy(options.policy) if options.policy else None
+            self._renew_cache(options)
         except SampanError as error:
             log.error("certificates and accounts stay as they were", error=error.message)
             return
@@ -104,6 +105,14 @@ class Doors:
         self._context = context
         self._server.gate = fresh
         log.info("certificates and accounts reloaded")
+
+    def _renew_cache(self, options: Options) -> None:
+        """Raises InvalidArgument."""
+        cache = self._server.cache
+        if cache is not None and options.proxy is not None and options.credentials:
+            from sampan.registry.cache.settings import read_credentials
+
+            cache.renew(read_credentials(options.credentials))
 
     def close(self) -> None:
         for listener in self._listeners:

@@ -11,6 +11,7 @@ import os
 import resource
 import signal
 import sqlite3
+from contextlib import nullcontext
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 
     from sampan.api.distribution.server import DistributionServer
     from sampan.daemon.registry.options import Options
+    from sampan.registry.server.core import Registry
 
 __all__ = ["serve"]
 
@@ -41,7 +43,8 @@ def serve(options: Options) -> int:
     os.umask(0o077)
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
-    with lean.IMPORTS:
+    # asyncio without OpenSSL cannot ask another registry by HTTPS.
+    with nullcontext() if options.proxy is not None else lean.IMPORTS:
         import asyncio
 
         import sampan.api.distribution.server  # noqa: F401 - loaded for _serve
@@ -65,7 +68,8 @@ async def _serve(options: Options) -> int:
         loop.add_signal_handler(number, stopping.set)
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     manager = service.take_environment()
-    registry = Registry(Place(options.where, serving=True, lease=options.lease))
+    lease = options.lease if options.proxy is None else options.proxy.keep
+    registry = Registry(Place(options.where, serving=True, lease=lease))
     try:
         place = registry.place
         place.redirect = options.redirect
@@ -77,6 +81,7 @@ async def _serve(options: Options) -> int:
         server.access_log = options.access_log
         if options.audit_log:
             server.audit_log = AuditLog(options.audit_log)
+        _become_cache(server, options, registry)
         if options.policy:
             place.policy = read_policy(options.policy)
         doors = Doors(options, place, server)
@@ -101,9 +106,24 @@ async def _serve(options: Options) -> int:
     return 0
 
 
+def _become_cache(server: DistributionServer, options: Options, registry: Registry) -> None:
+    """Where that is asked for. Raises Conflict."""
+    if options.proxy is None and not registry.place.upstream:
+        return
+    from sampan.registry.cache.settings import claim
+
+    claim(registry.place, options.proxy.url if options.proxy is not None else "")
+    if options.proxy is not None:
+        from sampan.registry.cache.cache import Cache
+
+        server.cache = Cache(registry, options.proxy, log)
+
+
 async def _clean(server: DistributionServer, options: Options) -> None:
     if options.retain:
         await server.retain()
+    if options.proxy is not None:
+        await server.evict(options.proxy.keep, options.proxy.size)
     await server.collect(options.upload)
 
 

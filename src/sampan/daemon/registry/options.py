@@ -8,9 +8,18 @@ import re
 import msgspec
 
 from sampan.errors import InvalidArgument
+from sampan.registry.cache.settings import Settings, read_settings
 from sampan.registry.server.backends import Where
 
-__all__ = ["DEFAULT_LISTEN", "Listen", "Options", "Where", "default_root", "parse_listen"]
+__all__ = [
+    "DEFAULT_LISTEN",
+    "Listen",
+    "Options",
+    "Settings",
+    "Where",
+    "default_root",
+    "parse_listen",
+]
 
 DEFAULT_LISTEN = "127.0.0.1:5000"
 _LISTEN = re.compile(r"(?:\[([0-9A-Fa-f:.]+)\]|([^:\[\]]*)):([0-9]{1,5})")
@@ -49,6 +58,7 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     stop, ``collect`` between two collections (0: never), ``lease`` how long a blob stays that no
     manifest uses, ``upload`` how long an upload that nothing comes for. ``policy`` is a file, whose
     retention collections apply with ``retain``. ``redirect``: clients may be sent to the bucket.
+    ``proxy`` is for a cache, ``credentials`` the file that its credentials were read from.
     """
 
     where: Where
@@ -63,6 +73,8 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     login: Login | None = None
     policy: str = ""
     retain: bool = False
+    proxy: Settings | None = None
+    credentials: str = ""
     metrics: Listen | None = None
     access_log: bool = False
     audit_log: str = ""
@@ -116,6 +128,46 @@ def retain(policy: str, asked: bool) -> bool:
     if asked and not policy:
         raise InvalidArgument("--apply-retention applies the rules of a file: give it by --policy")
     return asked
+
+
+class Proxy(msgspec.Struct, frozen=True, kw_only=True):
+    """What was said of a cache, as text and seconds; ``others`` are flags that were given."""
+
+    url: str
+    credentials: str
+    expiry: float
+    keep: float
+    size: int
+    others: tuple[str, ...]
+
+
+_NOT_A_CACHE = {
+    "lease": "in a cache this is --proxy-keep",
+    "read-only": "a cache that may store nothing is none",
+    "storage": "a cache has its blobs in the root",
+    "database": "a cache has its rows in the root",
+}
+_ONLY_A_CACHE = ("proxy-credentials", "proxy-expiry", "proxy-keep", "proxy-size")
+
+
+def proxy(asked: Proxy) -> Settings | None:
+    """Raises InvalidArgument."""
+    if not asked.url:
+        for flag in _ONLY_A_CACHE:
+            if flag in asked.others:
+                raise InvalidArgument(f"--{flag} is for a cache: say of which registry by --proxy")
+        return None
+    for flag, why in _NOT_A_CACHE.items():
+        if flag in asked.others:
+            raise InvalidArgument(f"--{flag} with --proxy: {why}")
+    return read_settings(
+        asked.url,
+        asked.credentials,
+        os.environ,
+        expiry=asked.expiry,
+        keep=asked.keep,
+        size=asked.size,
+    )
 
 
 def tls(certificate: str, key: str, client_ca: str) -> Tls | None:

@@ -26,14 +26,23 @@ if TYPE_CHECKING:
     from sampan.registry.client.hosts import Hosts
     from sampan.registry.client.http import Pool, Response
     from sampan.registry.client.repository import Repository
-    from sampan.storage.blobs import Ingest
 
     Source = Callable[[dict[str, str]], AbstractAsyncContextManager[Response]]
 
-__all__ = ["Listener", "download", "foreign", "from_registry"]
+__all__ = ["Ingest", "Listener", "Source", "download", "foreign", "from_registry"]
 
 _AHEAD = 2 << 20
 _range = re.compile(r"bytes (\d{1,19})-(\d{1,19})/(\d{1,19}|\*)").fullmatch
+
+
+class Ingest(Protocol):
+    """Where the bytes go (``sampan.storage.blobs``); written to by one thread at a time."""
+
+    @property
+    def offset(self) -> int:
+        """Bytes that are there."""
+
+    def write(self, data: bytes) -> None: ...
 
 
 class Listener(Protocol):

@@ -31,11 +31,15 @@ _TEXT_LIMIT = 512
 
 
 class Transient(SampanError):
-    """It may work when tried again; ``after`` is what the server asked to wait, in seconds."""
+    """It may work when tried again; ``after`` is what the server asked to wait, in seconds.
 
-    def __init__(self, message: str, after: float | None = None) -> None:
+    ``status`` is its answer's; 0 where there was none.
+    """
+
+    def __init__(self, message: str, after: float | None = None, status: int = 0) -> None:
         super().__init__(message)
         self.after = after
+        self.status = status
 
 
 class NoConnection(Transient, Unavailable):
@@ -100,7 +104,7 @@ async def refusal(response: Response, doing: str) -> SampanError:
     status = response.head.status
     message = f"{doing}: {text or 'no reason given'} (HTTP {status})"
     if status in (408, 429) or status >= 500:
-        return Transient(message, _retry_after(response))
+        return Transient(message, _retry_after(response), status)
     return _KINDS.get(status, Refused)(message, status, codes, text)
 
 

@@ -12,6 +12,7 @@ from sampan.errors import (
 )
 
 __all__ = [
+    "BadUpstream",
     "BlobUnknown",
     "Denied",
     "DigestInvalid",
@@ -42,6 +43,13 @@ class Refusal(SampanError):
     def __init__(self, message: str, detail: object = None) -> None:
         super().__init__(message)
         self.detail = detail
+
+
+class BadUpstream(Refusal):
+    """The registry that this one is a cache of sent something wrong."""
+
+    status = 502
+    code = "UNAVAILABLE"
 
 
 class BlobUnknown(Refusal, NotFound):

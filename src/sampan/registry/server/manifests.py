@@ -110,8 +110,12 @@ class Manifests:
         *,
         digest: str | None,
         tags: Sequence[str],
+        hold: bool = True,
     ) -> Put:
         """Store a document under ``digest``, or its sha256, and give it tags.
+
+        What it names has to be there and is held on to; a cache, which fetches that when somebody
+        asks for it, does not ``hold``.
 
         Raises DigestInvalid, ManifestInvalid, ManifestTooLarge, ManifestBlobUnknown, Unsupported;
         Denied for a tag that never moves, or by a quota.
@@ -140,8 +144,8 @@ class Manifests:
         def put(connection: Transaction) -> None:
             execute = connection.execute
             place = repository_row(connection, repository, now)
-            blobs = _blobs(connection, place, facts.blobs)
-            children = _children(connection, place, facts.children)
+            blobs = _blobs(connection, place, facts.blobs) if hold else []
+            children = _children(connection, place, facts.children) if hold else []
             execute("INSERT OR IGNORE INTO documents (digest, data) VALUES (?, ?)", (found, data))
             with quota.within(connection, self._place, place, repository):
                 row = (place, found, *described, now)

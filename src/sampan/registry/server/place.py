@@ -38,6 +38,8 @@ class Place:
         self.lease = lease
         self.redirect = True
         """Clients may be sent to where a blob's bytes are."""
+        self.upstream = _upstream(self.root)
+        """The address of the registry that this is a cache of, or nothing."""
         self.policy = Policy()
         """What becomes of what is stored; may be replaced at any time."""
         try:
@@ -111,3 +113,13 @@ class Place:
         self.database.close()
         self.storage.close()
         os.close(self._lock)
+
+
+def _upstream(root: str) -> str:
+    try:
+        with open(os.path.join(root, "upstream"), encoding="utf-8") as file:
+            return file.read().strip()
+    except FileNotFoundError:
+        return ""
+    except OSError as error:
+        raise explain(error, "open", root, "while opening the registry") from error
