@@ -216,12 +216,15 @@ async def move_ports(engine: Engine, live: Live, leaving: str = "") -> None:
     wanted = ports.published(live.record)
     if not wanted:
         return
+    networking.relays.pause(live.id)
     try:
         await asyncio.to_thread(networking.networks.move_ports, live.id, wanted, leaving)
     except PortError as error:
         raise await asyncio.to_thread(
             ports.failure, error, live.record.name, networking.name_of
         ) from error
+    finally:
+        networking.relays.renew(live.id)
 
 
 async def find_way_out(engine: Engine, live: Live) -> None:

@@ -14,6 +14,7 @@ import msgspec
 
 from sampan.engine import files, ports
 from sampan.engine.log import log
+from sampan.engine.relays import Relays
 from sampan.engine.resolving import Resolving
 from sampan.engine.rules import RuleWatch
 from sampan.errors import InvalidArgument, KernelError, NotFound, PermissionDenied, SampanError
@@ -68,6 +69,7 @@ class Networking:
             engine.founded,
         )
         self.resolving = Resolving(engine, self.networks)
+        self.relays = Relays(engine, self.networks)
         self._rules = RuleWatch(engine, self.networks)
         self._gone: list[Endpoint] = []
         self._shared: list[int] = []
@@ -230,6 +232,7 @@ class Networking:
             log.warn("published ports are not: no network leads there", container=live.id)
         if any(endpoint.ports for endpoint in endpoints):
             await asyncio.to_thread(self.networks.open_ports, endpoints)
+            self.relays.renew(live.id)
         self._write_hosts(live.record, endpoints)
         if any(one.record.links for one in self._engine.registry):
             from sampan.engine.link_ports import renew
@@ -314,6 +317,7 @@ class Networking:
 
     def release(self, live: Live) -> None:
         """After an end: its addresses are free as soon as its links are gone."""
+        self.relays.end(live.id)
         left = self.networks.leave(live.id)
         self.resolving.release(left)
         if any(self.networks.on_parent(one) for one in left):
@@ -401,6 +405,8 @@ class Networking:
             log.error("networks cannot be taken up", error=error.message)
             unheld = []
         self._rules.begin()
+        for container in running:
+            self.relays.renew(container)
         if linked:
             await renew(self._engine)
         flags, containers = await asyncio.to_thread(self.networks.decide)
@@ -432,6 +438,7 @@ class Networking:
     async def close(self) -> None:
         """Take down what nobody uses."""
         await self.settle()
+        self.relays.close()
         self._rules.close()
         await self.resolving.close()
         try:

@@ -169,7 +169,12 @@ class Chains:
             self._rule(
                 "prerouting", *_is_v4(), nft.load_payload(nft.NETWORK, 16, 1),
                 nft.compare(_LOOPBACK), nft.decide("return"),
-            )
+            ),
+            # What is led back to ::1 is dropped by the kernel: those end at who holds the port.
+            self._rule(
+                "output", *_is_v6(), nft.load_payload(nft.NETWORK, 24, 16),
+                nft.compare(bytes(15) + b"\x01"), nft.decide("return"),
+            ),
         ]  # fmt: skip
         protocol_and_port = (
             (nft.load_meta("l4proto", 9), nft.load_payload(nft.TRANSPORT, 2, 2, 10)),

@@ -16,6 +16,7 @@ from sampan.errors import KernelError, Unavailable
 from sampan.kernel import nftables
 from sampan.kernel.nlmsg import NETLINK_NETFILTER, Socket
 from sampan.network.chains import FAMILY, PROTOCOLS, SETS, Chains
+from sampan.network.ports import LOOPBACK
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -204,6 +205,8 @@ def _elements(endpoint: Endpoint) -> list[tuple[tuple[str, bytes], bytes | None]
             key = nftables.pack_key(target.packed, PROTOCOLS[port.protocol], number)
             found.append(((f"open{target.version}", key), None))
             continue
+        if port.address == LOOPBACK:
+            continue  # which is not translated
         host = "" if port.address in ("0.0.0.0", "::") else port.address
         name, (place, value) = port_element(port.protocol, host, port.port, address, port.inside)
         found.append(((name, place), value))

@@ -29,6 +29,7 @@ from sampan.network.options import INTERFACE, SYSCTLS, link_local, parameters
 from sampan.network.ports import Ports
 
 if TYPE_CHECKING:
+    import socket
     from collections.abc import Collection, Iterator, Mapping, Sequence
 
     from sampan.network.types import Endpoint, Network, Opening, Options, Port, PortWish, Wish
@@ -346,6 +347,14 @@ class Networks:
                 if not self.firewall.withdraw([old]):
                     self.refresh()
                 forget_stale((), [old])
+
+    def loopback_sockets(self, container_id: str) -> list[tuple[socket.socket, tuple[str, int]]]:
+        """Who holds a container's ports, where connections to ``::1`` come to, and where they are
+        to go."""
+        with self._rows:
+            carried = self._ports.carried(container_id)
+            own = [one for one in self.leases.of(container_id) if one.ports]
+        return [(held, (one.address6, port.inside)) for one in own for port, held in carried]
 
     @property
     def keeps_links_shut(self) -> bool:

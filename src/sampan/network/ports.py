@@ -1,6 +1,7 @@
 """Published ports: which of the machine's are whose, and the sockets that hold them.
 
-A packet never meets these sockets: the rule set translates before it would. They are bound so that
+A packet never meets these sockets: the rule set translates before it would; but for connections to
+``::1``, which the daemon carries (``carried``). They are bound so that
 the kernel says what is taken, by whomever, and so that nobody takes it later: TCP ones listen, for
 only then does ``SO_REUSEADDR`` not let another in (socket(7)); and ss(8) shows them. They live in
 the daemon and are bound again by its successor; what somebody else has bound in between is told
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
 __all__ = ["PortError", "PortTakenError", "Ports"]
 
 ANY = {4: "0.0.0.0", 6: "::"}
+LOOPBACK = "::1"
+_BACKLOG = 128
 _RANGE = "/proc/sys/net/ipv4/ip_local_port_range"
 _DYNAMIC = (49153, 65535)  # RFC 6335, 6
 _SCTP = 132  # IPPROTO_SCTP: the standard library has no name for it
@@ -129,6 +132,16 @@ class Ports:
                 self._note(port, endpoint.container, None)
                 unheld.append(port)
         return unheld
+
+    def carried(self, container: str) -> list[tuple[Port, socket.socket]]:
+        """A container's ports that connections to ``::1`` come to, and their sockets."""
+        found = []
+        for port in self._by_container.get(container, ()):
+            if port.port and _is_carried(port):
+                _, held = self._held[port.protocol, port.port][port.address]
+                if held is not None:
+                    found.append((port, held))
+        return found
 
     def release(self, container: str) -> None:
         for port in list(self._by_container.get(container, ())):
@@ -241,10 +254,10 @@ def _addresses(wish: PortWish, endpoint: Endpoint) -> list[str]:
             f"IPv{6 if six else 4} address; give its network a subnet of that family",
             endpoint.id,
         )
-    if wish.address == "::1":
+    if wish.address == LOOPBACK and wish.protocol != "tcp":
         raise PortError(
             f"cannot publish {wish.inside}/{wish.protocol} on ::1: the kernel routes nothing from "
-            "there; publish it on 127.0.0.1",
+            "there, and only TCP is carried without it; publish it on 127.0.0.1",
             endpoint.id,
         )
     return [wish.address]
@@ -299,11 +312,16 @@ def _bound(port: Port) -> socket.socket | None:
             made.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 0)
         made.bind((port.address, port.port))
         if port.protocol != "udp":
-            made.listen(0)
+            made.listen(_BACKLOG if _is_carried(port) else 0)
     except BaseException:
         made.close()
         raise
     return made
+
+
+def _is_carried(port: Port) -> bool:
+    """Whether the kernel does not lead all of it to the container."""
+    return port.protocol == "tcp" and port.address in (ANY[6], LOOPBACK)
 
 
 def _has_sctp() -> bool:
