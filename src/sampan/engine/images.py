@@ -19,10 +19,11 @@ from sampan.kernel.footprint import give_back
 from sampan.oci import reference as references
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
+    from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Mapping, Sequence
 
     from sampan.engine.core import Engine
     from sampan.image.bundle import Advance
+    from sampan.image.members import Members
     from sampan.image.pruning import Pruned
     from sampan.image.store import ImageStore
     from sampan.image.types import Image, Loaded, Removal
@@ -88,6 +89,16 @@ class Images:
     async def shared_sizes(self) -> dict[str, int]:
         """For each image the bytes of its layers that another image has too."""
         return await asyncio.to_thread(self._store.shared_sizes)
+
+    async def members(self, images: Iterable[Image]) -> dict[str, Members]:
+        """The platforms of each image that came with a manifest, by its ID."""
+        from sampan.image.members import members_of
+
+        def work() -> dict[str, Members]:
+            known = {image.id: members_of(self._store.records, image) for image in images}
+            return {key: value for key, value in known.items() if value is not None}
+
+        return await asyncio.to_thread(work)
 
     async def load(
         self,

@@ -60,8 +60,8 @@ def summary(
 async def list_(context: Context) -> Answer:
     """What has a name, or nothing built on it; with ``all`` the steps between too.
 
-    ``digests`` asks for what is always there, ``manifests`` for what a store of one platform for
-    each image has not: as dockerd's own such store, both change nothing.
+    ``digests`` asks for what is always there, ``manifests`` for the platforms of each
+    image's index.
     """
     engine = context.engine
     filters = context.filters()
@@ -71,7 +71,15 @@ async def list_(context: Context) -> Answer:
     shared: Mapping[str, int] = {}
     if context.flag("shared-size"):
         shared = await engine.images.shared_sizes()
-    return reply([summary(engine, image, context.version, shared) for image in found])
+    shown = [summary(engine, image, context.version, shared) for image in found]
+    if context.flag("manifests") and context.version >= (1, 47):
+        from sampan.api.docker.image_members import members
+
+        known = await engine.images.members(found)
+        for image, fields in zip(found, shown, strict=True):
+            if image.id in known:
+                fields.update(members(engine, image, known[image.id], context.version))
+    return reply(shown)
 
 
 def _config(image: Image) -> dict[str, Any]:

@@ -40,7 +40,6 @@ _RAW = (
     "created_at: {{.CreatedAt}}\\nvirtual_size: {{.Size}}\\n"
 )
 _RAW_DIGEST = _RAW.replace("image_id:", "digest: {{.Digest}}\\nimage_id:")
-_TREE = "listing the platforms of an image is not there yet"
 
 
 def images(client: Client, argv: list[str]) -> int:
@@ -56,7 +55,7 @@ def images(client: Client, argv: list[str]) -> int:
             FORMAT,
             Flag("no-trunc", "bool", "Whole IDs"),
             Flag("quiet", "bool", "IDs only", short="q"),
-            Flag("tree", "bool", "", refused=_TREE),
+            Flag("tree", "bool", "Below each image the platforms of its index"),
         ],
         argv,
         most=1,
@@ -64,6 +63,10 @@ def images(client: Client, argv: list[str]) -> int:
     if flags is None:
         return 0
     autostart.ensure(client.host)
+    if flags.flag("tree"):
+        from sampan.cli.commands.image_tree import tree
+
+        return tree(client, flags)
     quiet, layout, digests = flags.flag("quiet"), flags.text("format"), flags.flag("digests")
     if not layout and not quiet:
         layout = client.settings.preference("imagesFormat")
