@@ -7,11 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from tests.network.street import MACHINE, NEIGHBOUR
 from tests.network.test_user_networks import inside, make, networks, on
 
 if TYPE_CHECKING:
     from tests.daemon_fixture import Daemon
     from tests.network.house import House
+    from tests.network.street import Street
 
 pytestmark = pytest.mark.root
 
@@ -93,3 +95,36 @@ def test_a_parameter_that_the_kernel_has_not_is_named_at_the_start(networks: Hou
     assert answer.status == 500
     assert "/proc/sys/net/ipv4/conf/eth0/unheard_of: ENOENT" in answer.message
     networks.daemon.wait_for(lambda: not networks.leases())
+
+
+def test_a_network_says_how_links_are_called_and_as_whom_its_containers_leave(
+    shared_street: Street, networks: House
+) -> None:
+    daemon = networks.daemon
+    networks.run("ip", "address", "add", "192.0.2.77/24", "dev", "wire")
+    options = {
+        "com.docker.network.container_iface_prefix": "lan",
+        "com.docker.network.host_ipv4": "192.0.2.77",
+    }
+    make(daemon, "mine", Options=options)
+    make(daemon, "usual")
+    settings = on("mine")
+    settings["NetworkingConfig"]["EndpointsConfig"]["usual"] = {}
+    container = daemon.run("sleep", "1000", **settings)
+    usual = daemon.run("sleep", "1000", **on("usual"))
+    shown = json.loads(inside(daemon, container, "ip", "-j", "link"))
+    assert {one["ifname"] for one in shown} == {"lo", "lan0", "eth0"}
+    server = shared_street.serve("neighbour", 8)
+    try:
+        assert shared_street.reaches(container, NEIGHBOUR, 8) == "192.0.2.77"
+        assert shared_street.reaches(usual, NEIGHBOUR, 8) == MACHINE
+    finally:
+        server.kill()
+        server.communicate()
+    for name, value in (
+        ("container_iface_prefix", "no way"), ("container_iface_prefix", "a0"),
+        ("host_ipv4", "fd00::1"), ("host_ipv6", "::1"),
+    ):  # fmt: skip
+        body = {"Name": "bad", "Options": {f"com.docker.network.{name}": value}}
+        answer = daemon.post("/networks/create", body)
+        assert (answer.status, name in answer.message) == (400, True), answer.body

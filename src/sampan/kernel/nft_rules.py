@@ -206,6 +206,13 @@ def nat(family: int, address: int, port: int | None = None) -> bytes:
     return _expression("nat", *values)
 
 
+def source_nat(family: int, address: int) -> bytes:
+    """Translate the source to the address in this register."""
+    values = [attribute(1, u32(0)), attribute(2, u32(family))]
+    values += [attribute(3, u32(address)), attribute(4, u32(address))]
+    return _expression("nat", *values)
+
+
 def masquerade() -> bytes:
     """Translate the source to an address of the link the packet leaves by."""
     return _expression("masq")

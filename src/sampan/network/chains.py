@@ -6,6 +6,7 @@ docs/network.md, "What is reachable from where".
 
 from __future__ import annotations
 
+import ipaddress
 import struct
 from typing import TYPE_CHECKING
 
@@ -248,11 +249,21 @@ class Chains:
             ]
         if not network.masquerade:
             return messages
+        elsewhere = nft.load_meta("oifname"), nft.compare(link, unequal=True)
         messages += [
             nftables.new_chain(FAMILY, self.table, outward),
-            self._rule(
-                outward, nft.load_meta("oifname"), nft.compare(link, unequal=True), nft.masquerade()
+            *(
+                self._rule(
+                    outward,
+                    *elsewhere,
+                    *_is(version),
+                    nft.load_value(ipaddress.ip_address(network.source(version)).packed),
+                    nft.source_nat(family, nft.FIRST),
+                )
+                for version, family in ((4, 2), (6, 10))
+                if network.source(version)
             ),
+            self._rule(outward, *elsewhere, nft.masquerade()),
             # Hairpin: an answer that did not come back through us would be nobody's.
             self._rule(
                 outward, *nft.ct_bits("status", nft.DESTINATION_TRANSLATED), nft.masquerade()

@@ -36,8 +36,11 @@ __all__ = [
 ]
 
 BRIDGE = "com.docker.network.bridge."
+_PREFIX = "com.docker.network.container_iface_prefix"
+_SOURCES = ("com.docker.network.host_ipv4", "com.docker.network.host_ipv6")
 _LONGEST = 255
 _LINK = re.compile(r"[^\s/:\0]{1,15}\Z")
+_BEGINNING = re.compile(r"[A-Za-z0-9_-]{0,10}[A-Za-z_-]\Z")
 _MTU = range(68, 65536)  # RFC 791's least
 _LATER = {
     "overlay": "an overlay network is a swarm's, and this engine runs on one machine",
@@ -171,6 +174,18 @@ def _binding(name: str, value: str) -> str:
         raise InvalidArgument(f"option {name}: {error}") from error
 
 
+def _source(name: str, value: str) -> str:
+    """An address to leave as, of the option's family."""
+    kind = ipaddress.IPv4Address if name.endswith("4") else ipaddress.IPv6Address
+    try:
+        address = kind(value)
+    except ValueError as error:
+        raise InvalidArgument(f"option {name}: {error}") from error
+    if address.is_loopback or address.is_multicast or address.is_unspecified:
+        raise InvalidArgument(f"option {name}: {address} is no address to leave this machine with")
+    return str(address)
+
+
 def _truth(name: str, value: str) -> bool:
     """As Go's ParseBool reads it."""
     if value in ("1", "t", "T", "true", "TRUE", "True"):
@@ -187,6 +202,13 @@ def option_of(network: Network, name: str, value: str) -> Network:
         if not value.isdecimal() or int(value) not in (0, *_MTU):
             raise InvalidArgument(f"option {name}: {value!r} is not an MTU: {_MTU[0]} to 65535")
         return replace(network, mtu=int(value))
+    if name == _PREFIX:
+        if not _BEGINNING.match(value):
+            raise InvalidArgument(
+                f"option {name}: {value!r} is not how an interface's name begins: 1 to 11 letters, "
+                "digits, _ or -, the last no digit"
+            )
+        return replace(network, prefix=value)
     if network.driver in parents.KINDS:
         changed = parents.with_option(network, name, value)
         if changed is None:
@@ -214,6 +236,8 @@ def option_of(network: Network, name: str, value: str) -> Network:
                 f"option {name}: {value!r} is not a gateway mode: {', '.join(GATEWAY_MODES)}"
             )
         return replace(network, **{f"gateway{name[-1]}": value or "nat"})
+    if name in _SOURCES:
+        return replace(network, **{f"source{name[-1]}": _source(name, value)})
     if name == f"{BRIDGE}inhibit_ipv4":
         return replace(network, inhibit=_truth(name, value))
     if name == f"{BRIDGE}default_bridge" and not _truth(name, value):

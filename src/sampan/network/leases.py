@@ -147,7 +147,7 @@ class Leases:
             ipv4=found[4],
             ipv6=found[6],
             host=host_name(key),
-            inside=wish.options.get(INTERFACE) or f"eth{position}",
+            inside=wish.options.get(INTERFACE) or f"{network.prefix}{position}",
             wish=wish,
         )
 

@@ -411,7 +411,7 @@ class Networks:
                 f"network {network.name}: the container has an interface {asked} already"
             )
         number = 0
-        while f"eth{number}" in names:
+        while f"{network.prefix}{number}" in names:
             number += 1
         return self.leases.add(container_id, network, wish, number)
 

@@ -60,7 +60,9 @@ class Network(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     ``options``: the driver's, as they were given. Of macvlan and ipvlan ``link`` is the parent, and
     ``mode`` and ``flag`` are how they share it. ``bind``: where ports are published that say no
     address, empty for everywhere. ``gateway4`` and ``gateway6``, of ``GATEWAY_MODES``: what a
-    bridge is to who is behind it; ``inhibit``: its IPv4 gateway is somebody else."""
+    bridge is to who is behind it; ``inhibit``: its IPv4 gateway is somebody else. ``source4`` and
+    ``source6``: as which of the machine's addresses its containers leave, empty for the link's.
+    ``prefix``: how links of containers' begin."""
 
     id: str
     name: str
@@ -81,6 +83,9 @@ class Network(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     gateway4: str = "nat"
     gateway6: str = "nat"
     inhibit: bool = False
+    source4: str = ""
+    source6: str = ""
+    prefix: str = "eth"
     labels: dict[str, str] = {}
     options: dict[str, str] = {}
     ipam_options: dict[str, str] = {}
@@ -100,6 +105,10 @@ class Network(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         if "isolated" not in (self.gateway4, self.gateway6):
             return ()
         return tuple(one for one, (has, mode) in modes.items() if mode == "isolated" or not has)
+
+    def source(self, version: int) -> str:
+        """``source4`` or ``source6``."""
+        return self.source4 if version == 4 else self.source6
 
     def has_gateway(self, subnet: Subnet) -> bool:
         """Whether the bridge has the subnet's gateway as an address of its own."""
