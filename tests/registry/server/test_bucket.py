@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -42,27 +41,15 @@ def keys(bucket: Bucket, house: House) -> dict[str, Path]:
     return bucket.objects(house.root.parent.name)
 
 
-def fetched(house: House, path: str, **fields: str) -> bytes:
-    """As clients do it: without our credentials, where we are sent."""
-    answer = house.request("GET", path, **fields)
-    assert answer.status == 307, answer
-    assert answer.body == b""
-    request = urllib.request.Request(answer.headers["Location"])
-    for name, value in fields.items():
-        request.add_header(name, value)
-    with urllib.request.urlopen(request, timeout=60) as response:
-        return bytes(response.read())
-
-
 def test_blobs_are_pushed_to_the_bucket_and_fetched_from_it(stored: House, bucket: Bucket) -> None:
     stored.push("s3/box", "v", b"small", DATA)
     digest = sha256(DATA)
     path = f"/v2/s3/box/blobs/{digest}"
-    assert fetched(stored, path) == DATA
-    assert fetched(stored, path, Range="bytes=8999990-") == DATA[-10:]
+    assert stored.fetch(path) == DATA
+    assert stored.fetch(path, Range="bytes=8999990-") == DATA[-10:]
     head = stored.request("HEAD", path)
     assert (head.status, head.headers["Content-Length"]) == (200, str(len(DATA)))
-    assert fetched(stored, f"/v2/s3/box/blobs/{sha256(b'small')}") == b"small"
+    assert stored.fetch(f"/v2/s3/box/blobs/{sha256(b'small')}") == b"small"
     # One object a blob, the configuration's among them, and nothing beside.
     assert len(keys(bucket, stored)) == 3
     assert list((stored.root / "spool").iterdir()) == []
@@ -93,7 +80,7 @@ def test_a_push_goes_on_after_the_server_was_killed(stored: House, bucket: Bucke
     stored.kill()
     stored.start()
     assert stored.request("PUT", f"{where}?digest={sha256(DATA)}").status == 201
-    assert fetched(stored, f"/v2/s3/kill/blobs/{sha256(DATA)}") == DATA
+    assert stored.fetch(f"/v2/s3/kill/blobs/{sha256(DATA)}") == DATA
     assert stored.tool("gc").returncode == 0
     assert keys(bucket, stored) == {}
 
@@ -172,7 +159,7 @@ def test_a_bucket_that_fails_loses_nothing_that_was_acknowledged(
         assert house.request("GET", where).headers["Range"] == "0-999"
         digest = sha256(DATA)
         assert house.request("PUT", f"{where}?digest={digest}", DATA[1000:]).status == 201
-        assert fetched(house, f"/v2/s3/fail/blobs/{digest}") == DATA
+        assert house.fetch(f"/v2/s3/fail/blobs/{digest}") == DATA
         assert house.request("GET", f"/v2/s3/fail/manifests/{kept}").status == 200
         assert house.tool("fsck").stdout == "clean\n"
     finally:

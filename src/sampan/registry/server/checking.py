@@ -42,11 +42,12 @@ _COUNTS = (
     ),
     (
         "repository {} counts {} bytes and has {}",
-        """SELECT name, bytes, (SELECT coalesce(sum(b.size), 0) FROM links l
+        """SELECT name, bytes, there FROM (SELECT r.name, r.bytes,
+            (SELECT coalesce(sum(b.size), 0) FROM links l
                 JOIN blobs b ON b.id = l.blob WHERE l.repository = r.id)
             + (SELECT coalesce(sum(length(d.data)), 0) FROM manifests m
                 JOIN documents d ON d.id = m.document WHERE m.repository = r.id) AS there
-            FROM repositories r WHERE bytes <> there""",
+            FROM repositories r) AS counted WHERE bytes <> there""",
     ),
 )
 

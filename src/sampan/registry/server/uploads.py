@@ -12,6 +12,7 @@ bytes under the state it kept last; where another state is in the row, the bytes
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
 from typing import TYPE_CHECKING
@@ -212,7 +213,9 @@ class Uploads:
         """A turn to write; whoever has one loses it. Raises UploadUnknown."""
         with upload.lock:
             if upload.turn is not None:
-                upload.turn.end()
+                # It may have lost its turn to another server long ago.
+                with contextlib.suppress(UploadInvalid, Unreachable):
+                    upload.turn.end()
             self._check(upload)
             self._claim(upload)
             try:

@@ -166,6 +166,15 @@ def test_bytes_and_numbers_come_back_as_they_were(database: Database) -> None:
     assert row == (1, len(data))
 
 
+def test_one_at_a_time_is_alone(opener: Opener) -> None:
+    first, second = opener(), opener()
+    with first.alone("collection") as one, second.alone("collection") as other:
+        assert one
+        assert other == (not second.shared)
+    with second.alone("collection", wait=True) as one:
+        assert one
+
+
 def test_nothing_is_written_after_the_end(database: Database) -> None:
     database.close()
     with pytest.raises(Unavailable):

@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 
     from sampan.registry.server.database.base import Rows, Transaction
 
+    _Connection = psycopg.Connection[tuple[Any, ...]]
+
 __all__ = ["PostgresDatabase", "is_there"]
 
 T = TypeVar("T")
@@ -83,7 +85,7 @@ class _Driver:
         self.psycopg = psycopg
         self._number = Number
 
-    def connect(self) -> psycopg.Connection[tuple[Any, ...]]:
+    def connect(self) -> _Connection:
         """Raises psycopg's errors."""
         connection = self.psycopg.connect(
             self._url,
@@ -200,7 +202,7 @@ class PostgresDatabase:
             yield bool(row[0])
 
 
-def _migrate(connection: psycopg.Connection[tuple[Any, ...]], where: str) -> None:
+def _migrate(connection: _Connection, where: str) -> None:
     execute = connection.execute
     encoding = execute("SHOW server_encoding").fetchone()
     if encoding != ("UTF8",):
@@ -227,7 +229,7 @@ def _migrate(connection: psycopg.Connection[tuple[Any, ...]], where: str) -> Non
 class _Transaction:
     """psycopg's connection, for SQL as we write it."""
 
-    def __init__(self, connection: psycopg.Connection[tuple[Any, ...]]) -> None:
+    def __init__(self, connection: _Connection) -> None:
         self._connection = connection
 
     def execute(self, query: str, parameters: Sequence[Any] = (), /) -> Rows:
@@ -247,7 +249,7 @@ class _Session:
     def __init__(self, driver: _Driver) -> None:
         self._driver = driver
         self._status = driver.psycopg.pq.TransactionStatus
-        self._connection: psycopg.Connection[tuple[Any, ...]] | None = None
+        self._connection: _Connection | None = None
         self.errors = (driver.psycopg.Error,)
         self.explain = driver.explain
 
@@ -261,14 +263,22 @@ class _Session:
         )
 
     def begin(self, durable: bool) -> _Transaction:
-        if self._connection is None:
-            self._connection = self._driver.connect()
-        commit = "on" if durable else "off"
-        self.execute(
-            f"BEGIN; SET LOCAL synchronous_commit = {commit}; "
+        if self._connection is not None:
+            try:
+                return self._begin(self._connection, durable)
+            except self._driver.psycopg.OperationalError:
+                if not self._connection.broken:
+                    raise
+                self.close()  # it was idle, and somebody has closed it
+        self._connection = self._driver.connect()
+        return self._begin(self._connection, durable)
+
+    def _begin(self, connection: _Connection, durable: bool) -> _Transaction:
+        connection.execute(
+            f"BEGIN; SET LOCAL synchronous_commit = {'on' if durable else 'off'}; "
             f"SELECT pg_advisory_xact_lock({_WRITING})"
         )
-        return _Transaction(self._connection)
+        return _Transaction(connection)
 
     def execute(self, statement: str) -> object:
         assert self._connection is not None
@@ -291,7 +301,7 @@ class _Readers:
         self._driver = driver
         self._room = threading.BoundedSemaphore(_READERS)
         self._lock = threading.Lock()
-        self._idle: list[psycopg.Connection[tuple[Any, ...]]] = []
+        self._idle: list[_Connection] = []
         self._closed = False
 
     def fetch(self, query: str, parameters: Sequence[object]) -> list[tuple[Any, ...]]:
