@@ -4,6 +4,9 @@
 nobody); ``credsStore`` names a program that keeps them instead, ``credHelpers`` one for each
 server: programs ``docker-credential-NAME`` that are told ``get``, ``store`` or ``erase`` and speak
 JSON. Docker Hub is called by its old address there, and every other registry by host and port.
+
+The first login of a user chooses: where the system has a store (``pass``, or else the desktop's
+secret service), as Docker's client looks for it, and it takes them, ``credsStore`` is that.
 """
 
 from __future__ import annotations
@@ -11,6 +14,7 @@ from __future__ import annotations
 import base64
 import binascii
 import json
+import sys
 from typing import TYPE_CHECKING, Any
 
 from sampan.errors import InvalidArgument, SampanError
@@ -87,12 +91,16 @@ class Keeper:
         config = dict(self._settings.config())
         entry: dict[str, str] = {}
         helper = self._helper(server)
+        secret = credentials.token or credentials.password
+        name = _TOKEN if credentials.token else credentials.username
+        stored = json.dumps({"ServerURL": server, "Username": name, "Secret": secret})
         if helper:
-            secret = credentials.token or credentials.password
-            name = _TOKEN if credentials.token else credentials.username
-            stored = {"ServerURL": server, "Username": name, "Secret": secret}
-            _ask(helper, "store", json.dumps(stored))
-        else:
+            _ask(helper, "store", stored)
+        elif not any(config.get(key) for key in ("auths", "credHelpers")):
+            helper = _into_the_system(stored)
+            if helper:
+                config["credsStore"] = helper
+        if not helper:
             pair = f"{credentials.username}:{credentials.password}".encode()
             entry["auth"] = base64.b64encode(pair).decode("ascii")
             if credentials.token:
@@ -121,6 +129,22 @@ class Keeper:
         if not isinstance(name, str) or "/" in name:
             raise InvalidArgument(f"{self._settings.config_path}: credential helper {name!r}")
         return name
+
+
+def _into_the_system(stored: str) -> str:
+    """Keep credentials in the store that this system has; its helper, or nothing where there is
+    none, or none that works."""
+    import shutil
+
+    name = "pass" if shutil.which("pass") else "secretservice"
+    if shutil.which(f"docker-credential-{name}") is None:
+        return ""
+    try:
+        _ask(name, "store", stored)
+    except SampanError as error:
+        print(f"WARNING! Not used: {error.message}", file=sys.stderr)
+        return ""
+    return name
 
 
 def _host(server: str) -> str:
@@ -156,6 +180,8 @@ def _from_helper(helper: str, server: str) -> Credentials | None:
         raise SampanError(
             f"docker-credential-{helper} get {server}: no credentials in its answer"
         ) from error
+    if not user and not secret:
+        return None  # pass(1)'s helper says so
     return Credentials(user, token=secret) if user == _TOKEN else Credentials(user, secret)
 
 
