@@ -12,6 +12,8 @@ import pytest
 from tests.network.house import ASK, DEFAULT, ECHO
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from tests.daemon_fixture import Daemon
     from tests.network.house import House
 
@@ -152,3 +154,21 @@ def test_decisions_wait_for_the_containers_that_are_on_it(own_house: House) -> N
     daemon.start()
     assert "br78" not in house.links()
     assert endpoint(daemon, daemon.run(*SLEEP, HostConfig=DEFAULT))["IPAddress"] == "10.79.0.2"
+
+
+def test_name_servers_are_those_behind_the_machines_stub(own_house: House, tmp_path: Path) -> None:
+    """systemd-resolved(8): its stub is on the machine's loopback, which no container reaches."""
+    (tmp_path / "resolv.conf").write_text("search lan\nnameserver 127.0.0.53\noptions edns0\n")
+    (tmp_path / "behind").write_text("nameserver 192.0.2.53\nnameserver 127.0.0.9\n")
+    script = (
+        "mount -t tmpfs none /run && mkdir -p /run/systemd/resolve && "
+        'cp "$0"/behind /run/systemd/resolve/resolv.conf && '
+        'mount --bind "$0"/resolv.conf /etc/resolv.conf && exec "$@"'
+    )
+    daemon = own_house.daemon
+    daemon.wrapper = (*own_house.enter, "unshare", "-m", "sh", "-ec", script, str(tmp_path))
+    daemon.start()
+    container = daemon.run("cat", "/etc/resolv.conf", HostConfig=DEFAULT)
+    assert daemon.wait(container) == 0
+    lines = {line for line in daemon.logs(container).splitlines() if not line.startswith("#")}
+    assert lines == {"search lan", "options edns0", "nameserver 192.0.2.53"}

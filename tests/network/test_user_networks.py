@@ -115,7 +115,6 @@ def test_a_network_is_what_was_asked_for(networks: House) -> None:
         ({"Name": "x", "Driver": "null"}, 403, "only one instance"),
         ({"Name": "x", "Driver": "nosuch"}, 404, 'plugin "nosuch" not found'),
         ({"Name": "x", "Ingress": True}, 501, "Ingress"),
-        ({"Name": "x", "ConfigFrom": {"Network": "y"}}, 501, "ConfigFrom"),
         ({"Name": "x", "IPAM": {"Driver": "dhcp"}}, 501, "IPAM.Driver dhcp"),
         ({"Name": "x", "IPAM": {"Nosuch": 5}}, 400, "IPAM.Nosuch"),
         ({"Name": "x", "Options": {"nosuch": "5"}}, 501, "option nosuch=5"),

@@ -55,6 +55,14 @@ def namespace_of(record: ContainerRecord) -> int | None:
     return None
 
 
+def _check_usable(network: Network) -> None:
+    if network.config_only:
+        raise PermissionDenied(
+            f"cannot create endpoint on configuration-only network: {network.name} is there for "
+            "others to be like it (--config-from)"
+        )
+
+
 class Networking:
     """The networks of one engine's containers; ``networks`` are the networks."""
 
@@ -121,11 +129,13 @@ class Networking:
             # Not an error before the start: it may be made by then.
             return settings.wish("", name) if settings is not None else Wish(network="", name=name)
         if settings is None:
+            _check_usable(network)
             return Wish(network=network.id, name=network.name)
         return self.wish(network, settings)
 
     def wish(self, network: Network, settings: EndpointSettings) -> Wish:
-        """One endpoint's settings, checked. Raises InvalidArgument."""
+        """One endpoint's settings, checked. Raises InvalidArgument, PermissionDenied."""
+        _check_usable(network)
         found = settings.wish(network.id, network.name)
         chosen = {":" in one.subnet for one in network.subnets if one.automatic}
         asked = {six for six, text in ((False, found.ipv4), (True, found.ipv6)) if text}
@@ -189,7 +199,7 @@ class Networking:
         until = read_until(filters)
         removed = []
         for network in self.networks:
-            if network.predefined or 0 < until < network.created:
+            if network.predefined or network.config_only or 0 < until < network.created:
                 continue
             if self.networks.leases.on(network.id) or not is_labelled(filters, network.labels):
                 continue

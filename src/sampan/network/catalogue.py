@@ -182,6 +182,8 @@ class Catalogue:
         for subnet in network.subnets:
             net = parse(subnet.subnet)
             for other in self.all.values():
+                if other.config_only:
+                    continue
                 if overlap(net, [parse(one.subnet) for one in other.subnets]) is not None:
                     raise PermissionDenied(
                         "invalid pool request: Pool overlaps with other one on this address "
@@ -205,8 +207,9 @@ class Catalogue:
         machine = Machine()
         if network.ipv6 and not os.path.exists("/proc/sys/net/ipv6"):
             raise Unavailable(f"network {network.name}: this machine's kernel has no IPv6")
-        self._check_free(network, machine)
-        network = self._numbered(network, machine)
+        if not network.config_only:
+            self._check_free(network, machine)
+            network = self._numbered(network, machine)
         self._store.add_network(network)
         self._take_up(network)
         return network
@@ -225,6 +228,11 @@ class Catalogue:
             raise PermissionDenied(
                 f"error while removing network: network {network.name} has active endpoints "
                 f"(containers {', '.join(used)})"
+            )
+        like = [one.name for one in self.all.values() if one.config_from == network.name]
+        if network.config_only and like:
+            raise PermissionDenied(
+                f'configuration network "{network.name}" is in use by {", ".join(like)}'
             )
         self.all.pop(network.id, None)
 
@@ -270,4 +278,5 @@ class Catalogue:
         return Subnet(subnet=str(net), gateway=gateway, automatic=True)
 
     def _nets(self) -> list[Net]:
-        return [parse(subnet.subnet) for network in self.all.values() for subnet in network.subnets]
+        used = [network for network in self.all.values() if not network.config_only]
+        return [parse(subnet.subnet) for network in used for subnet in network.subnets]

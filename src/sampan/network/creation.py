@@ -22,7 +22,7 @@ from sampan.network.bridge import link_name
 from sampan.network.types import GATEWAY_MODES, PREDEFINED, Network, Subnet
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
 __all__ = [
     "BRIDGE",
@@ -85,14 +85,22 @@ class NetworkRequest(_Wire, frozen=True, kw_only=True):
     labels: dict[str, str] = {}
 
 
-def network_of(request: NetworkRequest, more: Sequence[tuple[str, str, str]] = ()) -> Network:
+def network_of(
+    request: NetworkRequest,
+    more: Sequence[tuple[str, str, str]] = (),
+    known: Iterable[Network] = (),
+) -> Network:
     """A network with an ID of its own, not made yet. ``more``: options (driver, name, value) that
-    it has unless it says otherwise.
+    it has unless it says otherwise; ``known``: the networks there are, for one to be like it.
 
     Raises InvalidArgument, PermissionDenied, Conflict, NotFound (driver), NotSupported.
     """
     _check_name(request.name)
     _refuse(request)
+    if request.config_only:
+        return _template(request)
+    if request.config_from.network:
+        request = _like(request, known)
     key = os.urandom(32).hex()
     network = Network(
         id=key,
@@ -105,6 +113,7 @@ def network_of(request: NetworkRequest, more: Sequence[tuple[str, str, str]] = (
         attachable=request.attachable,
         labels=request.labels,
         options=request.options,
+        config_from=request.config_from.network,
     )
     if request.driver in parents.KINDS:
         network = parents.begun(msgspec.structs.replace(network, driver=request.driver))
@@ -129,6 +138,61 @@ def network_of(request: NetworkRequest, more: Sequence[tuple[str, str, str]] = (
     return msgspec.structs.replace(network, subnets=subnets)
 
 
+def _template(request: NetworkRequest) -> Network:
+    """One that is only there for others to be like it: as it was asked for, and nothing chosen."""
+    if request.internal or request.attachable or request.config_from.network:
+        raise PermissionDenied(
+            f"network {request.name}: a configuration network has what is a network's own; it is "
+            "neither internal nor attachable, nor like another (--config-from)"
+        )
+    subnets = []
+    for one in request.ipam.config:
+        if one != IpamConfig():
+            subnets.append(msgspec.structs.replace(subnet_of(one), gateway=one.gateway))
+    return Network(
+        id=os.urandom(32).hex(),
+        name=request.name,
+        driver="null",
+        created=time.time_ns(),
+        ipv4=request.enable_ipv4,
+        ipv6=request.enable_ipv6,
+        labels=request.labels,
+        options=request.options,
+        subnets=tuple(subnets),
+        config_only=True,
+    )
+
+
+def _like(request: NetworkRequest, known: Iterable[Network]) -> NetworkRequest:
+    """With the configuration of the network that it is to be like."""
+    name = request.config_from.network
+    template = next((one for one in known if one.config_only and one.name == name), None)
+    if template is None:
+        raise NotFound(f'configuration network "{name}" does not exist')
+    if request.ipam.config or request.options or request.labels or request.enable_ipv6:
+        raise PermissionDenied(
+            f"network {request.name}: user specified configurations are not supported if the "
+            "network depends on a configuration network (--config-from)"
+        )
+    config = [
+        IpamConfig(
+            subnet=one.subnet,
+            gateway=one.gateway,
+            ip_range=one.ip_range,
+            auxiliary_addresses=one.auxiliary,
+        )
+        for one in template.subnets
+    ]
+    return msgspec.structs.replace(
+        request,
+        enable_ipv4=template.ipv4,
+        enable_ipv6=template.ipv6,
+        ipam=IpamRequest(config=config),
+        options=template.options,
+        labels=template.labels,
+    )
+
+
 def _check_name(name: str) -> None:
     if not name.strip():
         raise InvalidArgument(f"invalid network name {name!r}: give it as Name")
@@ -145,7 +209,7 @@ def _refuse(request: NetworkRequest) -> None:
     where = f"network {request.name}"
     if not request.enable_ipv4 and not request.enable_ipv6:
         raise InvalidArgument(f"{where}: IPv4 or IPv6 must be enabled")
-    driver = request.driver or "bridge"
+    driver = "bridge" if request.config_only else request.driver or "bridge"
     if driver in ("host", "null"):
         raise PermissionDenied(f'only one instance of "{driver}" network is allowed')
     if driver in _LATER:
@@ -157,8 +221,6 @@ def _refuse(request: NetworkRequest) -> None:
     for what, refused in (
         (f"Scope {request.scope}", request.scope not in ("", "local")),
         ("Ingress", request.ingress),
-        ("ConfigOnly", request.config_only),
-        ("ConfigFrom", bool(request.config_from.network)),
         (f"IPAM.Driver {request.ipam.driver}", request.ipam.driver not in ("", "default")),
         ("IPAM.Options", bool(request.ipam.options)),
     ):

@@ -62,7 +62,8 @@ class Network(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     address, empty for everywhere. ``gateway4`` and ``gateway6``, of ``GATEWAY_MODES``: what a
     bridge is to who is behind it; ``inhibit``: its IPv4 gateway is somebody else. ``source4`` and
     ``source6``: as which of the machine's addresses its containers leave, empty for the link's.
-    ``prefix``: how links of containers' begin."""
+    ``prefix``: how links of containers' begin. ``config_only``: nobody can be on it, it is there
+    for others to be like it; ``config_from``: the name of the one this is like."""
 
     id: str
     name: str
@@ -86,6 +87,8 @@ class Network(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     source4: str = ""
     source6: str = ""
     prefix: str = "eth"
+    config_only: bool = False
+    config_from: str = ""
     labels: dict[str, str] = {}
     options: dict[str, str] = {}
     ipam_options: dict[str, str] = {}

@@ -49,8 +49,8 @@ def _network(engine: Engine, network: Network, detailed: bool) -> dict[str, Any]
         "Internal": network.internal,
         "Attachable": network.attachable,
         "Ingress": False,
-        "ConfigFrom": {"Network": ""},
-        "ConfigOnly": False,
+        "ConfigFrom": {"Network": network.config_from},
+        "ConfigOnly": network.config_only,
         "Containers": _containers(engine, network) if detailed else {},
         "Options": network.options,
         "Labels": network.labels,
@@ -125,7 +125,8 @@ async def create(context: Context) -> Answer:
 
     request = read_body(NetworkRequest, await context.body())
     networking = context.engine.networking
-    network = await networking.create(network_of(request, networking.networks.options.more))
+    networks = networking.networks
+    network = await networking.create(network_of(request, networks.options.more, networks))
     return reply({"Id": network.id, "Warning": ""}, 201)
 
 
