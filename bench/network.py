@@ -36,6 +36,7 @@ from bench.peers import busybox_root, dockerd, private_mounts, root_tar, sampan_
 from bench.start import Api, load, rest, spawn
 from sampan.kernel.netns import Inside
 
+_PATIENCE = 300.0
 _RATIO = 0.98
 _ADDED = 10.0
 _RUN = 0.2
@@ -49,7 +50,12 @@ def docker_of(host: str) -> Callable[..., str]:
 
     def docker(*words: str) -> str:
         done = subprocess.run(
-            ["docker", *words], env=environment, check=True, stdout=subprocess.PIPE, text=True
+            ["docker", *words],
+            env=environment,
+            check=True,
+            stdout=subprocess.PIPE,
+            text=True,
+            timeout=_PATIENCE,
         )
         return done.stdout.strip()
 
@@ -70,7 +76,9 @@ class Engine:
         flags = [*binds, "--ulimit", "nofile=1024:4096", "-d"]
         self._server = self.docker("run", *flags, "-p", "5201:5201", "bench", "iperf3", "-s")
         self._client = self.docker("run", *flags, "bench", "sleep", "1000000")
-        shown = json.loads(self.docker("inspect", self._server))[0]["NetworkSettings"]
+        state = json.loads(self.docker("inspect", self._server))[0]
+        _await_listener(state["State"]["Pid"], 5201)
+        shown = state["NetworkSettings"]
         self._inside, self._gateway = shown["IPAddress"], shown["Gateway"]
 
     @contextmanager
@@ -79,6 +87,7 @@ class Engine:
         command = [*self._machine.enter, "iperf3", "-s", "-p", "5202"]
         with subprocess.Popen(command, stdout=subprocess.DEVNULL) as server:
             try:
+                _await_listener(server.pid, 5202)
                 yield
             finally:
                 server.kill()
@@ -122,6 +131,20 @@ class Engine:
 
     def _from_client(self, host: str, port: int, seconds: int) -> float:
         return _gigabits(self.docker("exec", self._client, *_iperf(host, port, seconds)))
+
+
+def _await_listener(pid: int, port: int) -> None:
+    """Until somebody in the process's network listens there (proc_net(5), state 0A)."""
+    deadline = time.monotonic() + _PATIENCE
+    while time.monotonic() < deadline:
+        for table in ("tcp", "tcp6"):
+            rows = Path(f"/proc/{pid}/net/{table}").read_text(encoding="ascii").splitlines()[1:]
+            for row in rows:
+                _, local, _, state, *_ = row.split()
+                if state == "0A" and local.endswith(f":{port:04X}"):
+                    return
+        time.sleep(0.02)
+    raise SystemExit(f"nobody listens at port {port} after {_PATIENCE:.0f} s")
 
 
 def mounts() -> list[str]:

@@ -26,7 +26,7 @@ from sampan.kernel.namespaces import CLONE_NEWNS, unshare
 __all__ = ["busybox_root", "dockerd", "private_mounts", "root_tar", "sampan_daemon", "workspace"]
 
 SAMPAN = Path(sys.executable).with_name("sampan")
-_DEADLINE = 30.0
+_DEADLINE = 120.0
 
 
 @contextlib.contextmanager

@@ -47,6 +47,8 @@ from bench.peers import (
 Measure = Callable[[], None]
 RUNTIME = SAMPAN.with_name("sampan-runtime")
 _LOOK = 0.06
+_PATIENCE = 300.0
+"""Seconds for any one answer: a benchmark fails, and never hangs."""
 
 
 class Api:
@@ -56,6 +58,7 @@ class Api:
         self.version = version
         self.connection = http.client.HTTPConnection("localhost")
         self.connection.sock = socket.socket(socket.AF_UNIX)
+        self.connection.sock.settimeout(_PATIENCE)
         self.connection.sock.connect(host.removeprefix("unix://"))
 
     def call(self, method: str, path: str, body: object = None) -> bytes:
@@ -110,7 +113,11 @@ def _docker_run(host: str) -> Measure:
 def load(host: str, tar: Path) -> None:
     environment = {**os.environ, "DOCKER_HOST": host}
     subprocess.run(
-        ["docker", "import", str(tar), "bench"], env=environment, check=True, capture_output=True
+        ["docker", "import", str(tar), "bench"],
+        env=environment,
+        check=True,
+        capture_output=True,
+        timeout=_PATIENCE,
     )
 
 
