@@ -2,10 +2,11 @@
 
     python -m bench.registry [--rounds N] [--megabytes N] [--uploads N]
 
-Push and pull of one blob (curl), a blob pulled by 64 clients at once, with the same bytes through a
-bare loop of sendfile(2) beside it, requests for a manifest (wrk), and our memory while many uploads
-run. Medians of the rounds, turn by turn. Targets: push and pull 1.0 of theirs, 64 clients 0.9 of
-bare sendfile, requests 0.5 of theirs, memory under 200 MB while 32 of 1 GB come in.
+Push and pull of one blob (curl; a pull is the mean of three), a blob pulled by 64 clients at once,
+with the same bytes through a thread a client that does nothing but sendfile(2) beside it, requests
+for a manifest (wrk), and our memory while many uploads run (``--upload-megabytes``, one round).
+Medians of the rounds, turn by turn. Targets: push and pull 1.0 of theirs, 64 clients 0.9 of bare
+sendfile, requests 0.5 of theirs, memory under 200 MB while 32 of 1 GB come in.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ from tests.registry.registries import Registry, image_of
 from tests.registry.server.house import House
 
 CLIENTS = 64
+_PULLS = 3
 MANIFEST = "application/vnd.oci.image.manifest.v1+json"
 
 
@@ -61,8 +63,9 @@ class Subject:
         joint = "&" if "?" in where else "?"
         curl("-T", str(file), f"{where}{joint}digest={digest}")
 
-    def pull(self, digest: str, repository: str) -> None:
-        curl("-o", "/dev/null", f"{self.base}/v2/{repository}/blobs/{digest}")
+    def pull(self, digest: str, repository: str, times: int) -> None:
+        for _ in range(times):
+            curl("-o", "/dev/null", f"{self.base}/v2/{repository}/blobs/{digest}")
 
     def many(self, digest: str, repository: str) -> None:
         at_once(f"{self.base}/v2/{repository}/blobs/{digest}")
@@ -123,15 +126,19 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--megabytes", type=int, default=100)
     parser.add_argument("--uploads", type=int, default=32, help="at once, for memory")
+    parser.add_argument("--upload-megabytes", type=int, default=100, help="each of those")
+    parser.add_argument("--only-uploads", action="store_true")
     given = parser.parse_args()
     place = Path(tempfile.mkdtemp(prefix="registry-bench-", dir="/var/tmp"))
     theirs = Registry(_made(place / "theirs"))
     house = House(place / "ours").start()
     try:
-        compare(given, place, {"theirs": Subject(theirs.address), "ours": Subject(house.address)})
-        subjects: dict[str, Any] = {"theirs": theirs, "ours": house}
-        requests(given, subjects)
-        print(f"our peak memory so far: {memory(house)}")
+        if not given.only_uploads:
+            addresses = {"theirs": theirs.address, "ours": house.address}
+            compare(given, place, {name: Subject(one) for name, one in addresses.items()})
+            subjects: dict[str, Any] = {"theirs": theirs, "ours": house}
+            requests(given, subjects)
+            print(f"our peak memory so far: {memory(house)}")
         uploads(given, place, house)
     finally:
         house.close()
@@ -155,10 +162,11 @@ def compare(given: argparse.Namespace, place: Path, subjects: dict[str, Subject]
         for name, one in subjects.items():
             for what, work in (
                 ("push", partial(one.push, file, digest, repository)),
-                ("pull", partial(one.pull, digest, repository)),
+                ("pull", partial(one.pull, digest, repository, _PULLS)),
                 ("64 pulls", partial(one.many, digest, repository)),
             ):
-                times.setdefault((what, name), []).append(timed(work))
+                took = timed(work) / (_PULLS if what == "pull" else 1)
+                times.setdefault((what, name), []).append(took)
         url = bare(file)
         sendfile.append(timed(partial(at_once, url)))
     for what in ("push", "pull", "64 pulls"):
@@ -183,17 +191,22 @@ def requests(given: argparse.Namespace, subjects: dict[str, Any]) -> None:
 
 
 def uploads(given: argparse.Namespace, place: Path, house: House) -> None:
-    """Chunked, all at once, as much as the blob's size each."""
+    """Streamed, all at once."""
     file = place / "blob"
+    piece = os.urandom(1 << 20)
+    with file.open("wb") as out:
+        for _ in range(given.upload_megabytes):
+            out.write(piece)
     begun = [house.begin(f"bench/up{n}") for n in range(given.uploads)]
     patch = ["curl", "-sS", "--fail", "-X", "PATCH", "-T", str(file), "-o", "/dev/null"]
     clients = [subprocess.Popen([*patch, f"http://{house.address}{where}"]) for where in begun]
     for client in clients:
-        client.wait()
+        if client.wait():
+            raise SystemExit(f"an upload failed: curl: {client.returncode}")
     for where in begun:
         house.request("DELETE", where)
     print(
-        f"{given.uploads} uploads of {given.megabytes} MB at once: peak memory {memory(house)} "
+        f"{given.uploads} uploads of {given.upload_megabytes} MB at once: peak {memory(house)} "
         "[200 MB]"
     )
 

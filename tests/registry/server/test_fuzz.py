@@ -43,13 +43,13 @@ def some(count: int) -> settings:
     )
 
 
-@some(200)
+@some(150)
 @given(requests())
 def test_requests_nobody_would_make(fuzzers: dict[str, Fuzzer], made: Made) -> None:
     fuzzers[OPEN].send(made)
 
 
-@some(50)
+@some(40)
 @given(requests())
 def test_the_same_where_one_has_to_log_in(fuzzers: dict[str, Fuzzer], made: Made) -> None:
     fuzzers[GUARDED].send(made)
