@@ -3,13 +3,18 @@
 Mostly it becomes that process (``runtime.entering``):
 
     process to monitor                                monitor to process
-    {"made": {"pid", "fds", "succeeds": true}},       x  your old self is killed
+    {"made": {"pid", "fds", "succeeds": true}},       x  your old self comes back no more
       with the descriptors of ``fds``
     {"failed": error, "succeeds": true}               the same, unless it was said
     its end, by execve(2): it runs
 
-Nothing is executed, and nothing ends, before the old self is killed (``heir``). Where that is not
-possible the maker forks, and says ``{"made": {"pid", "fds"}}`` or ``{"failed": error}``, and ends.
+Nothing is executed, and nothing ends, before the old self is stopped or killed (``heir``). Mostly
+it is stopped, and killed when the program runs: two processes have the interpreter's memory, and
+the last frees it, which takes a millisecond that nobody is to wait for. It has the connection too,
+so the report brings another (``channel`` of ``fds``), on which all else is said.
+
+Where that is not possible the maker forks, and says ``{"made": {"pid", "fds"}}`` or ``{"failed":
+error}``, and ends.
 
 It may be forked before there is a request (``Execs.prepare``): it gets ready, and reads the request
 from the same connection, ``{"request": ..., "with_stream": ...}``. What it does is rehearsed in the
@@ -24,6 +29,7 @@ import select
 from typing import TYPE_CHECKING, Any
 
 from sampan.errors import Conflict
+from sampan.kernel.bare import unshare_files
 from sampan.kernel.processes import start_time
 from sampan.oci.runtime import Process, Spec
 from sampan.runtime import entering, gate
@@ -69,7 +75,12 @@ class _Heir(gate.Channel):
             self._report()
 
     def _report(self) -> None:
-        _say_made(self._monitor, self._pid, self._fds, succeeds=True)
+        unshare_files()
+        ours, theirs = protocol.pair()
+        with theirs, self._monitor:
+            self._fds["channel"] = theirs.fileno()
+            _say_made(self._monitor, self._pid, self._fds, succeeds=True)
+        self.fd = ours.detach()
 
     def send(self, tag: bytes, body: bytes = b"", descriptor: int = -1) -> None:
         if tag == b"T":
@@ -154,11 +165,13 @@ def rehearse() -> None:
         os.sched_yield()
         heir.arrived(own, theirs.fileno())
         received = protocol.receive(ours)
-        ours.send(b"x")
+        assert received is not None
+        pidfd, channel = received[1]
+        os.write(channel, b"x")
         heir.send(b"W")
         heir.expect(b"x")
     pipes = child_pipes(True)
-    for fd in (*pipes[0], *pipes[1], *(received[1] if received is not None else ())):
+    for fd in (*pipes[0], *pipes[1], pidfd, channel, heir.fd):
         os.close(fd)
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 from typing import TYPE_CHECKING, Any
 
 from sampan.errors import AlreadyExists, Conflict, InvalidArgument, NotFound, SampanError
@@ -15,14 +16,14 @@ from sampan.kernel.processes import pidfd_open, pidfd_send_signal
 from sampan.runtime.supervisor import forks, protocol
 from sampan.runtime.supervisor.clients import stream_socket
 from sampan.runtime.supervisor.loop import READ
-from sampan.runtime.supervisor.streams import STDERR, STDOUT, Stdio
+from sampan.runtime.supervisor.messages import Exec
+from sampan.runtime.supervisor.sample import EXEC
+from sampan.runtime.supervisor.streams import STDERR, STDOUT, Stdio, child_pipes
 
 if TYPE_CHECKING:
-    import socket
     from collections.abc import Callable, Mapping
 
     from sampan.runtime.supervisor.loop import Loop, Timer
-    from sampan.runtime.supervisor.messages import Exec
 
     Answer = Callable[[Mapping[str, object]], None]
 
@@ -30,6 +31,8 @@ __all__ = ["Execs", "exit_code"]
 
 KEPT = 64
 PATIENCE = 5.0
+_LULL = 0.02
+"""Seconds after which nobody asks at once for what was just prepared."""
 
 
 def exit_code(status: int) -> tuple[int, int | None]:
@@ -72,20 +75,33 @@ class _Starting:
         self.made: dict[str, Any] | None = None
         self.fds: list[int] = []
 
-    def forsake(self) -> None:
-        """Kill what the maker was before it became the process, and tell that so.
+    def take_up(self, made: dict[str, Any], fds: list[int]) -> None:
+        """It has become the process, which talks on a connection of its own from here on."""
+        place = made["fds"].index("channel")
+        del made["fds"][place]
+        self.maker.close()
+        self.maker = protocol.connection(fds.pop(place))
+        self.made, self.fds = made, fds
+
+    def forsake(self, number: int) -> None:
+        """Stop or kill what the maker was before it became the process, and tell that so.
 
         It need not be dead yet, and is not in a frozen cgroup of version 1: it hangs in the kernel,
-        and with this signal it does not come back from there.
+        and with either signal it does not come back from there.
         """
         try:
-            pidfd_send_signal(self.pidfd, signal.SIGKILL)
+            pidfd_send_signal(self.pidfd, number)
             self.maker.send(b"x")
         except OSError:
             pass  # Killed with the container, either.
 
     def close(self) -> None:
         self.maker.close()
+        if self.made is not None:
+            try:
+                pidfd_send_signal(self.pidfd, signal.SIGKILL)
+            except OSError:
+                pass  # Killed with the container.
         os.close(self.pidfd)
 
 
@@ -141,6 +157,36 @@ class Execs:
         if self._spare is None:
             spare = self._spare = self._fork()
             spare.timer = self._loop.call_later(PATIENCE, self._dismiss)
+            self._loop.call_later(_LULL, self._rehearse)
+
+    def _rehearse(self) -> None:
+        """What the next exec takes of this process, to no effect.
+
+        The maker that waits shares its memory, and who first writes to a page gets a copy of it:
+        that costs as much as the work, and nobody waits for it now.
+        """
+        if self._spare is None:
+            return
+        try:
+            ours, theirs = protocol.pair()
+            stream, client = socket.socketpair()
+            inner, outer = child_pipes(False)
+        except OSError:
+            return  # Too many descriptors are open: the exec itself will say so.
+        with ours, theirs, client:
+            with stream:
+                protocol.send(ours, EXEC, (stream.fileno(),))
+            message, (fd,) = protocol.receive(theirs) or ({}, (-1,))
+            request = Exec.from_json(message)
+            copy = stream_socket(fd)
+            protocol.send(ours, {"request": request.to_json(), "with_stream": True})
+            protocol.receive(theirs)
+            stdio = Stdio(self._loop, None, stdin_once=True, on_detach=_nobody)
+            stdio.use_pipes(outer)
+            self._attach(stdio, copy, request)
+            for fd in inner:
+                os.close(fd)
+            stdio.finish(all_dead=True)
 
     def _fork(self) -> _Spare:
         return _Spare(*forks.fork_maker(self._work))
@@ -203,13 +249,14 @@ class Execs:
             received = None
         word, fds = received if received is not None else ({}, [])
         if "made" in word and word["made"]["succeeds"]:
-            starting.made, starting.fds = word["made"], fds
-            starting.forsake()
+            self._loop.forget(starting.maker.fileno())
+            starting.take_up(word["made"], fds)
+            starting.forsake(signal.SIGSTOP)
+            self._loop.watch(starting.maker.fileno(), READ, lambda _: self._on_maker(name))
             return  # It runs when this connection ends.
         if word.get("succeeds") and starting.made is None:
-            starting.forsake()
+            starting.forsake(signal.SIGKILL)
         self._loop.forget(starting.maker.fileno())
-        starting.close()
         del self._starting[name]
         if "made" in word:
             self._add(starting, word["made"], fds)
@@ -221,6 +268,7 @@ class Execs:
             if starting.stream is not None:
                 starting.stream.close()
             starting.answer({"error": (word or forks.lost())["failed"]})
+        starting.close()
         if not self._starting:
             self._early.clear()
 
@@ -234,19 +282,23 @@ class Execs:
         elif "stdout" in fds:
             stdio.use_pipes((fds.get("stdin", -1), fds["stdout"], fds["stderr"]))
         if starting.stream is not None:
-            stdio.attach(
-                starting.stream,
-                stdin=request.stdin,
-                streams=frozenset((STDOUT,) * request.stdout + (STDERR,) * request.stderr),
-                multiplex=request.multiplex,
-                detach_keys=request.detach_keys,
-                is_patient=True,
-            )
+            self._attach(stdio, starting.stream, request)
         pid: int = made["pid"]
         self._entries[request.exec_id] = _Entry(pid, fds["pidfd"], stdio)
         starting.answer({"pid": pid})
         if pid in self._early:
             self.reaped(pid, self._early.pop(pid))
+
+    @staticmethod
+    def _attach(stdio: Stdio, stream: socket.socket, request: Exec) -> None:
+        stdio.attach(
+            stream,
+            stdin=request.stdin,
+            streams=frozenset((STDOUT,) * request.stdout + (STDERR,) * request.stderr),
+            multiplex=request.multiplex,
+            detach_keys=request.detach_keys,
+            is_patient=True,
+        )
 
     def kill(self, exec_id: str, number: int) -> None:
         """Signal a process and, as it leads a session, those of its group that it started."""

@@ -1,11 +1,11 @@
-"""A spawn request of the usual kind, for rehearsals: no container is made of it."""
+"""Requests of the usual kind, for rehearsals: nothing is made of them."""
 
 from __future__ import annotations
 
 import base64
 import json
 
-__all__ = ["SAMPLE"]
+__all__ = ["EXEC", "SAMPLE"]
 
 _CAPABILITIES = (
     "CAP_CHOWN CAP_DAC_OVERRIDE CAP_FSETID CAP_FOWNER CAP_MKNOD CAP_NET_RAW CAP_SETGID CAP_SETUID "
@@ -88,3 +88,5 @@ SAMPLE = json.dumps(
         ],
     }
 ).encode("ascii")
+
+EXEC = {"op": "exec", "seq": 0, "exec_id": "sample", "process": _SPEC["process"], "multiplex": True}
