@@ -59,6 +59,7 @@ __all__ = [
     "become_child",
     "close_others",
     "label",
+    "load_no_more",
     "new_terminal",
     "place_stdio",
     "take_terminal",
@@ -273,6 +274,11 @@ def become_child() -> None:
             set_action(number, SIG_DFL)
     reset_reserved_signals()
     pthread_sigmask(SIG_SETMASK, ())
+    load_no_more()
+
+
+def load_no_more() -> None:
+    """Have every import of what is not loaded yet fail, for good."""
     sys.meta_path.clear()
     sys.path_hooks.clear()
     sys.path.clear()

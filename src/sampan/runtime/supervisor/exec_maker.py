@@ -35,6 +35,7 @@ from sampan.oci.runtime import Process, Spec
 from sampan.runtime import entering, gate
 from sampan.runtime.conversation import set_limits
 from sampan.runtime.exec import RunningContainer, execute, namespaces_to_join
+from sampan.runtime.process import load_no_more
 from sampan.runtime.supervisor import further, messages, protocol
 from sampan.runtime.supervisor.heir import limits_are_harmless
 from sampan.runtime.supervisor.maker import STDIO
@@ -118,7 +119,9 @@ def stand_by(
     target = _target(made, init)
     score = further.oom_score(made["further"], oom)
     if not select.select([channel], [], [], 0)[0]:
-        rehearse()  # There is time for it: nobody waits.
+        # There is time for it: nobody waits.
+        rehearse()
+        load_no_more()
     received = protocol.receive(channel)
     if received is None:
         return

@@ -33,6 +33,9 @@ KEPT = 64
 PATIENCE = 5.0
 _LULL = 0.02
 """Seconds after which nobody asks at once for what was just prepared."""
+_LATER = 0.002
+"""Seconds that a maker's old self outlives the exec: its end takes a processor for a while, and
+just now everybody else wants one, for a short command's output and end."""
 
 
 def exit_code(status: int) -> tuple[int, int | None]:
@@ -268,7 +271,10 @@ class Execs:
             if starting.stream is not None:
                 starting.stream.close()
             starting.answer({"error": (word or forks.lost())["failed"]})
-        starting.close()
+        if starting.made is None:
+            starting.close()
+        else:
+            self._loop.call_later(_LATER, starting.close)
         if not self._starting:
             self._early.clear()
 
