@@ -87,10 +87,12 @@ class Doors:
             log.error("the certificates stay as they were", error=error.message)
 
     async def _listen(self, sock: socket.socket, factory: Callable[[], asyncio.Protocol]) -> None:
+        # To asyncio a backlog is also how often it tries to accept at once; mostly one has come.
         if sock.family == socket.AF_UNIX:
-            listener = await self._loop.create_unix_server(factory, sock=sock, backlog=BACKLOG)
+            listener = await self._loop.create_unix_server(factory, sock=sock, backlog=1)
         else:
-            listener = await self._loop.create_server(factory, sock=sock, backlog=BACKLOG)
+            listener = await self._loop.create_server(factory, sock=sock, backlog=1)
+        sock.listen(BACKLOG)
         self._servers.append(listener)
 
     async def also(self, address: Address, factory: Callable[[], asyncio.Protocol]) -> None:

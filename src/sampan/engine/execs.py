@@ -21,6 +21,7 @@ from sampan.kernel.processes import has_ended
 from sampan.oci.runtime import Capabilities, ConsoleSize, User
 
 if TYPE_CHECKING:
+    from sampan.engine.container import ContainerRecord
     from sampan.engine.core import Engine
     from sampan.oci.runtime import Process
 
@@ -40,6 +41,8 @@ class Execs:
         self._by_id: dict[str, Exec] = {}
         # Containers that were made ready in the last seconds, and when.
         self._ready: dict[str, int] = {}
+        # What their next process is made from, for the record that is named.
+        self._bases: dict[str, tuple[ContainerRecord, Process]] = {}
 
     def create(self, reference: str, request: Exec) -> Exec:
         """Remember a request; ``id`` and ``container_id`` are filled in.
@@ -77,6 +80,8 @@ class Execs:
         if live.monitor is not None and live.id not in self._ready and len(self._ready) < _MOST:
             self._ready[live.id] = now()
             live.monitor.request("prepare-exec").add_done_callback(_heard)
+            self._bases = {one: base for one, base in self._bases.items() if one in self._ready}
+            self._bases[live.id] = (live.record, self._base(live.record))
 
     def _runnable(self, live: Live) -> None:
         status = live.record.state.status
@@ -160,8 +165,9 @@ class Execs:
                 stream.close()
 
     def _process(self, live: Live, request: Exec) -> Process:
-        name = specs.hostname(live.record, self._engine.machine)
-        base = specs.build_process(self._engine.containers.with_links(live.record), name)
+        record, base = self._bases.get(live.id, (None, None))
+        if base is None or record is not live.record or record.links:
+            base = self._base(live.record)
         names = {item.partition("=")[0] for item in request.env}
         env = [item for item in base.env if item.partition("=")[0] not in names]
         if request.tty and "TERM" not in names:
@@ -186,6 +192,10 @@ class Execs:
             capabilities=capabilities,
             oom_score_adj=None,
         )
+
+    def _base(self, record: ContainerRecord) -> Process:
+        name = specs.hostname(record, self._engine.machine)
+        return specs.build_process(self._engine.containers.with_links(record), name)
 
     async def resize(self, exec_id: str, rows: int, columns: int) -> None:
         """Set the size of its terminal. Raises NotFound, Conflict."""

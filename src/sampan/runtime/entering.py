@@ -7,7 +7,8 @@ after its one exec. So it joins them itself, and goes on as the process (``proce
 the moment at which it is in all of the container's namespaces (CVE-2016-9962).
 
 Once it has joined, it loads no code and opens no path of the host's. What is to be inherited, its
-OOM score, its cgroups of version 1 and the highest limits, it gives itself before that.
+OOM score and the highest limits, it gives itself before that; the cgroups of version 1 it enters by
+descriptors that were opened before, and at once, when it is the new process.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from typing import TYPE_CHECKING
 
 from sampan.kernel import namespaces as kernel
 from sampan.kernel import seccomp
+from sampan.kernel.cgroups import enter_by
 from sampan.kernel.processes import CLONE_PARENT, migrate, set_dumpable
 from sampan.runtime.conversation import raise_limits
 from sampan.runtime.exec import become_program, join, namespaces_to_join, open_init, run_child
@@ -26,7 +28,7 @@ from sampan.runtime.process import Entry, become_child, place_stdio
 from sampan.runtime.spec import validate_process
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from typing import NoReturn
 
     from sampan.oci.runtime import Process
@@ -60,11 +62,13 @@ def become(
     stdio: tuple[int, int, int] | None,
     channel: Channel,
     arrived: Callable[[int, int], None],
+    doors: Sequence[int] | None = None,
 ) -> NoReturn:
     """Become ``process`` in all of the namespaces ``joined``; the caller is not dumpable.
 
     ``arrived(pid, pidfd)`` is called by the new process, ``pid`` counted outside. ``channel`` is to
     hold the parent's part of the conversation (``gate.Heir``); what goes wrong before that raises.
+    ``doors``: of the container's group, if they are open already (``Group.doors``).
     """
     pidfd, entry = _prepare(target, process, channel)
     raise_limits(process)
@@ -74,7 +78,7 @@ def become(
     if target.group is not None:
         unified = target.group.open_fd()
         born = -1 if unified is None else unified
-        target.group.enter()
+        doors = target.group.doors() if doors is None else doors
     become_child()
     # From within the container's cgroup namespace nobody may be moved out of a cgroup that is not
     # below it, as this process's own is not: ENOENT with nsdelegate. The new process joins it.
@@ -88,6 +92,8 @@ def become(
     def run() -> NoReturn:
         if later:
             join(pidfd, later)
+        # Not before: the old self is no process of the container's, and its limits are for those.
+        enter_by(doors or ())
         arrived(pid, own)
         place_stdio(stdio, 3)
         become_program(entry)

@@ -13,7 +13,7 @@ from sampan.oci.runtime import Spec
 from sampan.runtime.supervisor import messages
 from sampan.runtime.supervisor.heir import takes_over
 from tests.runtime.containers import configuration
-from tests.runtime.supervisor.test_monitor import Factory, spawn
+from tests.runtime.supervisor.test_monitor import PATIENCE, Factory, frames, read_all, spawn
 
 __all__ = ["spawn"]
 
@@ -126,3 +126,33 @@ def test_a_monitor_ends_with_a_maker_that_fails_before_it_has_anything_to_report
     while len(_children(spawn.zygote.pid)) > 1:
         assert time.monotonic() < deadline
         time.sleep(0.01)
+
+
+@pytest.mark.v2
+def test_what_an_exec_was_takes_no_place_in_the_container(spawn: Factory) -> None:
+    """Of three places one is for a process that the program starts at once."""
+    limit = {"linux": {"resources": {"pids": {"limit": 3}}}}
+    container = spawn("sleep", "1000", spec=limit)
+    for number in range(5):
+        stream, reply = container.exec("sh", "-c", "/bin/true; echo x", exec_id=f"e{number}")
+        assert reply.get("ok"), reply
+        assert frames(read_all(stream)) == {1: b"x\n", 2: b""}
+    container.call("kill", signal=9)
+
+
+@pytest.mark.v2
+def test_what_an_exec_was_is_not_seen_in_the_container_and_soon_gone(spawn: Factory) -> None:
+    container = spawn("sleep", "1000")
+    init, awake = int(container.call("status")["pid"]), container.awake()
+    group = spawn.hierarchy.group(spawn.group(container.name))
+    for number in range(3):
+        container.call("prepare-exec")
+        stream, reply = container.exec("sleep", "1000", exec_id=f"e{number}")
+        assert sorted(group.processes()) == sorted({init, reply["pid"]})
+        container.call("kill", signal=9, exec_id=f"e{number}")
+        read_all(stream)
+        deadline = time.monotonic() + PATIENCE
+        while _children(awake):
+            assert time.monotonic() < deadline, _children(awake)
+            time.sleep(0.01)
+    container.call("kill", signal=9)

@@ -14,10 +14,20 @@ Five verbs: limit, prioritise, account, isolate, control.
 
 from __future__ import annotations
 
+from sampan.kernel.cgroups.control import enter_by
 from sampan.kernel.cgroups.events import drain_oom
 from sampan.kernel.cgroups.group import Group
 from sampan.kernel.cgroups.hierarchy import Hierarchy, detect, systemd_path
 from sampan.kernel.cgroups.isolation import ContainerMount
 from sampan.kernel.cgroups.usage import Usage
 
-__all__ = ["ContainerMount", "Group", "Hierarchy", "Usage", "detect", "drain_oom", "systemd_path"]
+__all__ = [
+    "ContainerMount",
+    "Group",
+    "Hierarchy",
+    "Usage",
+    "detect",
+    "drain_oom",
+    "enter_by",
+    "systemd_path",
+]

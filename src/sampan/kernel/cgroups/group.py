@@ -179,6 +179,19 @@ class Group:
             if tree.version == 1:
                 directory.write("tasks", "0")
 
+    def doors(self) -> list[int]:
+        """Descriptors for ``enter_by``, close-on-exec."""
+        doors: list[int] = []
+        try:
+            for tree, directory in self._directories.items():
+                if tree.version == 1:
+                    doors.append(directory.open("tasks", os.O_WRONLY))
+        except KernelError:
+            for door in doors:
+                os.close(door)
+            raise
+        return doors
+
     def processes(self) -> list[int]:
         """The processes in the group and below it."""
         return [pid for group in self._main.subtree() for pid in group.processes()]

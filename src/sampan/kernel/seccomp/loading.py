@@ -12,6 +12,7 @@ import json
 import os
 import struct
 from _blake2 import blake2b  # hashlib would load OpenSSL: 4 MB in every monitor
+from array import array
 
 from sampan.errors import InvalidArgument, KernelError
 from sampan.kernel.seccomp.compiler import compile_program
@@ -96,13 +97,9 @@ def load(seccomp_filter: Filter) -> int:
     Needs no_new_privs or CAP_SYS_ADMIN. Returns the notification listener's descriptor
     (close-on-exec) when the filter has NOTIFY rules, else -1.
     """
-    buffer = ctypes.create_string_buffer(seccomp_filter.program, len(seccomp_filter.program))
-    header = ctypes.create_string_buffer(
-        struct.pack("@HP", len(seccomp_filter.program) // 8, ctypes.addressof(buffer))
-    )
-    result = syscall(
-        "seccomp", _SET_MODE_FILTER, seccomp_filter.flags, ctypes.addressof(header), target="filter"
-    )
+    program = array("B", seccomp_filter.program)  # which tells its address
+    header = struct.pack("@HP", len(program) // 8, program.buffer_info()[0])
+    result = syscall("seccomp", _SET_MODE_FILTER, seccomp_filter.flags, header, target="filter")
     return result if seccomp_filter.notify else -1
 
 

@@ -118,10 +118,12 @@ def stand_by(
     """
     target = _target(made, init)
     score = further.oom_score(made["further"], oom)
+    doors: list[int] | None = None
     if not select.select([channel], [], [], 0)[0]:
         # There is time for it: nobody waits.
         rehearse()
         load_no_more()
+        doors = target.group.doors() if target.group is not None else None
     received = protocol.receive(channel)
     if received is None:
         return
@@ -138,7 +140,15 @@ def stand_by(
     joined = namespaces_to_join(target.pid)
     if limits_are_harmless(process) and entering.is_possible(target, process, joined):
         heir = _Heir(channel, process, fds)
-        entering.become(target, process, joined, stdio=theirs, channel=heir, arrived=heir.arrived)
+        entering.become(
+            target,
+            process,
+            joined,
+            stdio=theirs,
+            channel=heir,
+            arrived=heir.arrived,
+            doors=doors,
+        )
     child = execute(target, process, theirs, sibling=True)
     fds["pidfd"] = child.pidfd
     if child.console >= 0:

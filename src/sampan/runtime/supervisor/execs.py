@@ -33,7 +33,7 @@ KEPT = 64
 PATIENCE = 5.0
 _LULL = 0.02
 """Seconds after which nobody asks at once for what was just prepared."""
-_LATER = 0.002
+_LATER = 0.01
 """Seconds that a maker's old self outlives the exec: its end takes a processor for a while, and
 just now everybody else wants one, for a short command's output and end."""
 
@@ -89,8 +89,8 @@ class _Starting:
     def forsake(self, number: int) -> None:
         """Stop or kill what the maker was before it became the process, and tell that so.
 
-        It need not be dead yet, and is not in a frozen cgroup of version 1: it hangs in the kernel,
-        and with either signal it does not come back from there.
+        It need not be dead yet: it hangs in the kernel, and with either signal it does not come
+        back from there.
         """
         try:
             pidfd_send_signal(self.pidfd, number)
