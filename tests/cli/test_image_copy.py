@@ -24,6 +24,7 @@ from tests.registry.registries import (
     Registry,
     image_of,
     liar,
+    put_image,
     registry,
     sha256,
 )
@@ -243,3 +244,31 @@ def test_a_copy_that_was_killed_is_gone_on_with(house: House, liar: Liar, tmp_pa
     assert ranges == [None, "bytes=500000-"]
     assert house.request("GET", f"/v2/copy/long/blobs/{sha256(data)}").body == data
     assert spooled(tmp_path) == []
+
+
+def test_tags_and_manifests_are_removed_where_the_registry_lets_us(
+    house: House, registry: Registry, tmp_path: Path
+) -> None:
+    def remove(*names: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [*COMMAND[:3], "registry", "rm", *names],
+            capture_output=True,
+            text=True,
+            timeout=PATIENCE,
+            check=False,
+            env=environment(tmp_path),
+        )
+
+    digest = house.push("rm/a", "1", b"layer")
+    house.push("rm/a", "2", b"layer")
+    assert remove(f"{house.address}/rm/a:1").returncode == 0
+    assert house.request("HEAD", f"/v2/rm/a/manifests/{digest}").status == 200
+    assert remove(f"{house.address}/rm/a@{digest}").returncode == 0
+    assert house.request("GET", "/v2/rm/a/tags/list").json()["tags"] == []
+    gone = remove(f"{house.address}/rm/a:2")
+    assert (gone.returncode, "no such manifest" in gone.stderr) == (1, True)
+    put_image(registry, "rm/b", "1", [b"layer"])
+    refused = remove(f"{registry.address}/rm/b:1")
+    assert refused.returncode == 1
+    assert f"'sampan registry rm {registry.address}/rm/b@DIGEST'" in refused.stderr
+    assert "say which" in remove(f"{house.address}/rm/a").stderr

@@ -68,6 +68,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "registry gc": ("registry", "gc", "Remove from a registry what nothing uses"),
     "registry ls": ("registry_lists", "repositories", "List what a registry has"),
     "registry retention": ("registry", "retention", "Remove from a registry tags by rules"),
+    "registry rm": ("registry_lists", "remove", "Remove tags and manifests from a registry"),
     "registry serve": ("registry", "serve", "Be a private registry"),
     "registry tags": ("registry_lists", "tags", "List a repository's tags, newest version first"),
     "rename": ("lifecycle", "rename", "Give a container another name"),
@@ -135,7 +136,7 @@ GROUPS: dict[str, dict[str, str]] = {
         "list": "network ls",
         "remove": "network rm",
     },
-    "registry": {name: f"registry {name}" for name in "fsck gc ls retention serve tags".split()},
+    "registry": {name: f"registry {name}" for name in "fsck gc ls retention rm serve tags".split()},
     "system": {
         "df": "system df",
         "dial-stdio": "system dial-stdio",

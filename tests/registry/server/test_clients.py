@@ -290,7 +290,9 @@ def test_our_engine_pushes_and_pulls(
     assert daemon.get(f"/images/{name}/json").json()["Id"] == image_id(CONFIG)
     found = daemon.docker("search", "--format", "{{.Name}}|{{.Description}}", f"{name[:-2]}")
     assert found.stdout == "sampan/box|a box of tools\n", found.stderr
-    delete(house, "sampan/box", "1", "our own")
+    deleted = daemon.docker("registry", "rm", name, program=SAMPAN)
+    assert (deleted.returncode, deleted.stdout) == (0, f"Deleted: {name}\n"), deleted.stderr
+    assert tags(house, "sampan/box") == []
     assert visits.of("our own") >= ALL | {"search"}
     assert daemon.docker("pull", "-q", name).returncode == 1
     assert sha256(CONFIG) == image_id(CONFIG)

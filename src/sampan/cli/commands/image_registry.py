@@ -1,4 +1,5 @@
-"""What ``image copy`` asks of registries (docs/decisions/0021, as ``manifest_registry``).
+"""What ``image copy`` and ``registry rm`` ask of registries, as ``manifest_registry`` does
+(docs/decisions/0021).
 
 Blobs go through files below the user's cache directory: one that a broken copy left there is gone
 on with by the next, and what nobody came back for in a day is removed.
@@ -8,21 +9,25 @@ from __future__ import annotations
 
 import asyncio
 import os
+from functools import partial
 from typing import TYPE_CHECKING
 
 from sampan.cli.commands.manifest_registry import Registries
 from sampan.cli.output import short_id
 from sampan.cli.progress import Display
-from sampan.errors import SampanError
+from sampan.errors import NotSupported, SampanError
 from sampan.registry.client.copying import Copy
+from sampan.registry.client.errors import Refused
 from sampan.registry.client.spool import spool
 from sampan.registry.policy import Policy
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from sampan.cli.settings import Settings
     from sampan.oci.reference import Reference
 
-__all__ = ["copy"]
+__all__ = ["copy", "remove"]
 
 
 class _Listener:
@@ -86,6 +91,31 @@ def copy(
             raise registries.explained(error, source, target) from error
         finally:
             display.end()
+            registries.close()
+
+    asyncio.run(work())
+
+
+def remove(settings: Settings, names: Sequence[Reference], *, insecure: bool) -> None:
+    """Remove tags, or manifests by digest, from their registries, and print each that is gone."""
+
+    async def work() -> None:
+        registries = Registries(settings, insecure)
+        try:
+            for name in names:
+                repository = await registries.repository(name)
+                which = name.digest or name.tag or ""
+                try:
+                    await registries.tried(name, partial(repository.delete, which))
+                except Refused as error:
+                    if name.digest or error.code not in (400, 405):
+                        raise
+                    raise NotSupported(
+                        f"{error}: it removes no tag alone, but a manifest with all of them: "
+                        f"'sampan registry rm {name.name}@DIGEST'"
+                    ) from error
+                print(f"Deleted: {name}", flush=True)
+        finally:
             registries.close()
 
     asyncio.run(work())

@@ -1,4 +1,6 @@
-"""registry ls and registry tags: what a registry of this project's has, and a repository's tags."""
+"""registry ls and registry tags: what a registry of this project's has, and a repository's tags;
+registry rm: tags and manifests removed from any registry.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +20,7 @@ if TYPE_CHECKING:
     from sampan.cli.client import Client
     from sampan.cli.flags import Values
 
-__all__ = ["repositories", "tags"]
+__all__ = ["remove", "repositories", "tags"]
 
 _WIDTH = 45
 _PLATFORMS = 3
@@ -26,6 +28,28 @@ _PAGE = 1000
 _INSECURE = Flag("insecure", "bool", "Take any certificate, and plain HTTP, from the registry")
 _QUIET = Flag("quiet", "bool", "Names only", short="q")
 _WHOLE = Flag("no-trunc", "bool", "Whole descriptions, digests and platforms")
+
+
+def remove(client: Client, argv: list[str]) -> int:
+    """``registry rm``"""
+    flags = read(
+        "registry rm",
+        "[OPTIONS] NAME:TAG|NAME@DIGEST [...]",
+        "Remove tags, or manifests with all their tags, from a registry",
+        [_INSECURE],
+        argv,
+        least=1,
+    )
+    if flags is None:
+        return 0
+    names = [references.parse(text) for text in flags.arguments]
+    for name in names:
+        if name.tag is None and name.digest is None:
+            raise InvalidArgument(f"{name}: say which: its tag, or its digest")
+    from sampan.cli.commands import image_registry
+
+    image_registry.remove(client.settings, names, insecure=flags.flag("insecure"))
+    return 0
 
 
 def repositories(client: Client, argv: list[str]) -> int:

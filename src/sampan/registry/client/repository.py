@@ -114,6 +114,15 @@ class Repository:
                     )
             return "oci-subject" in response.head.fields
 
+    async def delete(self, reference: str) -> None:
+        """Remove a tag, or a manifest by its digest. Raises NotFound, Refused."""
+        path = self.path(f"manifests/{reference}")
+        scopes = (f"repository:{self.name}:delete,pull",)
+        async with self.session.request("DELETE", path, scopes=scopes) as response:
+            if response.status != 202:
+                raise await refusal(response, f"delete {self.name}:{reference}")
+            await response.read(1 << 16, cut=True)
+
     async def tags(self) -> list[str]:
         """Every tag, page by page. Raises NotFound, SampanError past 100,000."""
         found: list[str] = []
