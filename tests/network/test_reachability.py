@@ -169,6 +169,11 @@ def test_a_machine_that_did_not_forward_is_no_router_now(street: Street, quick: 
                 if first:
                     daemon.remove_all()
                     assert daemon.stop() == 0
+            # With the last one it is as it was.
+            assert street.house.run("sysctl", "-n", "net.ipv4.ip_forward").stdout == "1\n"
+            other.remove_all()
+            assert other.stop() == 0
+            assert street.house.run("sysctl", "-n", "net.ipv4.ip_forward").stdout == "0\n"
         finally:
             server.kill()
             server.communicate()

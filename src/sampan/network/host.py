@@ -25,12 +25,14 @@ if TYPE_CHECKING:
 
 __all__ = [
     "DEFAULT_MTU",
+    "IPV4_FORWARDING",
     "Machine",
     "did_not_forward",
     "forward",
     "index_of",
     "locked",
     "note_forwarding",
+    "stop_forwarding",
 ]
 
 DEFAULT_MTU = 1500
@@ -103,25 +105,49 @@ def locked() -> Iterator[None]:
 def forward(exec_root: str, *, six: bool) -> None:
     """Have the machine forward packets. That it did not before is noted below the exec root: what
     is nobody's of ours is not to be forwarded then (``firewall``)."""
-    if netns.read_parameter("net/ipv4/ip_forward") == "0":
-        note_forwarding(exec_root)
-        netns.write_parameter("net/ipv4/ip_forward", "1")
-    if six and netns.read_parameter("net/ipv6/conf/all/forwarding") == "0":
-        note_forwarding(exec_root)
+    if netns.read_parameter(IPV4_FORWARDING) == "0":
+        note_forwarding(exec_root, IPV4_FORWARDING)
+        netns.write_parameter(IPV4_FORWARDING, "1")
+    if six and netns.read_parameter(_IPV6_FORWARDING) == "0":
+        note_forwarding(exec_root, _IPV6_FORWARDING)
         # A machine that forwards takes no routes from routers (RFC 4861, 6.2.1), unless told.
         for name in os.listdir("/proc/sys/net/ipv6/conf"):
             place = f"net/ipv6/conf/{name}/accept_ra"
             if netns.read_parameter(place) == "1":
                 netns.write_parameter(place, "2")
-        netns.write_parameter("net/ipv6/conf/all/forwarding", "1")
+        netns.write_parameter(_IPV6_FORWARDING, "1")
 
 
-def note_forwarding(exec_root: str) -> None:
-    """That the machine did not forward before there were engines."""
-    os.close(os.open(f"{exec_root}/{_NOTE}", os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600))
+def note_forwarding(exec_root: str, name: str) -> None:
+    """That the parameter ``name`` was off before there were engines."""
+    if name not in _noted(exec_root):
+        with open(f"{exec_root}/{_NOTE}", "a", encoding="ascii") as file:
+            file.write(f"{name}\n")
+
+
+def stop_forwarding(exec_root: str) -> None:
+    """What was turned on is off again, unless there is a bridge that may live of it: another
+    engine's, or somebody's who found it on. While the machine is ``locked``."""
+    if any(link.kind == "bridge" for link in Machine().links.values()):
+        return
+    names = _noted(exec_root)
+    for name in names:
+        netns.write_parameter(name, "0")
+    if names:
+        os.unlink(f"{exec_root}/{_NOTE}")
+
+
+def _noted(exec_root: str) -> list[str]:
+    try:
+        with open(f"{exec_root}/{_NOTE}", encoding="ascii") as file:
+            return file.read().split()
+    except FileNotFoundError:
+        return []
 
 
 _NOTE = "forwarding-was-off"
+IPV4_FORWARDING = "net/ipv4/ip_forward"
+_IPV6_FORWARDING = "net/ipv6/conf/all/forwarding"
 
 
 def did_not_forward(exec_root: str) -> bool:

@@ -18,12 +18,14 @@ from sampan.network.catalogue import DEFAULT, Catalogue
 from sampan.network.firewall import Firewall
 from sampan.network.flows import forget_stale
 from sampan.network.host import (
+    IPV4_FORWARDING,
     Machine,
     did_not_forward,
     forward,
     index_of,
     locked,
     note_forwarding,
+    stop_forwarding,
 )
 from sampan.network.options import INTERFACE, SYSCTLS, link_local, parameters
 from sampan.network.ports import Ports
@@ -150,7 +152,7 @@ class Networks:
         if self.firewall is None or did_not_forward(self._exec_root):
             return
         if self.firewall.guarded_by_another():
-            note_forwarding(self._exec_root)
+            note_forwarding(self._exec_root, IPV4_FORWARDING)
 
     def _bridge(self, network: Network) -> Network:
         machine = Machine()
@@ -219,11 +221,13 @@ class Networks:
                 if self._all[key].link not in used:
                     self._take_down(self._all[key])
                     del self._up[key]
-            if self.firewall is None:
-                return
             if any(self._has_bridge(key) for key in self._up):
                 self.refresh()
-            else:
+                return
+            if did_not_forward(self._exec_root):
+                with locked():
+                    stop_forwarding(self._exec_root)
+            if self.firewall is not None:
                 self.firewall.remove()
 
     def _used_links(self) -> set[str]:
