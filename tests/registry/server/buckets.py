@@ -65,10 +65,9 @@ class Bucket:
         """For ``--storage``."""
         return f"s3://bucket/{prefix}?endpoint={endpoint or self.endpoint}"
 
-    def objects(self, prefix: str, folder: str = "data") -> dict[str, Path]:
-        """Files of what is stored, by key."""
-        found = (self.place / "bucket" / prefix / folder).glob("*")
-        return {path.name: path for path in found if not path.name.startswith(".rclone")}
+    def folder(self, prefix: str) -> Path:
+        """Where the objects of a prefix are files."""
+        return self.place / "bucket" / prefix
 
     def close(self) -> None:
         self.process.terminate()

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 
@@ -29,94 +32,120 @@ def house_at(root: Path, address: str, *options: str) -> House:
     return house
 
 
-@pytest.fixture
-def stored(root: Path, bucket: Bucket) -> Iterator[House]:
-    """A registry without leases, with a prefix of its own."""
-    one = house_at(root, bucket.address(root.parent.name)).start()
-    yield one
+class Stored(NamedTuple):
+    """A registry without leases; ``before`` are the keys of those who were here earlier."""
+
+    house: House
+    folder: Path
+    before: frozenset[str]
+
+    def keys(self) -> dict[str, Path]:
+        return objects(self.folder, self.before)
+
+
+def objects(folder: Path, before: frozenset[str] = frozenset()) -> dict[str, Path]:
+    """Files of what is stored, by key."""
+    found = {path.name: path for path in (folder / "data").glob("[0-9a-f]*")}
+    return {key: path for key, path in found.items() if key not in before}
+
+
+@pytest.fixture(scope="module")
+def serving(quick: Path, bucket: Bucket) -> Iterator[tuple[House, Path]]:
+    place = Path(tempfile.mkdtemp(prefix="registry-", dir=quick))
+    one = house_at(place / "root", bucket.address(place.name)).start()
+    yield one, bucket.folder(place.name)
     one.close()
+    shutil.rmtree(place)
 
 
-def keys(bucket: Bucket, house: House) -> dict[str, Path]:
-    return bucket.objects(house.root.parent.name)
+@pytest.fixture
+def stored(serving: tuple[House, Path]) -> Stored:
+    return Stored(*serving, frozenset(objects(serving[1])))
 
 
-def test_blobs_are_pushed_to_the_bucket_and_fetched_from_it(stored: House, bucket: Bucket) -> None:
-    stored.push("s3/box", "v", b"small", DATA)
+def test_blobs_are_pushed_to_the_bucket_and_fetched_from_it(stored: Stored) -> None:
+    house = stored.house
+    house.push("s3/box", "v", b"small", DATA)
     digest = sha256(DATA)
     path = f"/v2/s3/box/blobs/{digest}"
-    assert stored.fetch(path) == DATA
-    assert stored.fetch(path, Range="bytes=8999990-") == DATA[-10:]
-    head = stored.request("HEAD", path)
+    assert house.fetch(path) == DATA
+    assert house.fetch(path, Range="bytes=8999990-") == DATA[-10:]
+    head = house.request("HEAD", path)
     assert (head.status, head.headers["Content-Length"]) == (200, str(len(DATA)))
-    assert stored.fetch(f"/v2/s3/box/blobs/{sha256(b'small')}") == b"small"
+    assert house.fetch(f"/v2/s3/box/blobs/{sha256(b'small')}") == b"small"
     # One object a blob, the configuration's among them, and nothing beside.
-    assert len(keys(bucket, stored)) == 3
-    assert list((stored.root / "spool").iterdir()) == []
+    assert len(stored.keys()) == 3
+    assert list((house.root / "spool").iterdir()) == []
     # Pushed once more it is the same blob.
-    stored.put_blob("s3/other", DATA)
-    assert len(keys(bucket, stored)) == 3
-    assert stored.tool("fsck").stdout == "clean\n"
+    house.put_blob("s3/other", DATA)
+    assert len(stored.keys()) == 3
+    assert house.tool("fsck").stdout == "clean\n"
 
 
-def test_a_client_follows_to_the_bucket(stored: House, tmp_path: Path) -> None:
-    digest = stored.push("s3/skopeo", "v", DATA)
-    source = f"docker://127.0.0.1:{stored.port}/s3/skopeo:v"
+def test_a_client_follows_to_the_bucket(stored: Stored, tmp_path: Path) -> None:
+    house = stored.house
+    digest = house.push("s3/skopeo", "v", DATA)
+    source = f"docker://127.0.0.1:{house.port}/s3/skopeo:v"
     plain = ("--src-tls-verify=false", source, f"dir:{tmp_path}/image")
     subprocess.run(["skopeo", "copy", "-q", *plain], check=True, timeout=60)
     assert sha256((tmp_path / "image" / "manifest.json").read_bytes()) == digest
     assert (tmp_path / "image" / sha256(DATA)[7:]).read_bytes() == DATA
 
 
-def test_a_push_goes_on_after_the_server_was_killed(stored: House, bucket: Bucket) -> None:
-    where = stored.begin("s3/kill")
+def test_a_push_goes_on_after_the_server_was_killed(stored: Stored) -> None:
+    house = stored.house
+    data = os.urandom(9_000_000)
+    where = house.begin("s3/kill")
     for begin, end in ((0, 100), (100, 8_500_000), (8_500_000, 8_600_000)):
-        answer = stored.request("PATCH", where, DATA[begin:end])
+        answer = house.request("PATCH", where, data[begin:end])
         assert (answer.status, answer.headers["Range"]) == (202, f"0-{end - 1}")
-    stored.kill()
-    stored.start()
-    assert stored.request("GET", where).headers["Range"] == "0-8599999"
-    assert stored.request("PATCH", where, DATA[8_600_000:]).status == 202
-    stored.kill()
-    stored.start()
-    assert stored.request("PUT", f"{where}?digest={sha256(DATA)}").status == 201
-    assert stored.fetch(f"/v2/s3/kill/blobs/{sha256(DATA)}") == DATA
-    assert stored.tool("gc").returncode == 0
-    assert keys(bucket, stored) == {}
+    house.kill()
+    house.start()
+    assert house.request("GET", where).headers["Range"] == "0-8599999"
+    assert house.request("PATCH", where, data[8_600_000:]).status == 202
+    house.kill()
+    house.start()
+    assert house.request("PUT", f"{where}?digest={sha256(data)}").status == 201
+    assert house.fetch(f"/v2/s3/kill/blobs/{sha256(data)}") == data
+    assert house.tool("gc").returncode == 0
+    assert stored.keys() == {}
 
 
-def test_wrong_bytes_are_no_blob_and_leave_nothing(stored: House, bucket: Bucket) -> None:
+def test_wrong_bytes_are_no_blob_and_leave_nothing(stored: Stored) -> None:
+    house = stored.house
     for data in (b"wrong", DATA):
-        where = stored.begin("s3/wrong")
-        answer = stored.request("PUT", f"{where}?digest={sha256(b'right')}", data)
+        where = house.begin("s3/wrong")
+        answer = house.request("PUT", f"{where}?digest={sha256(b'right')}", data)
         assert (answer.status, answer.codes) == (400, ["DIGEST_INVALID"])
-    where = stored.begin("s3/wrong")
-    assert stored.request("PATCH", where, DATA).status == 202
-    assert stored.request("DELETE", where).status == 204
-    assert keys(bucket, stored) == {}
-    assert "0 bytes in        0  uploads under way" in stored.tool("gc", "--dry-run").stdout
+    where = house.begin("s3/wrong")
+    assert house.request("PATCH", where, DATA).status == 202
+    assert house.request("DELETE", where).status == 204
+    assert stored.keys() == {}
+    assert "0 bytes in        0  uploads under way" in house.tool("gc", "--dry-run").stdout
 
 
-def test_a_collection_accounts_for_the_bucket_and_clears_it(stored: House, bucket: Bucket) -> None:
-    digest = stored.push("s3/gc", "v", b"x" * 1000)
-    stored.put_blob("s3/gc", b"y" * 300)
-    assert stored.request("PATCH", stored.begin("s3/gc"), DATA).status == 202
-    said = stored.tool("gc", "--dry-run").stdout
+def test_a_collection_accounts_for_the_bucket_and_clears_it(stored: Stored) -> None:
+    house = stored.house
+    digest = house.push("s3/gc", "v", b"x" * 1000)
+    house.put_blob("s3/gc", b"y" * 300)
+    assert house.request("PATCH", house.begin("s3/gc"), DATA).status == 202
+    said = house.tool("gc", "--dry-run").stdout
     sizes = {line.split("  ")[-1]: int(line.split()[0]) for line in said.splitlines()[:6]}
     assert sizes["blobs that nothing uses"] == 300
-    there = sum(path.stat().st_size for path in keys(bucket, stored).values())
+    there = sum(path.stat().st_size for path in objects(stored.folder).values())
     # Of the upload the bucket's own listing has the part, and the object with the rest.
     assert sum(sizes.values()) == there + (8 << 20), said
-    assert stored.request("DELETE", f"/v2/s3/gc/manifests/{digest}").status == 202
-    assert stored.tool("gc", "--upload-age", "0").returncode == 0
-    assert keys(bucket, stored) == {}
+    assert house.request("DELETE", f"/v2/s3/gc/manifests/{digest}").status == 202
+    assert house.tool("gc", "--upload-age", "0").returncode == 0
+    assert stored.keys() == {}
 
 
 def test_a_corrupt_blob_is_set_aside_and_healed(root: Path, bucket: Bucket) -> None:
+    folder = bucket.folder(root.parent.name)
     house = house_at(root, bucket.address(root.parent.name), "--no-redirect").start()
     try:
         house.push("s3/fsck", "v", b"layer")
-        key, path = next(one for one in keys(bucket, house).items() if one[1].stat().st_size == 5)
+        key, path = next(one for one in objects(folder).items() if one[1].stat().st_size == 5)
         path.write_bytes(b"lAyer")
         done = house.tool("fsck")
         assert done.returncode == 1
@@ -130,7 +159,7 @@ def test_a_corrupt_blob_is_set_aside_and_healed(root: Path, bucket: Bucket) -> N
         assert house.request("GET", blob, Range="bytes=1-2").body == b"ay"
         assert house.tool("gc").returncode == 0
         assert path.read_bytes() == b"lAyer"
-        assert list(bucket.objects(root.parent.name, "quarantine")) == [key]
+        assert [path.name for path in (folder / "quarantine").iterdir()] == [key]
     finally:
         house.close()
 
