@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 __all__ = ["Blob", "Links", "repository_row"]
 
 _URL_SECONDS = 1200.0
+"""Less than a lease is meant to be; where it is more, the bucket may say that the blob is gone."""
 
 _FIND = """SELECT b.id, b.digest, b.size, b.key, l.repository, l.refs, l.leased FROM repositories r
     JOIN links l ON l.repository = r.id JOIN blobs b ON b.id = l.blob
@@ -76,8 +77,7 @@ class Links:
         """Where clients may fetch the bytes themselves; None where they come from us."""
         if not self._place.redirect:
             return None
-        # No longer than the lease that it has, or would have when a manifest lets go of it.
-        return self._place.storage.url(blob.key, min(_URL_SECONDS, self._place.lease))
+        return self._place.storage.url(blob.key, _URL_SECONDS)
 
     def due(self, blob: Blob) -> bool:
         """Its lease is to be renewed, since somebody was told that it is there."""
