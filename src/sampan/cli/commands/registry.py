@@ -17,7 +17,6 @@ __all__ = ["fsck", "gc", "retention", "serve"]
 
 _ROOT = Flag("root", "str", "The registry's directory", hint="dir")
 _POLICY = Flag("policy", "str", "Immutable tags, retention, quotas, rates (TOML)", hint="file")
-_NOT_YET = "is not there yet"
 _WHERE = [
     _ROOT,
     Flag("storage", "str", "Blobs in a bucket: s3://BUCKET[/PREFIX][?endpoint=URL]", hint="url"),
