@@ -9,15 +9,11 @@ be, with the smallest request hypothesis finds for it.
 from __future__ import annotations
 
 import argparse
-import shutil
-import tempfile
 import time
 from collections import Counter
-from pathlib import Path
 
 from hypothesis import HealthCheck, given, seed, settings
-from tests.registry.server.accounts import htpasswd
-from tests.registry.server.fuzz import Fuzzer, Made, requests
+from tests.registry.server.fuzz import Fuzzer, Made, requests, two
 
 _EXAMPLES = 1000
 
@@ -42,15 +38,8 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=10)
     parser.add_argument("--seed", type=int, default=int(time.time()))
     chosen = parser.parse_args()
-    place = Path(tempfile.mkdtemp(prefix="registry-fuzz-", dir="/var/tmp"))
-    htpasswd(place / "accounts", anna="a:secret")
-    for name in ("open", "guarded"):
-        (place / name).mkdir()
-    guard = ("--htpasswd", f"{place}/accounts", "--anonymous-pull", "--auth", "token")
-    fuzzers = [Fuzzer(place / "open"), Fuzzer(place / "guarded", *guard)]
-    fuzzers[0].seed()
     turn, end = chosen.seed, time.monotonic() + chosen.minutes * 60
-    try:
+    with two("/var/tmp") as fuzzers:
         while time.monotonic() < end:
             print(f"seed {turn}", flush=True)
             attack(fuzzers[0 if turn % 4 else 1], turn)
@@ -58,10 +47,6 @@ def main() -> None:
         statuses = sum((Counter(one.statuses) for one in fuzzers), Counter[int]())
         memory = max(one.memory() for one in fuzzers) >> 20
         print(f"{statuses.total()} answers: {dict(sorted(statuses.items()))}; {memory} MB at most")
-    finally:
-        for one in fuzzers:
-            one.close()
-        shutil.rmtree(place)
 
 
 if __name__ == "__main__":

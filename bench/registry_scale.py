@@ -216,8 +216,9 @@ def main() -> None:
     parser.add_argument("--chart", type=Path, help="where to draw the curve (SVG)")
     chosen = parser.parse_args()
     place = Path(tempfile.mkdtemp(prefix="registry-scale-", dir="/var/tmp"))
-    growth = Growth(place)
+    growth = None
     try:
+        growth = Growth(place)
         for grow, measure, counts in (
             (growth.tags, growth.of_tags, steps(chosen.tags, 100)),
             (growth.repositories, growth.of_repositories, steps(chosen.repositories, 10)),
@@ -234,7 +235,8 @@ def main() -> None:
         if chosen.chart is not None:
             chosen.chart.write_text(chart(growth.curves), encoding="utf-8")
     finally:
-        growth.house.close()
+        if growth is not None:
+            growth.house.close()
         shutil.rmtree(place)
 
 

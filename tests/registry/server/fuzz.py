@@ -7,11 +7,15 @@ beside the root, nothing written beside it, memory in bounds, and a root that fs
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import json
 import os
 import re
+import shutil
 import socket
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import quote
@@ -20,9 +24,10 @@ from hypothesis import strategies as st
 
 from sampan.api.distribution import server
 from tests.registry.registries import sha256
+from tests.registry.server.accounts import htpasswd
 from tests.registry.server.house import House
 
-__all__ = ["Fuzzer", "Made", "requests"]
+__all__ = ["Fuzzer", "Made", "requests", "two"]
 
 SECRET = "what lies beside the root"
 MEMORY = 200 << 20
@@ -324,3 +329,21 @@ class Fuzzer:
             assert self.house.tool("fsck").stdout == "clean\n"
         finally:
             self.house.close()
+
+
+@contextlib.contextmanager
+def two(directory: str | Path) -> Iterator[tuple[Fuzzer, Fuzzer]]:
+    """An open registry with something in it, and an empty one where one has to log in."""
+    with contextlib.ExitStack() as stack:
+        place = Path(tempfile.mkdtemp(prefix="registry-fuzz-", dir=directory))
+        stack.callback(shutil.rmtree, place)
+        htpasswd(place / "accounts", anna="a:secret")
+        for name in ("open", "guarded"):
+            (place / name).mkdir()
+        guard = ("--htpasswd", f"{place}/accounts", "--anonymous-pull", "--auth", "token")
+        one = Fuzzer(place / "open")
+        stack.callback(one.close)
+        other = Fuzzer(place / "guarded", *guard)
+        stack.callback(other.close)
+        one.seed()
+        yield one, other
