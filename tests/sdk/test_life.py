@@ -63,10 +63,16 @@ def children(pid: int | str = "self") -> list[int]:
 
 
 def _all_children(pid: int | str) -> list[int]:
-    found: list[int] = []
-    for task in Path(f"/proc/{pid}/task").iterdir():
-        found += map(int, (task / "children").read_text().split())
-    return found
+    tasks = Path(f"/proc/{pid}/task")
+    while True:
+        found: list[int] = []
+        try:
+            for task in tasks.iterdir():
+                found += map(int, (task / "children").read_text().split())
+        except (FileNotFoundError, ProcessLookupError):
+            assert tasks.exists()
+            continue  # A thread has ended, and its children are another's.
+        return found
 
 
 @contextlib.contextmanager

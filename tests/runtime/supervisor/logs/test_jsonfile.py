@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -219,14 +218,3 @@ def test_a_torn_last_entry_is_cut_off_before_the_next(tmp_path: Path) -> None:
     log.write("stdout", b"next\n")
     log.close()
     assert entries((tmp_path / "log").read_bytes()) == ["whole\n", "next\n"]
-
-
-def test_a_million_lines_take_seconds(tmp_path: Path) -> None:
-    log = opened(tmp_path / "log", max_size=20_000_000, max_file=2)
-    data = b"x" * 79 + b"\n"
-    batch = data * 819
-    began = time.process_time()
-    for _ in range(1_000_000 // 819):
-        log.write("stdout", batch)
-    log.close()
-    assert time.process_time() - began < 10
