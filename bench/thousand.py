@@ -176,7 +176,10 @@ def memory(processes: dict[int, str]) -> None:
     kinds: dict[str, list[int]] = {}
     for pid, name in processes.items():
         if name.startswith("sampan"):
-            kinds.setdefault(name, []).append(rollup(pid)["Pss"])
+            try:
+                kinds.setdefault(name, []).append(rollup(pid)["Pss"])
+            except (FileNotFoundError, ProcessLookupError):
+                continue  # it rests by now
     total = sum(map(sum, kinds.values())) / 1024
     each = ", ".join(
         f"{len(sizes)} {name} {sum(sizes) / 1024:.1f}" for name, sizes in sorted(kinds.items())
