@@ -50,6 +50,27 @@ def test_what_was_written_is_read_by_the_next(tmp_path: Path) -> None:
     again.close()
 
 
+def test_what_was_told_is_known_though_it_is_far_from_the_end(tmp_path: Path) -> None:
+    """A daemon that is started again does not tell it twice."""
+    log = EventLog(str(tmp_path), largest=400_000)
+    number = 0
+
+    def fill(size: int) -> None:
+        nonlocal number
+        end = number + size // 90
+        while number < end:
+            number += 1
+            log.append(event(number, "exec_create"))
+
+    fill(450_000)
+    number += 1
+    log.append(event(number, mark=number * 1000))
+    fill(200_000)
+    assert sorted(os.listdir(tmp_path)) == ["events.1.jsonl", "events.jsonl"]
+    assert not log.marks().lack("c", "start", (number - 200_000 // 90) * 1000)
+    log.close()
+
+
 def test_the_files_are_bounded_and_the_order_goes_through_them(tmp_path: Path) -> None:
     log = EventLog(str(tmp_path), largest=1000)
     for number in range(1, 201):

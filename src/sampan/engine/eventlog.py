@@ -158,7 +158,9 @@ class EventLog:
 
     def marks(self) -> Marks:
         """What was told lately, for a daemon that goes on where another died."""
-        events = [event for age in (1, 0) for event in self._tail(age)]
+        # One stretch without a gap: the older file's end only with the whole of the younger.
+        ages = (1, 0) if self._size <= _BLOCK else (0,)
+        events = [event for age in ages for event in self._tail(age)]
         return Marks(
             events[0].time if events and self.last > len(events) else 0,
             {(event.id, event.action, event.mark) for event in events if event.mark},
