@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.image.archives import ONE, configuration, docker_save, image_id
-from tests.image.test_peers import Docker, dockerd, need
+from tests.image.test_peers import Docker, dockerd
 from tests.registry.registries import PASSWORD, USER, Authority, Registry
 from tests.registry.server.accounts import basic, htpasswd
 from tests.registry.server.house import House
@@ -30,7 +30,6 @@ def secret(
     quick: Path, tmp_path_factory: pytest.TempPathFactory, authority: Authority
 ) -> Iterator[House]:
     """A cache of a registry that nobody but it has the password of; library/box:1 is there."""
-    need("skopeo")
     place = tmp_path_factory.mktemp("cached")
     registry = Registry(place, password=True, tls=authority.issue("cached"))
     archive = place / "image.tar"
@@ -59,7 +58,6 @@ def secret(
 
 
 def test_docker_by_way_of_a_mirror(secret: House) -> None:
-    need("dockerd", "docker")
     with dockerd("--registry-mirror", f"http://127.0.0.1:{secret.port}") as docker:
         docker("pull", "-q", "box:1")
         assert docker("image", "inspect", "-f", "{{.Id}}", "box:1").strip() == image_id(CONFIG)

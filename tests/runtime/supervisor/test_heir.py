@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import json
+import os
 import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from sampan.oci.runtime import Spec
-from sampan.runtime.supervisor import messages
+from sampan.oci.runtime import Process, Spec
+from sampan.runtime.supervisor import exec_maker, messages, protocol
 from sampan.runtime.supervisor.heir import takes_over
 from tests.runtime.containers import configuration
 from tests.runtime.supervisor.test_monitor import PATIENCE, Factory, frames, read_all, spawn
@@ -156,3 +157,17 @@ def test_what_an_exec_was_is_not_seen_in_the_container_and_soon_gone(spawn: Fact
             assert time.monotonic() < deadline, _children(awake)
             time.sleep(0.01)
     container.call("kill", signal=9)
+
+
+def test_an_exec_whose_monitor_is_gone_runs_no_program() -> None:
+    """Nobody would stop what it was, nor know of the program."""
+    ours, theirs = protocol.pair()
+    pid = os.fork()
+    if pid == 0:
+        ours.close()
+        heir = exec_maker._Heir(theirs, Process(cwd="/", args=("true",)), {})
+        heir.expect(b"x")
+        os._exit(0)
+    theirs.close()
+    ours.close()
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 1

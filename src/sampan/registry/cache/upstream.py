@@ -17,7 +17,7 @@ from sampan.registry.client.errors import refusal
 from sampan.registry.client.hosts import Endpoint, Hosts
 from sampan.registry.client.http import Deadlines, Pool, parse_url
 from sampan.registry.client.proxies import Proxies, is_loopback
-from sampan.registry.client.repository import Repository
+from sampan.registry.client.repository import Repository, read_tags
 from sampan.registry.client.session import Session
 from sampan.registry.client.tls import Trust
 from sampan.registry.policy import Policy
@@ -40,10 +40,6 @@ _ACCEPT = ", ".join((oci.MANIFEST, oci.INDEX, oci.DOCKER_MANIFEST, oci.DOCKER_IN
 class Listed(NamedTuple):
     names: list[str]
     more: bool
-
-
-class _Tags(msgspec.Struct):
-    tags: list[str] | None = None
 
 
 class Upstream:
@@ -126,12 +122,7 @@ class Upstream:
         ) as response:
             if response.status != 200:
                 raise await refusal(response, f"tags of {name}")
-            data = await response.read(MANIFEST_LIMIT)
-            try:
-                names = msgspec.json.decode(data, type=_Tags).tags or []
-            except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-                raise Corrupt(f"{response.url.shown}: not a list of tags: {error}") from error
-            return Listed(names, "link" in response.head.fields)
+            return Listed(await read_tags(response), "link" in response.head.fields)
 
     async def referrers(self, name: str, digest: str, kind: str) -> bytes:
         """The index. Raises Missing (a registry without this API), Corrupt."""

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from sampan.registry.client.http import Response, Url
     from sampan.registry.client.session import Session
 
-__all__ = ["Repository", "next_page"]
+__all__ = ["Repository", "next_page", "read_tags"]
 
 _TAGS_LIMIT = 100_000
 _SCHEMA_1 = (
@@ -131,11 +131,7 @@ class Repository:
             async with self.session.request("GET", target, scopes=self.pull) as response:
                 if response.status != 200:
                     raise await refusal(response, f"tags of {self.name}")
-                data = await response.read(MANIFEST_LIMIT)
-                try:
-                    page = msgspec.json.decode(data, type=_Tags).tags or []
-                except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-                    raise Corrupt(f"{response.url.shown}: not a list of tags: {error}") from error
+                page = await read_tags(response)
                 link = next_page(response)
                 here = response.url
             found += page
@@ -166,6 +162,15 @@ class Repository:
             if response.status in (200, 404):
                 return response.status == 200
             raise await refusal(response, f"blob {digest} of {self.name}")
+
+
+async def read_tags(response: Response) -> list[str]:
+    """One page of a list of tags. Raises Corrupt."""
+    data = await response.read(MANIFEST_LIMIT)
+    try:
+        return msgspec.json.decode(data, type=_Tags).tags or []
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise Corrupt(f"{response.url.shown}: not a list of tags: {error}") from error
 
 
 def next_page(response: Response) -> str:

@@ -103,7 +103,8 @@ class _Heir(gate.Channel):
 
     def _wait_until_alone(self) -> None:
         if not self._is_alone:
-            os.read(self.fd, 1)
+            if not os.read(self.fd, 1):
+                os._exit(1)  # The monitor is gone: nobody would know of the program.
             self._is_alone = True
 
 
