@@ -112,11 +112,16 @@ def follow(daemon: Daemon, container: str) -> http.client.HTTPResponse:
 
 
 def test_the_local_driver_rotates_compresses_and_is_read_as_one(daemon: Daemon) -> None:
+    """Lines that are read together stay together, so each waits until the last is written."""
     config = log_config("local", max_size="1", max_file="4")
-    container = daemon.run(
-        "sh", "-c", "for i in 1 2 3 4; do echo $i; sleep 0.1; done; printf end", HostConfig=config
-    )
-    daemon.wait(container)
+    command = "for i in 1 2 3 4; do echo $i; read x; done; printf end"
+    container = daemon.create("sh", "-c", command, OpenStdin=True, HostConfig=config)
+    daemon.post(f"/containers/{container}/start")
+    with attach_input(daemon, container) as feeder:
+        for number in range(1, 5):
+            daemon.wait_for(lambda line=f"{number}\n": line in daemon.logs(container))
+            feeder.sendall(b"\n")
+        daemon.wait(container)
     place = daemon.data_root / "containers" / container / "local-logs"
     names = sorted(path.name for path in place.iterdir())
     assert names == ["container.log", *(f"container.log.{n}.gz" for n in (1, 2, 3))]
