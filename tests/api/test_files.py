@@ -60,7 +60,8 @@ def serve(
 
     before = len(os.listdir("/proc/self/fd"))
     asyncio.run(asyncio.wait_for(work(), PATIENCE))
-    assert len(os.listdir("/proc/self/fd")) == before
+    # What other tests left may be collected meanwhile.
+    assert len(os.listdir("/proc/self/fd")) <= before
     return problems
 
 

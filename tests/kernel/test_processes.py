@@ -10,7 +10,7 @@ from errno import EBADF, ENOENT, EPERM, ESRCH
 import pytest
 
 from sampan.errors import InvalidArgument, KernelError
-from sampan.kernel import processes
+from sampan.kernel import namespaces, processes
 from tests.kernel.forked import run_forked
 
 
@@ -31,6 +31,34 @@ def test_a_pidfd_signals_the_very_process() -> None:
 def test_no_such_process_is_named() -> None:
     with pytest.raises(KernelError, match="pid 4194304: ESRCH"):
         processes.pidfd_open(4194304)
+
+
+@pytest.mark.root
+def test_the_first_of_a_namespace_is_ending_before_the_others_are_gone() -> None:
+    """It waits for them, and for whoever reaps them."""
+
+    def work() -> None:
+        namespaces.unshare(namespaces.CLONE_NEWPID)
+        first, other = (_sleeper() for _ in range(2))
+        assert not processes.is_ending(first)
+        os.kill(first, signal.SIGKILL)
+        os.waitid(os.P_PID, other, os.WEXITED | os.WNOWAIT)
+        assert processes.process_state(first) != "Z"
+        assert processes.is_ending(first)
+        assert processes.is_ending(other)
+        os.waitpid(other, 0)
+        os.waitpid(first, 0)
+        assert processes.is_ending(first)
+
+    run_forked(work)
+
+
+def _sleeper() -> int:
+    pid = os.fork()
+    if pid == 0:
+        signal.pause()
+        os._exit(0)
+    return pid
 
 
 @pytest.mark.root

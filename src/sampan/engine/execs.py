@@ -17,7 +17,7 @@ from sampan.engine.container import now
 from sampan.engine.keys import read_keys
 from sampan.engine.live import Attachment, Exec, Live
 from sampan.errors import Conflict, InvalidArgument, NotFound, SampanError
-from sampan.kernel.processes import has_ended
+from sampan.kernel.processes import is_ending
 from sampan.oci.runtime import Capabilities, ConsoleSize, User
 
 if TYPE_CHECKING:
@@ -155,7 +155,7 @@ class Execs:
             except SampanError as error:
                 code = error.exit_code if error.exit_code in (126, 127) else 126
                 self._end(request, code)
-                if has_ended(live.record.state.pid):
+                if is_ending(live.record.state.pid):
                     # Whatever it was in the way of, there is nothing to execute in any more.
                     raise Conflict(f"container {live.id} is not running") from error
                 raise

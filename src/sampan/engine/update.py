@@ -23,7 +23,7 @@ from sampan.errors import (
     NotSupported,
     SampanError,
 )
-from sampan.kernel.processes import has_ended
+from sampan.kernel.processes import is_ending
 from sampan.oci.runtime import BlockIO, Cpu, Memory, Pids, Resources
 
 if TYPE_CHECKING:
@@ -231,7 +231,7 @@ async def _update(
         try:
             answer = await monitor.call("update", resources=_written(new, changes).to_json())
         except SampanError as error:
-            if not has_ended(live.record.state.pid):
+            if not is_ending(live.record.state.pid):
                 await _set_back(live, monitor, _back(old, changes))
                 raise
             if live.id not in engine.registry:

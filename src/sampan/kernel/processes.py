@@ -72,7 +72,7 @@ __all__ = [
     "get_no_new_privileges",
     "get_rlimit",
     "get_securebits",
-    "has_ended",
+    "is_ending",
     "parse_signal",
     "migrate",
     "pidfd_getfd",
@@ -355,9 +355,16 @@ def start_time(pid: int) -> int:
     return int(stat_fields(pid)[19])
 
 
-def has_ended(pid: int) -> bool:
-    """Whether there is no such process any more, or one that only waits to be reaped."""
-    return process_state(pid) in (None, "Z", "X")
+def is_ending(pid: int) -> bool:
+    """Whether there is no such process any more, or one that does nothing any more: it waits to be
+    reaped, or as the first of a pid namespace for the end of all others there."""
+    try:
+        fields = stat_fields(pid)
+    except KernelError as error:
+        if error.errno in (ENOENT, ESRCH):
+            return True
+        raise
+    return fields[0] in (b"Z", b"X") or bool(int(fields[6]) & _PF_EXITING)
 
 
 def process_state(pid: int) -> str | None:
@@ -370,6 +377,7 @@ def process_state(pid: int) -> str | None:
         raise
 
 
+_PF_EXITING = 0x00000004  # linux/sched.h; field 9 of proc_pid_stat(5)
 _STAT_BYTES = 4096  # 52 numbers and a name, in one read
 
 
