@@ -74,6 +74,31 @@ def test_upper_case_has_its_own_sentence() -> None:
         references.parse("Busybox")
 
 
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ("nope: x", '" x" is not a tag'),
+        ("busybox@sha256:abc", '"sha256:abc" is not a digest'),
+        ("host.test:port/x:1", '"host.test:port" is not a registry'),
+        ("a..b/c:1", '"a..b" is not a registry'),
+        ("a b/c:1", '"a b/c" is not a repository'),
+        ("x/" + "y" * 254, "longer than 255"),
+    ],
+)
+def test_an_error_names_the_whole_argument(text: str, why: str) -> None:
+    with pytest.raises(InvalidArgument) as caught:
+        references.parse(text)
+    said = str(caught.value)
+    assert said.startswith(f'invalid reference format: "{text}": ')
+    assert why in said
+
+
+def test_an_error_is_no_longer_than_a_screen() -> None:
+    with pytest.raises(InvalidArgument) as caught:
+        references.parse("x:" + "y" * 100_000)
+    assert len(str(caught.value)) < 1000
+
+
 def test_latest_is_meant_where_nothing_is_said() -> None:
     assert references.parse("busybox").tagged().tag == "latest"
     assert references.parse("busybox:1").tagged().tag == "1"

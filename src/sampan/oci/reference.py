@@ -21,6 +21,7 @@ DEFAULT_TAG = "latest"
 _LEGACY_DOMAIN = "index.docker.io"
 _OFFICIAL = "library/"
 _NAME_LIMIT = 255
+_SHOWN = 300
 
 _TAG = r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}"
 _LABEL = r"(?:[A-Za-z0-9]|[A-Za-z0-9][A-Za-z0-9-]*[A-Za-z0-9])"
@@ -99,28 +100,35 @@ def parse(text: str) -> Reference:
         )
     rest, at, digest = text.partition("@")
     if at and not digests.is_digest(digest):
-        raise InvalidArgument(f'invalid reference format: "{digest}" is not a digest')
+        raise _invalid(text, f'"{_shown(digest)}" is not a digest')
     head, colon, tag = rest.rpartition(":")
     if colon and "/" not in tag:
         if not is_tag(tag):
-            raise InvalidArgument(f'invalid reference format: "{tag}" is not a tag')
+            raise _invalid(text, f'"{_shown(tag)}" is not a tag')
         rest = head
     else:
         tag = ""
     domain, path = _split(rest)
     if path.lower() != path:
         raise InvalidArgument(
-            f"invalid reference format: repository name ({rest}) must be lowercase"
+            f"invalid reference format: repository name ({_shown(rest)}) must be lowercase"
         )
     if not _is_domain(domain):
-        raise InvalidArgument(f'invalid reference format: "{domain}" is not a registry\'s address')
+        raise _invalid(text, f'"{_shown(domain)}" is not a registry\'s address')
     if not _is_path(path):
-        raise InvalidArgument(f'invalid reference format: "{text}"')
+        raise _invalid(text, f'"{_shown(rest)}" is not a repository\'s name')
     if len(domain) + len(path) + 1 > _NAME_LIMIT:
-        raise InvalidArgument(
-            f"invalid reference format: repository name is longer than {_NAME_LIMIT} characters"
-        )
+        raise _invalid(text, f"the repository's name is longer than {_NAME_LIMIT} characters")
     return Reference(domain=domain, path=path, tag=tag or None, digest=digest or None)
+
+
+def _invalid(text: str, why: str) -> InvalidArgument:
+    """Names all of it: a command may have been given several, and the shell may have cut one."""
+    return InvalidArgument(f'invalid reference format: "{_shown(text)}": {why}')
+
+
+def _shown(text: str) -> str:
+    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}…"
 
 
 def _split(name: str) -> tuple[str, str]:
