@@ -28,7 +28,7 @@ from sampan.network.host import (
     stop_forwarding,
 )
 from sampan.network.options import INTERFACE, SYSCTLS, link_local, parameters
-from sampan.network.ports import Ports
+from sampan.network.ports import ANY, CARRIED, Ports
 
 if TYPE_CHECKING:
     import socket
@@ -352,13 +352,25 @@ class Networks:
                     self.refresh()
                 forget_stale((), [old])
 
-    def loopback_sockets(self, container_id: str) -> list[tuple[socket.socket, tuple[str, int]]]:
-        """Who holds a container's ports, where connections to ``::1`` come to, and where they are
+    def loopback_ports(
+        self, container_id: str
+    ) -> list[tuple[Port, socket.socket | None, tuple[str, int]]]:
+        """A container's ports that are had at ``::1``; who holds them, to whom comes what is sent
+        there (None where nobody does yet, for the container has no IPv6 address); and where it is
         to go."""
+        found: list[tuple[Port, socket.socket | None, tuple[str, int]]] = []
         with self._rows:
-            carried = self._ports.carried(container_id)
-            own = [one for one in self.leases.of(container_id) if one.ports]
-        return [(held, (one.address6, port.inside)) for one in own for port, held in carried]
+            for own in self.leases.of(container_id):
+                if not own.ports:
+                    continue
+                for port, held in self._ports.carried(container_id):
+                    found.append((port, held, (own.address6, port.inside)))
+                for port in own.ports:
+                    if own.ipv6 or not port.port or port.address != ANY[4]:
+                        continue
+                    if port.protocol in CARRIED:
+                        found.append((port, None, (own.address4, port.inside)))
+        return found
 
     @property
     def keeps_links_shut(self) -> bool:

@@ -1,7 +1,7 @@
 """Published ports: which of the machine's are whose, and the sockets that hold them.
 
-A packet never meets these sockets: the rule set translates before it would; but for connections to
-``::1``, which the daemon carries (``carried``). They are bound so that
+A packet never meets these sockets: the rule set translates before it would; but for what is sent
+to ``::1``, which the daemon carries (``carried``). They are bound so that
 the kernel says what is taken, by whomever, and so that nobody takes it later: TCP ones listen, for
 only then does ``SO_REUSEADDR`` not let another in (socket(7)); and ss(8) shows them. They live in
 the daemon and are bound again by its successor; what somebody else has bound in between is told
@@ -25,10 +25,12 @@ if TYPE_CHECKING:
 
     from sampan.network.types import Endpoint, PortWish
 
-__all__ = ["PortError", "PortTakenError", "Ports"]
+__all__ = ["ANY", "CARRIED", "LOOPBACK", "PortError", "PortTakenError", "Ports", "bound"]
 
 ANY = {4: "0.0.0.0", 6: "::"}
 LOOPBACK = "::1"
+CARRIED = ("tcp", "udp")
+"""What the daemon carries from ``LOOPBACK``. A relay of SCTP would lose its streams."""
 _BACKLOG = 128
 _RANGE = "/proc/sys/net/ipv4/ip_local_port_range"
 _DYNAMIC = (49153, 65535)  # RFC 6335, 6
@@ -134,7 +136,7 @@ class Ports:
         return unheld
 
     def carried(self, container: str) -> list[tuple[Port, socket.socket]]:
-        """A container's ports that connections to ``::1`` come to, and their sockets."""
+        """A container's ports that what is sent to ``::1`` comes to, and their sockets."""
         found = []
         for port in self._by_container.get(container, ()):
             if port.port and _is_carried(port):
@@ -202,7 +204,7 @@ class Ports:
                     endpoint.id, port, container,
                 )  # fmt: skip
         try:
-            held = _bound(port)
+            held = bound(port)
         except OSError as error:
             inner = endpoint.address6 if ":" in port.address else endpoint.address4
             why = os.strerror(error.errno or 0).lower()
@@ -211,7 +213,10 @@ class Ports:
                 f"{port.protocol}: {why}"
             )
             if error.errno == errno.EADDRINUSE:
-                raise PortTakenError(message, endpoint.id, port) from None
+                # ``::1`` of an IPv4 port may be the daemon's own, for that one's container.
+                there = self._held.get((port.protocol, port.port), {}).get(ANY[4])
+                whose = there[0] if there is not None and ":" in port.address else ""
+                raise PortTakenError(message, endpoint.id, port, whose) from None
             raise PortError(message, endpoint.id) from None
         self._note(port, endpoint.container, held)
 
@@ -254,10 +259,10 @@ def _addresses(wish: PortWish, endpoint: Endpoint) -> list[str]:
             f"IPv{6 if six else 4} address; give its network a subnet of that family",
             endpoint.id,
         )
-    if wish.address == LOOPBACK and wish.protocol != "tcp":
+    if wish.address == LOOPBACK and wish.protocol not in CARRIED:
         raise PortError(
             f"cannot publish {wish.inside}/{wish.protocol} on ::1: the kernel routes nothing from "
-            "there, and only TCP is carried without it; publish it on 127.0.0.1",
+            "there, and only TCP and UDP are carried without it; publish it on 127.0.0.1",
             endpoint.id,
         )
     return [wish.address]
@@ -291,8 +296,9 @@ def _shown(port: Port) -> str:
     return f"{address}:{port.port}"
 
 
-def _bound(port: Port) -> socket.socket | None:
-    """A socket that holds the port. None where nobody could: SCTP that the kernel has not got."""
+def bound(port: Port) -> socket.socket | None:
+    """A socket that holds the port. None where nobody could: SCTP that the kernel has not got.
+    Raises OSError."""
     family = socket.AF_INET6 if ":" in port.address else socket.AF_INET
     if port.protocol == "udp":
         made = socket.socket(family, socket.SOCK_DGRAM)
@@ -307,7 +313,7 @@ def _bound(port: Port) -> socket.socket | None:
             made.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
         if port.protocol == "tcp":
             made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        if port.protocol == "udp":
+        if port.protocol == "udp" and not _is_carried(port):
             # What comes while the rules are away is not to be kept.
             made.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 0)
         made.bind((port.address, port.port))
@@ -321,7 +327,7 @@ def _bound(port: Port) -> socket.socket | None:
 
 def _is_carried(port: Port) -> bool:
     """Whether the kernel does not lead all of it to the container."""
-    return port.protocol == "tcp" and port.address in (ANY[6], LOOPBACK)
+    return port.protocol in CARRIED and port.address in (ANY[6], LOOPBACK)
 
 
 def _has_sctp() -> bool:
