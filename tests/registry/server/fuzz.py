@@ -27,7 +27,7 @@ from tests.registry.registries import sha256
 from tests.registry.server.accounts import htpasswd
 from tests.registry.server.house import House
 
-__all__ = ["Fuzzer", "Made", "requests", "two"]
+__all__ = ["BLOBS", "DIGESTS", "KNOWN", "SECRET", "TAGS", "Fuzzer", "Made", "requests", "two"]
 
 SECRET = "what lies beside the root"
 MEMORY = 200 << 20
@@ -37,10 +37,10 @@ _LARGEST = 1 << 22
 UPLOAD = "UPLOAD"
 """In a path: an upload that was begun just before."""
 
-_KNOWN = ["fuzz/a", "fuzz/b", "c"]
-_TAGS = ["v1", "latest", "1.2.3-rc.1"]
-_BLOBS = [b"", b"layer", b"{}", os.urandom(0) + bytes(range(256)) * 20]
-_DIGESTS = [sha256(one) for one in _BLOBS]
+KNOWN = ["fuzz/a", "fuzz/b", "c"]
+TAGS = ["v1", "latest", "1.2.3-rc.1"]
+BLOBS = [b"", b"layer", b"{}", os.urandom(0) + bytes(range(256)) * 20]
+DIGESTS = [sha256(one) for one in BLOBS]
 _OUT = [
     "..", ".", "%2e%2e", "%2E%2E%2f", "..%2f..%2fsecret", "%252e%252e", "..%5c", "%c0%ae%c0%ae",
     "%00", "a%00b", "%ff", "//", "../../../../etc/passwd", "%2e%2e/%2e%2e/secret", "%", "%zz", "%2",
@@ -76,8 +76,8 @@ def _text(most: int = 20) -> st.SearchStrategy[str]:
     return st.text(max_size=most)
 
 
-_names = st.sampled_from(_KNOWN * 12 + _OUT) | _text()
-_references = st.sampled_from((_TAGS + _DIGESTS + [UPLOAD] * 3) * 4 + _OUT) | _text()
+_names = st.sampled_from(KNOWN * 12 + _OUT) | _text()
+_references = st.sampled_from((TAGS + DIGESTS + [UPLOAD] * 3) * 4 + _OUT) | _text()
 
 
 class _Target(NamedTuple):
@@ -159,7 +159,7 @@ _json = st.recursive(
 _known = st.sampled_from(
     [
         {"mediaType": kind, "digest": digest, "size": len(data)}
-        for data, digest in zip(_BLOBS, _DIGESTS, strict=True)
+        for data, digest in zip(BLOBS, DIGESTS, strict=True)
         for kind in (_MEDIA[0], _MEDIA[5])
     ]
 )
@@ -223,7 +223,7 @@ def requests(draw: st.DrawFn) -> Made:
     method = draw(st.sampled_from(methods * 4 + _METHODS))
     body = b""
     if method in ("PUT", "POST", "PATCH"):
-        body = draw(_manifests() | st.sampled_from(_BLOBS))
+        body = draw(_manifests() | st.sampled_from(BLOBS))
     pairs = draw(_pairs(_QUERY))
     if "/uploads/" in path and draw(st.booleans()):
         pairs.append(("digest", sha256(body)))
@@ -264,10 +264,10 @@ class Fuzzer:
 
     def seed(self) -> None:
         self._seeded = True
-        for repository in _KNOWN:
-            for data in _BLOBS:
+        for repository in KNOWN:
+            for data in BLOBS:
                 self.house.put_blob(repository, data)
-            self.house.push(repository, _TAGS[0], *_BLOBS)
+            self.house.push(repository, TAGS[0], *BLOBS)
 
     def _beside(self) -> set[str]:
         return {path.name for path in self.place.iterdir()}
@@ -275,7 +275,7 @@ class Fuzzer:
     def send(self, made: Made) -> None:
         """Raises AssertionError for an answer that should not be."""
         if self._seeded and UPLOAD.encode() in made.head:
-            upload = self.house.begin(_KNOWN[0]).rpartition("/")[2]
+            upload = self.house.begin(KNOWN[0]).rpartition("/")[2]
             made = made._replace(head=made.head.replace(UPLOAD.encode(), upload.encode()))
         with socket.create_connection(("127.0.0.1", self.house.port), timeout=_DEADLINE) as sock:
             try:

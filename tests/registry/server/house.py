@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from tests.registry.registries import sha256
+from tests.registry.server.description import faults
 
 __all__ = ["Answer", "House"]
 
@@ -120,7 +121,10 @@ class House:
             headers = {name.replace("_", "-"): value for name, value in fields.items()}
             connection.request(method, path, body, headers)
             response = connection.getresponse()
-            return Answer(response.status, response.headers, response.read())
+            data = response.read()
+            wrong = faults(method, path, response.status, response.headers, data)
+            assert not wrong, (wrong, data[:500])
+            return Answer(response.status, response.headers, data)
         finally:
             connection.close()
 

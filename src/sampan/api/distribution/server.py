@@ -14,6 +14,7 @@ from sampan.api.distribution import (
     audit,
     blobs,
     catalogue,
+    description,
     health,
     manifests,
     page,
@@ -37,7 +38,7 @@ from sampan.registry.server.errors import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Iterator
 
     from sampan.api.distribution.access import Gate
     from sampan.api.http.messages import Request
@@ -133,6 +134,11 @@ _PATHS = (
         r"/api/v1/repositories/(.+)/manifests/([^/]+)",
         GET=(PULL, catalogue.manifest),
         HEAD=(PULL, catalogue.manifest),
+    ),
+    _path(
+        r"/api/v1/openapi\.json",
+        GET=(FREE, description.document),
+        HEAD=(FREE, description.document),
     ),
     _path(r"/v1/search", GET=(CATALOG, search.find), HEAD=(CATALOG, search.find)),
 )
@@ -250,7 +256,20 @@ class DistributionServer(Server):
             return self._too_many(problem)
         if problem.status >= 500:
             log.error("request failed", path=request.path, error=problem.message)
-        return error(problem)
+        answer = error(problem)
+        if answer.status == 405:
+            answer.headers["Allow"] = ", ".join(self._methods(request.path))
+        return answer
+
+    def _methods(self, path: str) -> Iterator[str]:
+        """What may be done with ``path`` (RFC 9110, section 15.5.6)."""
+        for pattern, methods in _PATHS:
+            if pattern.fullmatch(path) is not None:
+                for method, route in methods.items():
+                    changes = route.action in (PUSH, DELETE)
+                    if not (changes and (self._read_only or self.cache is not None)):
+                        yield method
+                return
 
     def _check_change(self) -> None:
         """Raises Unsupported, Unavailable."""
