@@ -191,6 +191,13 @@ READ_ONLY = [
     "run --rm --network none -a stdout host sh -c 'echo out; echo err >&2'",
     "run --pull never --network none nope true",
     "create --cidfile /etc/passwd host",
+    "run --cidfile /etc/passwd host",
+    "run --rm --network none -l 'a b=c' host true",
+    "run --rm --network none --device /nonexistent host true",
+    "cp one:/etc/hostname ''",
+    "cp '' one:/tmp",
+    "events --since 1h --until 0s --format '{{.Nope}}'",
+    "context ls -q",
     "rm",
     "start",
     "container foo",
@@ -384,6 +391,22 @@ def canned(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Canned]:
         {"ImagesDeleted": deleted, "SpaceReclaimed": 5000},
     )
     server.answers["POST /build/prune"] = (200, {"CachesDeleted": ["c"], "SpaceReclaimed": 0})
+    volume: dict[str, Any] = {
+        "Name": "v",
+        "Driver": "local",
+        "Scope": "local",
+        "Mountpoint": "/m",
+        "Labels": None,
+    }
+    volume |= {"Options": {"o": "size=1m"}, "CreatedAt": "2024-01-02T03:04:05Z"}
+    server.answers["GET /volumes/v"] = (200, volume)
+    images = [_image(1, now, ["b:2", "b:1", "a:1"], [], SharedSize=0, Containers=2)]
+    images += [_image(2, now, [], [], SharedSize=5, Containers=0)]
+    usage = {"UsageData": {"Size": 5, "RefCount": 1}}
+    server.answers["GET /system/df"] = (
+        200,
+        {"LayersSize": 5, "Images": images, "Volumes": [volume | usage], "Containers": []},
+    )
     server.answers["DELETE /images/x"] = (200, deleted)
     server.answers["POST /containers/u/update"] = (200, {"Warnings": ["mind this"]})
     server.answers["POST /containers/w/wait"] = (200, {"StatusCode": 137})
@@ -506,6 +529,10 @@ CANNED = [
     "system prune -a --volumes",
     "system prune --filter label=a=b",
     "system prune --volumes --filter until=1h",
+    "system df",
+    "system df -v",
+    "system df -v --format json",
+    "volume inspect -f '{{.Name}} {{.Status}} {{.UsageData}} {{.Labels}} {{.ClusterVolume}}' v",
     "network prune -f",
     "network prune",
     "network ls",

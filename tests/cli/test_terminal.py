@@ -133,6 +133,17 @@ def test_the_windows_size_goes_with_it(terminal: Callable[..., Terminal]) -> Non
     one.wait_for("40 120")
 
 
+def test_who_comes_back_sees_the_prompt_again(terminal: Callable[..., Terminal]) -> None:
+    """A program draws anew when its window changes: the client makes one of the same size do so."""
+    script = "trap 'echo drawn' WINCH; echo ready; while :; do sleep 0.1; done"
+    one = terminal(*RUN, "--name", "back", "host", "sh", "-c", script)
+    one.wait_for("ready")
+    one.press(b"\x10\x11")
+    assert one.end() == 0
+    two = terminal("attach", "back")
+    two.wait_for("drawn")
+
+
 def test_detach_keys_leave_it_running(terminal: Callable[..., Terminal], daemon: Daemon) -> None:
     one = terminal(*RUN, "--name", "left", "host", "sh")
     one.wait_until(lambda: one.raw)

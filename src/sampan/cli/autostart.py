@@ -42,9 +42,10 @@ def _answers(host: str) -> bool:
         except (FileNotFoundError, ConnectionRefusedError):
             return False
         except PermissionError:
-            raise PermissionDenied(
-                f"{host}: permission denied: use sudo, or join the socket's group"
-            ) from None
+            from sampan.cli.transport import permission
+
+            where = host.removeprefix("unix://")
+            raise PermissionDenied(f"{host}: permission denied. {permission(where)}") from None
     return True
 
 

@@ -92,6 +92,10 @@ def environment(flags: Values) -> list[str]:
 def labels(flags: Values) -> dict[str, str]:
     """``--label-file`` and ``--label``; a later one wins."""
     found: dict[str, str] = {}
+    for item in flags.items("label"):
+        name = item.partition("=")[0]
+        if name.split() != [name]:
+            raise UsageError(f"--label: {item!r}: a label's name is one word")
     for path in flags.items("label-file"):
         found |= pairs(_file_lines(path, "--label-file"), f"--label-file {path}")
     return found | pairs(flags.items("label"), "--label")

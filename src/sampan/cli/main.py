@@ -42,6 +42,8 @@ _LEVELS = ("debug", "info", "warn", "error", "fatal")
 def main(argv: list[str] | None = None) -> int:
     """Run one command; returns its exit status."""
     words = sys.argv[1:] if argv is None else argv
+    if None in (sys.stdin, sys.stdout, sys.stderr):
+        _open_streams()
     name = ""
     debug = False
     try:
@@ -123,6 +125,16 @@ def _status(name: str, error: SampanError) -> int:
     if isinstance(error, UsageError):
         return error.exit_code
     return error.exit_code if name == "run" else 1
+
+
+def _open_streams() -> None:
+    """A standard stream that we were started without is /dev/null, not the next file we open."""
+    import os
+
+    for number, (name, mode) in enumerate((("stdin", "r"), ("stdout", "w"), ("stderr", "w"))):
+        if getattr(sys, name) is None:
+            os.open(os.devnull, os.O_RDWR)  # the lowest number that is free: this one
+            setattr(sys, name, os.fdopen(number, mode, encoding="utf-8", closefd=False))
 
 
 def _reader_left(status: int = 141) -> int:

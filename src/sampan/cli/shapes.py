@@ -97,6 +97,10 @@ class _Mount(_Answer):
     fields = _MOUNT
 
 
+class _Volume(_Answer):
+    optional = {**_Answer.optional, "ClusterVolume": None, "Status": _NilMap()}
+
+
 _KINDS: dict[str, tuple[type[Map], type[Map]]] = {
     "PortBindings": (_PortMap, _NilPortMap),
     "Ports": (_PortMap, _NilPortMap),
@@ -116,6 +120,8 @@ def shaped(value: Any, name: str = "") -> Any:
             return kind({key: shaped(item) for key, item in value.items()})
         if texts and "Destination" in value and "Propagation" in value:
             return _Mount(value)
+        if "Mountpoint" in value and "Scope" in value:
+            return _Volume({key: shaped(item, key) for key, item in value.items()})
         return _Answer({key: shaped(item, key) for key, item in value.items()})
     if isinstance(value, list):
         return [shaped(item) for item in value]

@@ -24,6 +24,7 @@ __all__ = ["RawTerminal", "on_resize", "pass_signals", "size"]
 # What a person or a supervisor sends to end or nudge a program. The rest is the client's own: job
 # control is the shell's, and SIGCHLD, SIGPIPE and SIGWINCH are about this process.
 _PASSED = ("HUP", "INT", "QUIT", "ABRT", "USR1", "USR2", "TERM", "ALRM", "CONT", "IO", "PWR")
+_PATIENCE = 3
 _ENDING = (signal.SIGTERM, signal.SIGHUP, signal.SIGINT, signal.SIGQUIT)
 
 
@@ -74,9 +75,22 @@ def on_resize(changed: Callable[[], None]) -> None:
 
 
 def pass_signals(send: Callable[[str], None]) -> None:
-    """Send signals this process receives to the container instead of dying of them."""
+    """Send signals this process receives to the container instead of dying of them.
+
+    The third that asks to end ends us, as Docker's client ends: a first process without a handler
+    does not see them (pid_namespaces(7)), and the user is to get the terminal back.
+    """
+    asked = 0
 
     def handler(number: int, _frame: FrameType | None) -> None:
+        nonlocal asked
+        asked += number in (signal.SIGINT, signal.SIGTERM)
+        if asked == _PATIENCE:
+            print(
+                f"\nsampan: {asked} times asked to end: the container goes on running",
+                file=sys.stderr,
+            )
+            raise SystemExit(1)
         send(signal.Signals(number).name.removeprefix("SIG"))
 
     for name in _PASSED:

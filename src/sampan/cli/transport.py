@@ -16,7 +16,7 @@ from sampan.errors import InvalidArgument, PermissionDenied, SampanError, Unavai
 if TYPE_CHECKING:
     from sampan.cli.settings import Endpoint
 
-__all__ = ["connect", "unreachable"]
+__all__ = ["connect", "permission", "unreachable"]
 
 _FORMS = "unix:///path, tcp://host:port or ssh://user@host"
 # What runs on the other side of ssh: our client, or Docker's, joined to its daemon.
@@ -108,7 +108,7 @@ def unreachable(host: str, error: Exception) -> SampanError:
     """What a failed connection means, and what to do about it."""
     what = f"Cannot connect to the daemon at {host}: {_reason(error)}."
     if isinstance(error, PermissionError) and host.startswith("unix://"):
-        return PermissionDenied(f"{what} {_permission(host.removeprefix('unix://'))}")
+        return PermissionDenied(f"{what} {permission(host.removeprefix('unix://'))}")
     if isinstance(error, (FileNotFoundError, ConnectionRefusedError)):
         return Unavailable(f"{what} Is it running? Start it with: sampan daemon")
     if _is_tls(error):
@@ -132,7 +132,8 @@ def _is_tls(error: Exception) -> bool:
     return ssl is not None and isinstance(error, ssl.SSLError)
 
 
-def _permission(path: str) -> str:
+def permission(path: str) -> str:
+    """What a user can do about a socket that this user may not use."""
     import grp
 
     try:

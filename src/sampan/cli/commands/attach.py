@@ -42,7 +42,8 @@ def attach(client: Client, argv: list[str]) -> int:
         raise Conflict(f"container {name} is paused: unpause it first")
     stdin = bool(details["Config"]["OpenStdin"]) and not flags.flag("no-stdin")
     proxy = flags.flag("sig-proxy") or not flags.given("sig-proxy")
-    return attach_to(client, details, stdin, proxy, flags.text("detach-keys"))
+    keys = flags.text("detach-keys") or client.settings.preference("detachKeys")
+    return attach_to(client, details, stdin, proxy, keys)
 
 
 def attach_to(
@@ -78,7 +79,7 @@ def attach_to(
         terminal.pass_signals(send)
     with terminal.RawTerminal() if tty and stdin else Nothing():
         if tty:
-            follow_size(client, f"/containers/{identity}/resize")
+            follow_size(client, f"/containers/{identity}/resize", again=bool(state["Running"]))
         pump(sock, stdin=stdin, raw=tty, detach_keys=keys)
     if keys is not None and keys.pressed:
         return 0

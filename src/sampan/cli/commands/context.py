@@ -158,7 +158,7 @@ def listing(client: Client, argv: list[str]) -> int:
     if flags.flag("quiet"):
         for row in rows:
             print(row["Plain"])
-        return 0
+        return _told(settings)
     layout = flags.text("format")
     marked = layout in ("", "table")
     for row in rows:
@@ -167,6 +167,10 @@ def listing(client: Client, argv: list[str]) -> int:
     columns = [("NAME", "Name"), ("DESCRIPTION", "Description")]
     columns += [("DOCKER ENDPOINT", "DockerEndpoint"), ("ERROR", "Error")]
     print_rows(rows, columns, layout, headings={"Current": "CURRENT"})
+    return _told(settings)
+
+
+def _told(settings: Settings) -> int:
     if settings.environment_host():
         warn(f"Warning: {_overridden('a context')}")
     return 0

@@ -103,6 +103,9 @@ def copy(client: Client, argv: list[str]) -> int:
     )
     if flags is None:
         return 0
+    for word, side in zip(flags.arguments, ("source", "destination"), strict=True):
+        if not word:
+            raise InvalidArgument(f"{side} can not be empty")
     source, target = (_end(word) for word in flags.arguments)
     if source.container and target.container:
         raise InvalidArgument("copying between containers is not supported")

@@ -141,10 +141,8 @@ def _verbose(found: dict[str, Any], layout: str) -> None:
     from sampan.cli.commands.volumes import volume_row
 
     full = bool(layout)
-    images = [
-        {**row, "Digest": ""}
-        for image in found.get("Images") or []
-        for row in image_rows(image, full)
+    images = [  # an image takes its space once, whatever names it has: the first stands for it
+        {**image_rows(image, full)[0], "Digest": ""} for image in found.get("Images") or []
     ]
     shown: dict[str, list[dict[str, Any]]] = {
         "Images": images,

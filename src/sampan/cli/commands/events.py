@@ -7,8 +7,9 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from sampan.cli.commands.common import TEMPLATE, filters, read
-from sampan.cli.flags import Flag
+from sampan.cli.flags import Flag, UsageError
 from sampan.cli.moments import moment
+from sampan.errors import InvalidArgument
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 __all__ = ["events"]
 
 _NAMES = {"From": "from", "ID": "id", "Scope": "scope", "Status": "status"}
+_BLANK = {"Type": "", "Action": "", "Actor": {"ID": ""}, "scope": "", "time": 0, "timeNano": 0}
 _NAMES |= {"Time": "time", "TimeNano": "timeNano"}
 
 
@@ -57,18 +59,26 @@ def _shower(layout: str) -> Callable[[dict[str, Any]], str]:
         return _line
     from sampan import template
 
-    parsed = template.parse("{{json .}}" if layout == "json" else template.unescape(layout))
+    try:
+        parsed = template.parse("{{json .}}" if layout == "json" else template.unescape(layout))
+        template.render(parsed, _named(dict(_BLANK)))  # told now, not with the first event
+    except InvalidArgument as error:
+        wrong = UsageError(f"--format: {error}")
+        wrong.exit_code = 64  # EX_USAGE, as Docker's client
+        raise wrong from error
+    return lambda event: template.render(parsed, _named(event))
 
-    def named(event: dict[str, Any]) -> dict[str, Any]:
-        """In the order of Docker's type, and with its fields' names beside those of its JSON."""
-        actor = event.get("Actor") or {}
-        actor["Attributes"] = template.Map(actor.get("Attributes") or {})
-        first = {key: event[key] for key in ("status", "id", "from") if event.get(key)}
-        value = template.Struct({**first, **event})
-        value.optional = {name: event.get(key, "") for name, key in _NAMES.items()}
-        return value
 
-    return lambda event: template.render(parsed, named(event))
+def _named(event: dict[str, Any]) -> dict[str, Any]:
+    """In the order of Docker's type, and with its fields' names beside those of its JSON."""
+    from sampan import template
+
+    actor = event.get("Actor") or {}
+    actor["Attributes"] = template.Map(actor.get("Attributes") or {})
+    first = {key: event[key] for key in ("status", "id", "from") if event.get(key)}
+    value = template.Struct({**first, **event, "Actor": actor})
+    value.optional = {name: event.get(key, "") for name, key in _NAMES.items()}
+    return value
 
 
 def _line(event: dict[str, Any]) -> str:

@@ -77,6 +77,14 @@ def _asked(server: str, user: str, password: str, default: str) -> tuple[str, st
         return user, password
     if not sys.stdin.isatty():
         raise InvalidArgument("Cannot perform an interactive login from a non TTY device")
+    try:
+        return _typed(server, user, password, default)
+    except KeyboardInterrupt:
+        print()
+        raise
+
+
+def _typed(server: str, user: str, password: str, default: str) -> tuple[str, str]:
     import getpass
 
     if not user:

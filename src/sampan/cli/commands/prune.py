@@ -23,7 +23,11 @@ _FILTER = Flag("filter", "list", "Only those that meet a condition, such as unti
 def confirm(warning: str, joint: str = "\n") -> bool:
     """Ask on the terminal whether to go on; what cannot be answered is a no."""
     print(f"WARNING! {warning}{joint}Are you sure you want to continue? [y/N] ", end="", flush=True)
-    answer = sys.stdin.readline()
+    try:
+        answer = sys.stdin.readline()
+    except KeyboardInterrupt:
+        print()
+        raise
     if not answer and sys.stdin.isatty():
         print()
     return answer.strip().lower() in ("y", "yes")

@@ -6,6 +6,8 @@ before the first exit (reference: Docker CLI on the wire).
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import json
 import os
 import sys
@@ -22,6 +24,8 @@ from sampan.cli.streams import DetachKeys, pump
 from sampan.errors import InvalidArgument, SampanError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from sampan.cli.flags import Values
 
 __all__ = ["Nothing", "create", "follow_size", "pull_image", "run"]
@@ -55,8 +59,8 @@ def run(client: Client, argv: list[str]) -> int:
         raise _refusal("the input device is not a TTY: leave -t out")
     identity = _create(client, flags)
     if detached:
+        print(identity, flush=True)  # whether it starts or not: it is there
         _start(client, identity)
-        print(identity)
         return 0
     return _attached(client, identity, flags)
 
@@ -73,12 +77,43 @@ def _create(client: Client, flags: Values) -> str:
     if policy not in _PULL:
         raise UsageError(f"--pull: {policy}: expected {', '.join(_PULL)}")
     if cidfile and os.path.exists(cidfile):
-        raise _refusal(f"--cidfile: {cidfile} exists already: is it another container's?")
+        raise InvalidArgument(f"--cidfile: {cidfile} exists already: is it another container's?")
     body = create_body(flags, _proxies(client))
     now = terminal.size() if flags.flag("tty") else None
     if now:
         body["HostConfig"]["ConsoleSize"] = list(now)
     autostart.ensure(client.host)
+    with _identity_file(cidfile) as kept:
+        identity = _created(client, flags, body, policy)
+        kept.append(identity)
+    return identity
+
+
+@contextlib.contextmanager
+def _identity_file(path: str) -> Iterator[list[str]]:
+    """``--cidfile``, made before the container is; gone again where there is no container."""
+    kept: list[str] = []
+    if not path:
+        yield kept
+        return
+    try:
+        file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
+    except OSError as error:
+        failure = InvalidArgument(f"--cidfile: {path}: {error.strerror}")
+        failure.exit_code = 127 if error.errno == errno.ENOENT else 125
+        raise failure from error
+    try:
+        yield kept
+        os.write(file, "".join(kept).encode("ascii"))
+    except BaseException:
+        if not kept:
+            os.unlink(path)
+        raise
+    finally:
+        os.close(file)
+
+
+def _created(client: Client, flags: Values, body: dict[str, Any], policy: str) -> str:
     query: dict[str, object] = {"name": flags.text("name"), "platform": flags.text("platform")}
     if policy == "always":
         _fetch(client, body["Image"], flags)
@@ -86,18 +121,14 @@ def _create(client: Client, flags: Values) -> str:
         answer = client.call("POST", "/containers/create", query, body)
     except ApiError as error:
         if error.status != 404 or "No such image" not in error.message or policy == "never":
-            raise
+            raise _judged(error) from None
         if not flags.flag("quiet"):
             print(f"Unable to find image '{_tagged(body['Image'])}' locally", file=sys.stderr)
         _fetch(client, body["Image"], flags)
         answer = client.call("POST", "/containers/create", query, body)
     for message in answer.get("Warnings") or []:
         warn(f"WARNING: {message}")
-    identity = str(answer["Id"])
-    if cidfile:
-        with open(cidfile, "x", encoding="ascii") as file:
-            file.write(identity)
-    return identity
+    return str(answer["Id"])
 
 
 def _tagged(image: str) -> str:
@@ -186,12 +217,17 @@ def _start(client: Client, identity: str) -> None:
     try:
         client.call("POST", f"/containers/{identity}/start")
     except ApiError as error:
-        text = error.message.lower()
-        if any(words in text for words in _MISSING):
-            error.exit_code = 127
-        elif any(words in text for words in _NOT_EXECUTABLE):
-            error.exit_code = 126
-        raise
+        raise _judged(error) from None
+
+
+def _judged(error: ApiError) -> ApiError:
+    """With the exit status that its words mean, wherever they came from; as Docker's client."""
+    text = error.message.lower()
+    if any(words in text for words in _MISSING):
+        error.exit_code = 127
+    elif any(words in text for words in _NOT_EXECUTABLE):
+        error.exit_code = 126
+    return error
 
 
 def _signal(client: Client, identity: str, name: str) -> None:
@@ -201,17 +237,27 @@ def _signal(client: Client, identity: str, name: str) -> None:
         print(f"sampan: SIG{name} was not delivered: {error.message}", file=sys.stderr)
 
 
-def follow_size(client: Client, path: str) -> None:
-    """Tell the daemon the terminal's size now and whenever it changes."""
+def follow_size(client: Client, path: str, *, again: bool = False) -> None:
+    """Tell the daemon the terminal's size now and whenever it changes.
+
+    ``again``: a program draws its prompt anew when its window changes; who comes back to one of
+    the same size would wait for it, so it is another size for a moment.
+    """
+
+    def tell(window: tuple[int, int]) -> None:
+        try:
+            client.call("POST", path, {"h": window[0], "w": window[1]})
+        except ApiError:
+            return  # ended meanwhile: there is no terminal to resize
 
     def changed() -> None:
         now = terminal.size()
         if now is not None:
-            try:
-                client.call("POST", path, {"h": now[0], "w": now[1]})
-            except ApiError:
-                return  # ended meanwhile: there is no terminal to resize
+            tell(now)
 
+    now = terminal.size()
+    if again and now is not None:
+        tell((now[0] + 1, now[1] + 1))
     changed()
     terminal.on_resize(changed)
 
