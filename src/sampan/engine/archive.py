@@ -309,7 +309,8 @@ class Archives:
         await engine.volumes.hold(record, holder)
         try:
             recipe = engine.driver.mounts(record.id)
-            own = own_mounts(record, engine.directory(record.id), engine.driver.image_mount)
+            names = engine.names_directory(record)
+            own = own_mounts(record, names, engine.driver.image_mount)
             # A tmpfs lives as long as its container: what would be put there is for nobody.
             mounts = [mount for mount in own if mount.type != "tmpfs"]
             place = engine.settings.mount_point

@@ -16,7 +16,7 @@ from sampan.errors import InvalidArgument
 if TYPE_CHECKING:
     from sampan.engine.config import ContainerConfig, HostConfig
 
-__all__ = ["check_config", "check_host"]
+__all__ = ["check_config", "check_host", "check_joined"]
 
 RUNTIME = "sampan"
 
@@ -31,6 +31,24 @@ def check_config(config: ContainerConfig) -> None:
     if config.stop_signal:
         read_signal(config.stop_signal)
     check_health(config.healthcheck)
+
+
+def check_joined(config: ContainerConfig, host: HostConfig) -> None:
+    """Who is in another container's network has that one's names. ``config`` is not merged."""
+    if not host.network_mode.startswith("container:"):
+        return
+    own = {
+        "hostname": config.hostname,
+        "dns": host.dns,
+        "custom host-to-IP mapping": host.extra_hosts,
+    }
+    for what, value in own.items():
+        if value:
+            raise InvalidArgument(f"conflicting options: {what} and the network mode")
+    if config.exposed_ports:
+        raise InvalidArgument(
+            "conflicting options: port exposing and the container type network mode"
+        )
 
 
 def check_host(host: HostConfig) -> None:

@@ -148,6 +148,13 @@ class Engine:
     def directory(self, container_id: str) -> str:
         return f"{self.settings.containers}/{container_id}"
 
+    def names_directory(self, record: ContainerRecord) -> str:
+        """Where a container's hosts, hostname and resolv.conf are: with whom it has its network
+        from, as long as that is there."""
+        kind, _, donor = record.host_config.network_mode.partition(":")
+        shared = kind == "container" and donor in self.registry
+        return self.directory(donor if shared else record.id)
+
     def run_dir(self, container_id: str) -> str:
         return f"{self.settings.run_dirs}/{container_id}"
 

@@ -14,7 +14,7 @@ import msgspec
 
 from sampan.engine import log_drivers, merge, names, ports, restarts, spec
 from sampan.engine import resources as limits
-from sampan.engine.checking import check_config, check_host
+from sampan.engine.checking import check_config, check_host, check_joined
 from sampan.engine.container import ContainerRecord, now
 from sampan.engine.files import write_files
 from sampan.engine.live import Live
@@ -49,6 +49,7 @@ class Creation:
         if name:
             name = names.check_name(name)
             engine.registry.check_free(name)
+        check_joined(request.config, request.host_config)
         if not request.config.image:
             raise InvalidArgument("no image specified: give its name or ID as Image")
         image = await engine.images.resolve(request.config.image)
@@ -119,12 +120,24 @@ class Creation:
             ),
             links=links,
         )
-        if not record.config.hostname:
-            hostname = spec.hostname(record, self._engine.machine)
-            config = msgspec.structs.replace(config, hostname=hostname)
-            if host.uts_mode != "host":
-                record = msgspec.structs.replace(record, config=config)
+        if not record.config.hostname and host.uts_mode != "host":
+            record = msgspec.structs.replace(record, config=self._named(record))
         return record
+
+    def _named(self, record: ContainerRecord) -> ContainerConfig:
+        """The configuration with the name that its machine has inside: in another container's
+        network, that one's."""
+        engine, config = self._engine, record.config
+        kind, _, reference = record.host_config.network_mode.partition(":")
+        if kind != "container":
+            hostname = spec.hostname(record, engine.machine)
+            return msgspec.structs.replace(config, hostname=hostname)
+        donor = engine.registry.find(reference).record
+        return msgspec.structs.replace(
+            config,
+            hostname=spec.hostname(donor, engine.machine),
+            domainname=config.domainname or donor.config.domainname,
+        )
 
     def _by_id(self, host: HostConfig) -> HostConfig:
         """Containers whose namespaces are joined, by their IDs: names may change."""

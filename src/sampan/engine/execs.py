@@ -11,6 +11,8 @@ import asyncio
 import os
 from typing import TYPE_CHECKING, Any
 
+import msgspec
+
 from sampan.engine import security
 from sampan.engine import spec as specs
 from sampan.engine.container import now
@@ -169,9 +171,10 @@ class Execs:
         if base is None or record is not live.record or record.links:
             base = self._base(live.record)
         names = {item.partition("=")[0] for item in request.env}
-        env = [item for item in base.env if item.partition("=")[0] not in names]
-        if request.tty and "TERM" not in names:
-            env = [item for item in env if not item.startswith("TERM=")] + ["TERM=xterm"]
+        env = list(base.env)
+        if request.tty and not any(item.startswith("TERM=") for item in env):
+            env.append("TERM=xterm")
+        env = [item for item in env if item.partition("=")[0] not in names]
         env += [item for item in request.env if "=" in item]
         capabilities = base.capabilities
         if request.privileged:
@@ -194,7 +197,10 @@ class Execs:
         )
 
     def _base(self, record: ContainerRecord) -> Process:
+        """What an exec takes over. Not what a terminal of the container's means: it has its own."""
         name = specs.hostname(record, self._engine.machine)
+        config = msgspec.structs.replace(record.config, tty=False)
+        record = msgspec.structs.replace(record, config=config)
         return specs.build_process(self._engine.containers.with_links(record), name)
 
     async def resize(self, exec_id: str, rows: int, columns: int) -> None:

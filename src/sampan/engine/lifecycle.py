@@ -253,7 +253,13 @@ class Lifecycle:
         live.drop_parked()
         code = error.exit_code if error.exit_code in (126, 127) else 128
         live.record = advance(
-            live.record, "fail", exit_code=code, error=error.message, finished_at=now()
+            live.record,
+            "fail",
+            pid=0,
+            start_time=0,
+            exit_code=code,
+            error=error.message,
+            finished_at=now(),
         )
         self._engine.store.put_state(live.record)
         self._engine.clear_run_dir(live.id)

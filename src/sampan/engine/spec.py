@@ -13,6 +13,7 @@ from sampan.engine import resources as limits
 from sampan.engine import security
 from sampan.engine.files import FILES
 from sampan.engine.seccomp import profile_for, program_json
+from sampan.engine.sysctls import sysctls
 from sampan.errors import InvalidArgument
 from sampan.oci.runtime import (
     SPEC_VERSION,
@@ -51,6 +52,7 @@ __all__ = [
 
 DEFAULT_PATH = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 SHM_SIZE = 64 * 1024 * 1024
+SHM_PLACE = "/dev/shm"
 SHM = "shm"
 """In a container's directory: the mount point of a /dev/shm that others may join."""
 
@@ -174,32 +176,32 @@ def _standard_mounts(record: ContainerRecord, shm: str, writable_cgroups: bool) 
         Mount(destination="/sys", type="sysfs", source="sysfs", options=tuple(sysfs)),
         Mount(destination="/sys/fs/cgroup", type="cgroup", source="cgroup", options=tuple(cgroup)),
     ]
-    if host.ipc_mode == "host":
-        for place in ("/dev/mqueue", "/dev/shm"):
-            mounts.append(Mount(destination=place, type="bind", source=place, options=_BIND))
-        return mounts
+    # Also with the machine's IPC namespace: a mount of this type shows that of who makes it.
     mounts.append(_MQUEUE)
-    if shm:
-        mounts.append(Mount(destination="/dev/shm", type="bind", source=shm, options=_BIND))
+    if host.ipc_mode == "host":
+        mounts.append(Mount(destination=SHM_PLACE, type="bind", source=SHM_PLACE, options=_BIND))
+    elif shm:
+        mounts.append(Mount(destination=SHM_PLACE, type="bind", source=shm, options=_BIND))
     elif host.ipc_mode != "none":
         size = host.shm_size or SHM_SIZE
         options = ("nosuid", "noexec", "nodev", "mode=1777", f"size={size}")
-        mounts.append(Mount(destination="/dev/shm", type="tmpfs", source="shm", options=options))
+        mounts.append(Mount(destination=SHM_PLACE, type="tmpfs", source="shm", options=options))
     return mounts
 
 
 def own_mounts(
-    record: ContainerRecord, directory: str, image: Callable[[Sequence[str]], Mount]
+    record: ContainerRecord, names: str, image: Callable[[Sequence[str]], Mount]
 ) -> list[Mount]:
-    """A container's files of its own, and what the user asked for; ``image(chain)`` is the storage
-    driver's mount of an image's layers."""
+    """The files of its network's names, in the directory ``names``, and what the user asked for;
+    ``image(chain)`` is the storage driver's mount of an image's layers."""
     own = {mount.destination for mount in record.mounts}
+    binding = (*_BIND, "ro") if record.host_config.readonly_rootfs else _BIND
     mounts = []
     for name in FILES:
         place = f"/etc/{name}"
         if place not in own:
             mounts.append(
-                Mount(destination=place, type="bind", source=f"{directory}/{name}", options=_BIND)
+                Mount(destination=place, type="bind", source=f"{names}/{name}", options=binding)
             )
     for mount in record.mounts:
         if mount.type == "image":
@@ -217,7 +219,7 @@ def own_mounts(
 
 def _mounts(
     record: ContainerRecord,
-    directory: str,
+    names: str,
     shm: str,
     writable_cgroups: bool,
     image: Callable[[Sequence[str]], Mount],
@@ -228,7 +230,7 @@ def _mounts(
         for mount in _standard_mounts(record, shm, writable_cgroups)
         if mount.destination not in own
     ]
-    return (*mounts, *own_mounts(record, directory, image))
+    return (*mounts, *own_mounts(record, names, image))
 
 
 def build_process(record: ContainerRecord, host_name: str) -> Process:
@@ -294,6 +296,10 @@ def build_spec(
     shm = f"{directory}/{SHM}" if host.ipc_mode == "shareable" else ""
     if host.ipc_mode.startswith("container:"):
         shm = f"{other('ipc', host.ipc_mode.partition(':')[2]).directory}/{SHM}"
+    names = directory
+    if host.network_mode.startswith("container:"):
+        # Who is in another's network finds others by the same names, and at the same resolver.
+        names = other("network", host.network_mode.partition(":")[2]).directory
     own_names = host.uts_mode != "host"
     if not own_names and (record.config.hostname or record.config.domainname):
         raise InvalidArgument(
@@ -305,7 +311,7 @@ def build_spec(
         oci_version=SPEC_VERSION,
         root=Root(path=root, readonly=host.readonly_rootfs),
         process=process,
-        mounts=_mounts(record, directory, shm, options.writable_cgroups, image),
+        mounts=_mounts(record, names, shm, options.writable_cgroups, image),
         hostname=hostname(record, machine) if own_names else None,
         domainname=record.config.domainname or None,
         annotations=host.annotations,
@@ -314,7 +320,7 @@ def build_spec(
             devices=tuple(device for device, _ in given),
             resources=limits.resources(host, security.device_rules(host, given)),
             cgroups_path=cgroup,
-            sysctl=host.sysctls,
+            sysctl=sysctls(host),
             seccomp=profile_for(options.seccomp, granted, host.privileged),
             masked_paths=masked,
             readonly_paths=readonly,

@@ -217,9 +217,18 @@ def _said(shown: dict[str, Any], unsaid: tuple[str, ...]) -> dict[str, Any]:
     return shown
 
 
+def _filled(value: Any) -> Any:
+    """What of an object says something: Go's ``omitempty`` stands at each of its fields."""
+    if isinstance(value, dict):
+        kept = {key: _filled(item) for key, item in value.items()}
+        return {key: item for key, item in kept.items() if item or (item == {} and value[key])}
+    return [_filled(item) for item in value] if isinstance(value, list) else value
+
+
 def _config(record: ContainerRecord) -> dict[str, Any]:
     shown: dict[str, Any] = msgspec.to_builtins(record.config)
     timeout = shown["StopTimeout"]
+    shown["Healthcheck"] = _filled(shown["Healthcheck"])
     shown = _said(shown, _UNSAID_CONFIG)
     return shown if timeout is None else {**shown, "StopTimeout": timeout}
 
@@ -227,6 +236,8 @@ def _config(record: ContainerRecord) -> dict[str, Any]:
 def _host_config(record: ContainerRecord) -> dict[str, Any]:
     """What was asked for, with the defaults that stand behind silence."""
     shown: dict[str, Any] = _said(msgspec.to_builtins(record.host_config), _UNSAID)
+    if "Mounts" in shown:
+        shown["Mounts"] = _filled(shown["Mounts"])
     shown["LogConfig"]["Type"] = shown["LogConfig"]["Type"] or "json-file"
     shown["NetworkMode"] = shown["NetworkMode"] or "default"
     shown["IpcMode"] = shown["IpcMode"] or "private"
@@ -251,7 +262,7 @@ def _links(engine: Engine, record: ContainerRecord) -> list[str] | None:
 def inspect(engine: Engine, live: Live) -> dict[str, Any]:
     """``GET /containers/{id}/json``."""
     record = live.record
-    directory = engine.directory(record.id)
+    directory = engine.names_directory(record)
     place = engine.log_place(record)
     running = [item.id for item in live.execs.values() if item.running]
     return {

@@ -47,6 +47,9 @@ def _mkdir(path: str, missing_ok: bool = False) -> bool | None:
         if error.errno == ENOENT and missing_ok:
             return None
         raise KernelError("mkdir", error.errno or 0, path) from None
+    # Whatever our umask is: a container's group is the root of its cgroup namespace, where programs
+    # of any user read their limits.
+    os.chmod(path, 0o755)
     return True
 
 
