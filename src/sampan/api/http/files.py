@@ -5,15 +5,23 @@ let go.
 
 asyncio's own sendfile registers the socket with epoll, and forgets it, for each call, which costs
 as much as the call. Here a duplicate of the socket's descriptor stays registered from the first
-byte to the last, and each call offers the kernel all that is left: it takes what the socket's
-buffer has room for. A third less processor time a byte (``python -m bench.registry``).
+byte to the last, and each call offers the kernel much: it takes what the socket's buffer has room
+for. A third less processor time a byte (``python -m bench.registry``).
+
+sendfile(2) does not wait for the client, but it waits for the disk, and the loop would wait with
+it. So the kernel is asked first what is in memory (``resident``); what is not is sent by one of a
+few threads, which is also how it is brought in. A disk that hangs holds those, and the answers that
+need it, and nobody else.
 """
 
 from __future__ import annotations
 
 import asyncio
 import os
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Protocol
+
+from sampan.api.http.resident import Resident
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
@@ -23,9 +31,12 @@ if TYPE_CHECKING:
 
 __all__ = ["File", "send_file"]
 
-_MOST = 1 << 30
+_COLD = 1 << 20
+"""Bytes that a thread sends before another answer has its turn."""
 _READ = 256 * 1024
 _STALL_SECONDS = 120.0
+_THREADS = 16
+_POOL = ThreadPoolExecutor(_THREADS, thread_name_prefix="files")
 
 
 class File(Protocol):
@@ -99,6 +110,9 @@ class _Sending:
         self._end = offset + count
         self._loop = asyncio.get_running_loop()
         self._done: asyncio.Future[None] = self._loop.create_future()
+        self._aside: asyncio.Future[int] | None = None
+        """What a thread sends at the moment."""
+        self._resident = Resident(source, offset, count)
 
     async def ended(self) -> None:
         """Until the last byte is in the socket. Raises ConnectionError."""
@@ -110,30 +124,79 @@ class _Sending:
             self._timer.cancel()
             self._loop.remove_writer(self._target)
             os.close(self._target)
+            self._resident.close()
 
     def _send(self) -> None:
         """The socket has room."""
         if self._done.done():
             return
+        ready = self._resident.ready(self._offset, self._loop.time())
+        if not ready:
+            self._send_aside()
+            return
         try:
-            left = self._end - self._offset
-            sent = os.sendfile(self._target, self._source, self._offset, min(left, _MOST))
+            sent = os.sendfile(self._target, self._source, self._offset, ready)
         except (BlockingIOError, InterruptedError):
             return
         except OSError as error:
             self._done.set_exception(error)
             return
-        self._offset += sent
-        if not sent:
+        self._sent(sent)
+
+    def _sent(self, count: int) -> None:
+        self._resident.sent(count)
+        self._offset += count
+        if not count:
             self._done.set_exception(_short())
         elif self._offset == self._end:
             self._done.set_result(None)
+
+    # -- what is not in memory ---------------------------------------------------------------------
+
+    def _send_aside(self) -> None:
+        """On a thread, whose descriptors are its own: we may be gone before it is done."""
+        self._loop.remove_writer(self._target)
+        offset, count = self._offset, min(self._end - self._offset, _COLD)
+        owned: list[int] = []
+        try:
+            for descriptor in (self._target, self._source):
+                owned.append(os.dup(descriptor))
+        except OSError as error:
+            for descriptor in owned:
+                os.close(descriptor)
+            self._done.set_exception(error)
+            return
+        self._aside = self._loop.run_in_executor(_POOL, _sendfile, owned, offset, count)
+        self._aside.add_done_callback(self._back)
+
+    def _back(self, aside: asyncio.Future[int]) -> None:
+        self._aside = None
+        if self._done.done():
+            return
+        error = aside.exception()
+        if error is None:
+            self._sent(aside.result())
+        elif not isinstance(error, (BlockingIOError, InterruptedError)):
+            self._done.set_exception(error)
+        if not self._done.done():
+            self._loop.add_writer(self._target, self._send)
+
+    # -- a client that takes nothing ---------------------------------------------------------------
 
     def _watch(self) -> None:
         self._timer = self._loop.call_later(_STALL_SECONDS, self._look, self._offset)
 
     def _look(self, before: int) -> None:
-        if self._offset > before:
+        if self._offset > before or self._aside is not None:
             self._watch()
         elif not self._done.done():
             self._done.set_exception(_stalled())
+
+
+def _sendfile(owned: list[int], offset: int, count: int) -> int:
+    target, source = owned
+    try:
+        return os.sendfile(target, source, offset, count)
+    finally:
+        os.close(target)
+        os.close(source)
