@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from sampan.errors import KernelError
-from sampan.kernel import mounts, namespaces, processes
+from sampan.kernel import clone, mounts, namespaces
 from sampan.kernel.mounts import (
     AT_RECURSIVE,
     MOUNT_ATTR_IDMAP,
@@ -144,7 +144,7 @@ def test_an_idmapped_copy_shows_other_owners(tmp_path: Path) -> None:
         (tmp_path / "file").touch()
         os.chown(tmp_path / "file", 1000, 1000)
         read_end, write_end = os.pipe()
-        pid, pidfd = processes.clone3(namespaces.CLONE_NEWUSER)
+        pid, pidfd = clone.clone3(namespaces.CLONE_NEWUSER)
         if pid == 0:
             os.close(write_end)
             os.read(read_end, 1)

@@ -8,7 +8,7 @@ from errno import EINVAL, ENOENT, ENOTTY, EPERM
 import pytest
 
 from sampan.errors import InvalidArgument, KernelError
-from sampan.kernel import namespaces, processes
+from sampan.kernel import clone, namespaces
 from sampan.kernel.namespaces import KINDS
 from tests.kernel.forked import run_forked
 
@@ -64,7 +64,7 @@ def test_joining_one_of_the_wrong_kind_is_refused() -> None:
 def test_several_are_joined_at_once_by_pidfd() -> None:
     def body() -> None:
         read_end, write_end = os.pipe()
-        pid, pidfd = processes.clone3(namespaces.CLONE_NEWUTS | namespaces.CLONE_NEWIPC)
+        pid, pidfd = clone.clone3(namespaces.CLONE_NEWUTS | namespaces.CLONE_NEWIPC)
         if pid == 0:
             os.close(write_end)
             os.read(read_end, 1)
@@ -107,7 +107,7 @@ def test_a_user_namespace_owns_what_it_unshares() -> None:
 def test_maps_are_written_by_the_parent_once() -> None:
     def body() -> None:
         go = os.pipe()
-        pid, _ = processes.clone3(namespaces.CLONE_NEWUSER)
+        pid, _ = clone.clone3(namespaces.CLONE_NEWUSER)
         if pid == 0:
             os.close(go[1])
             os.read(go[0], 1)

@@ -8,7 +8,7 @@ from errno import ELOOP, ENOENT, EXDEV
 import pytest
 
 from sampan.errors import KernelError
-from sampan.kernel import mounts, namespaces, processes
+from sampan.kernel import clone, mounts, namespaces
 from sampan.kernel.procfs import Procfs
 from tests.kernel.forked import private_mounts, run_forked, skip
 
@@ -157,7 +157,7 @@ def test_a_write_that_is_refused_names_the_file() -> None:
 def test_it_shows_the_pid_namespace_of_who_made_it() -> None:
     def body() -> None:
         outer = Procfs()
-        pid, _ = processes.clone3(namespaces.CLONE_NEWPID)
+        pid, _ = clone.clone3(namespaces.CLONE_NEWPID)
         if pid == 0:
             code = 1
             try:

@@ -13,18 +13,20 @@ from sampan.kernel import scheduling
 from tests.kernel.forked import run_forked
 
 
+@pytest.mark.root
 @pytest.mark.parametrize(
     ("policy", "nice", "priority"),
     [
         ("SCHED_OTHER", 5, 0),
         ("SCHED_BATCH", 10, 0),
         ("SCHED_IDLE", 0, 0),
-        pytest.param("SCHED_FIFO", 0, 10, marks=pytest.mark.root),
-        pytest.param("SCHED_RR", 0, 99, marks=pytest.mark.root),
+        ("SCHED_FIFO", 0, 10),
+        ("SCHED_RR", 0, 99),
     ],
 )
 def test_a_policy_is_set(policy: str, nice: int, priority: int) -> None:
     def body() -> None:
+        os.setpriority(os.PRIO_PROCESS, 0, 0)  # Some policies leave it as it is.
         scheduling.set_scheduler(
             policy, nice=nice, priority=priority, flags=["SCHED_FLAG_RESET_ON_FORK"]
         )

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from sampan import errors
-from sampan.kernel import namespaces, processes
+from sampan.kernel import clone, namespaces
 from sampan.kernel.paths import Procfs
 from sampan.oci.runtime import IdMapping, Linux, Mount, Namespace, Root, Spec
 from sampan.runtime import rootfs, sysctl
@@ -109,7 +109,7 @@ def within(
     try:
         reader, writer = os.pipe()
         ready, go = os.pipe()
-        pid, pidfd = processes.clone3(flags & ~namespaces.CLONE_NEWCGROUP)
+        pid, pidfd = clone.clone3(flags & ~namespaces.CLONE_NEWCGROUP)
         if pid == 0:
             os.close(reader)
             os.close(go)

@@ -8,7 +8,7 @@ import signal
 import pytest
 
 from sampan.errors import Conflict
-from sampan.kernel.processes import clone3
+from sampan.kernel.clone import clone3
 from sampan.runtime.child import Child
 from sampan.runtime.conversation import Conversation
 from sampan.runtime.gate import Channel

@@ -20,15 +20,19 @@ from __future__ import annotations
 import ctypes
 import struct
 
+from sampan.kernel.clone import (
+    CLONE_CHILD_CLEARTID,
+    CLONE_CHILD_SETTID,
+    CLONE_PIDFD,
+    tid_address,
+)
 from sampan.kernel.namespaces import unshare
-from sampan.kernel.processes import CLONE_CHILD_CLEARTID, CLONE_CHILD_SETTID, CLONE_PIDFD
-from sampan.kernel.syscalls import syscall, syscall_holding_lock
+from sampan.kernel.syscalls import syscall_holding_lock
 
 __all__ = ["FORK_SIZE", "Door", "awake", "fork", "unshare_files"]
 
 _CLONE_FILES = 0x00000400
 _SIGCHLD = 17
-_PR_GET_TID_ADDRESS = 40
 
 _ARGUMENTS = struct.Struct("11Q")  # struct clone_args
 FORK_SIZE = _ARGUMENTS.size
@@ -86,7 +90,7 @@ class Door:
         self.call.restype = ctypes.c_long
         self._kept = [block]
         last = block.address + 4 * (words - 1)
-        tid = _tid_address()
+        tid = tid_address()
         flags = CLONE_CHILD_SETTID | CLONE_CHILD_CLEARTID if tid else 0
         rest = (tid, 0, _SIGCHLD, *(0,) * 6)
         self.fork = self.keep(_ARGUMENTS.pack(flags, 0, *rest))
@@ -122,16 +126,6 @@ def awake() -> None:
 def unshare_files() -> None:
     """Have a descriptor table of our own."""
     unshare(_CLONE_FILES)
-
-
-def _tid_address() -> int:
-    """Where the C library keeps this thread's ID, 0 if unknown (``processes.clone3``)."""
-    found = ctypes.c_void_p()
-    try:
-        syscall("prctl", _PR_GET_TID_ADDRESS, ctypes.byref(found))
-    except OSError:
-        return 0
-    return found.value or 0
 
 
 _forking = Door(2)

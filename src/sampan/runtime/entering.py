@@ -2,13 +2,17 @@
 
 ``exec.execute`` leaves its caller as it was, and needs two forks for that: one that joins the
 container's namespaces, and its child, which is in the pid namespace. A maker has nothing to do
-after its one exec. So it joins them itself, and goes on as the process (``processes.migrate``, and
+after its one exec. So it joins them itself, and goes on as the process (``clone.migrate``, and
 ``supervisor.heir`` on why): with its memory, not a copy of it, and out of the container's sight to
 the moment at which it is in all of the container's namespaces (CVE-2016-9962).
 
 Once it has joined, it loads no code and opens no path of the host's. What is to be inherited, its
 OOM score and the highest limits, it gives itself before that; the cgroups of version 1 it enters by
 descriptors that were opened before, and at once, when it is the new process.
+
+What does not depend on the program is looked up beforehand where there is time for it (``Way``). So
+is the code run (``rehearse``): the maker shares its memory with who forked it, and the first write
+to a page is a fault that copies it, five microseconds each and a hundred of them.
 """
 
 from __future__ import annotations
@@ -18,27 +22,51 @@ import signal
 import sys
 from typing import TYPE_CHECKING
 
+from sampan.errors import KernelError
 from sampan.kernel import namespaces as kernel
 from sampan.kernel import seccomp
 from sampan.kernel.cgroups import enter_by
-from sampan.kernel.processes import CLONE_PARENT, migrate, set_dumpable
+from sampan.kernel.clone import CLONE_PARENT, Migration
+from sampan.kernel.processes import set_dumpable
 from sampan.runtime.conversation import raise_limits
-from sampan.runtime.exec import become_program, join, namespaces_to_join, open_init, run_child
-from sampan.runtime.process import Entry, become_child, place_stdio
+from sampan.runtime.exec import (
+    RunningContainer,
+    become_program,
+    join,
+    namespaces_to_join,
+    open_init,
+    run_child,
+)
+from sampan.runtime.process import Entry, place_stdio
 from sampan.runtime.spec import validate_process
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable
     from typing import NoReturn
 
     from sampan.oci.runtime import Process
-    from sampan.runtime.exec import RunningContainer
     from sampan.runtime.gate import Channel
 
-__all__ = ["become", "is_possible", "rehearse"]
+__all__ = ["Way", "become", "is_possible", "rehearse"]
 
 
-def is_possible(target: RunningContainer, process: Process, joined: int) -> bool:
+class Way:
+    """What leads into a container: the namespaces to join, as flags, and its init's pidfd to join
+    them by; the doors of its cgroups of version 1 (``Group.doors``); the arguments of the clone3.
+
+    Raises Conflict when the container's init has ended.
+    """
+
+    __slots__ = ("doors", "joined", "migration", "pidfd")
+
+    def __init__(self, target: RunningContainer) -> None:
+        self.pidfd = open_init(target)
+        self.joined = namespaces_to_join(target.pid)
+        self.doors = target.group.doors() if target.group is not None else []
+        self.migration = Migration()
+
+
+def is_possible(target: RunningContainer, process: Process, way: Way) -> bool:
     """Whether nothing is to be done for the process that takes the host's view of things.
 
     Who joins a user namespace has lost its rights over limits; who is to run on certain CPUs first
@@ -47,7 +75,7 @@ def is_possible(target: RunningContainer, process: Process, joined: int) -> bool
     linux = target.spec.linux
     notifies = linux is not None and linux.seccomp is not None and linux.seccomp.listener_path
     return (
-        not joined & kernel.CLONE_NEWUSER
+        not way.joined & kernel.CLONE_NEWUSER
         and process.exec_cpu_affinity is None
         and not notifies
         and (target.group is None or target.group.takes_processes())
@@ -57,20 +85,19 @@ def is_possible(target: RunningContainer, process: Process, joined: int) -> bool
 def become(
     target: RunningContainer,
     process: Process,
-    joined: int,
+    way: Way,
     *,
     stdio: tuple[int, int, int] | None,
     channel: Channel,
     arrived: Callable[[int, int], None],
-    doors: Sequence[int] | None = None,
 ) -> NoReturn:
-    """Become ``process`` in all of the namespaces ``joined``; the caller is not dumpable.
+    """Become ``process`` in the container; the caller has been through ``become_child``, and is not
+    dumpable from here on.
 
     ``arrived(pid, pidfd)`` is called by the new process, ``pid`` counted outside. ``channel`` is to
     hold the parent's part of the conversation (``gate.Heir``); what goes wrong before that raises.
-    ``doors``: of the container's group, if they are open already (``Group.doors``).
     """
-    pidfd, entry = _prepare(target, process, channel)
+    entry = _prepare(target, process, channel)
     raise_limits(process)
     if process.oom_score_adj is not None:
         kernel.write_process_file("/proc/self/oom_score_adj", str(process.oom_score_adj))
@@ -78,22 +105,20 @@ def become(
     if target.group is not None:
         unified = target.group.open_fd()
         born = -1 if unified is None else unified
-        doors = target.group.doors() if doors is None else doors
-    become_child()
     # From within the container's cgroup namespace nobody may be moved out of a cgroup that is not
     # below it, as this process's own is not: ENOENT with nsdelegate. The new process joins it.
-    later = joined & kernel.CLONE_NEWCGROUP if born >= 0 else 0
-    if joined & ~later:
-        join(pidfd, joined & ~later)
+    later = way.joined & kernel.CLONE_NEWCGROUP if born >= 0 else 0
+    if way.joined & ~later:
+        join(way.pidfd, way.joined & ~later)
     # A traceback's lines would be read from the container's files.
     sys.tracebacklimit = 0
-    pid, own = migrate(CLONE_PARENT | kernel.CLONE_FILES, cgroup_fd=born)
+    pid, own = way.migration.go(CLONE_PARENT | kernel.CLONE_FILES, cgroup_fd=born)
 
     def run() -> NoReturn:
         if later:
-            join(pidfd, later)
+            join(way.pidfd, later)
         # Not before: the old self is no process of the container's, and its limits are for those.
-        enter_by(doors or ())
+        enter_by(way.doors)
         arrived(pid, own)
         place_stdio(stdio, 3)
         become_program(entry)
@@ -101,7 +126,7 @@ def become(
     run_child(run, channel)
 
 
-def _prepare(target: RunningContainer, process: Process, channel: Channel) -> tuple[int, Entry]:
+def _prepare(target: RunningContainer, process: Process, channel: Channel) -> Entry:
     validate_process(process)
     linux = target.spec.linux
     loaded = None
@@ -118,14 +143,23 @@ def _prepare(target: RunningContainer, process: Process, channel: Channel) -> tu
         kept=0,
     )
     set_dumpable(False)
-    return open_init(target), entry
+    return entry
 
 
 def rehearse(target: RunningContainer, process: Process, channel: Channel) -> None:
     """What ``become`` does to no effect, with ``target`` this process itself."""
-    is_possible(target, process, namespaces_to_join(target.pid))
+    way = Way(RunningContainer(target.pid, target.spec, start_time=target.start_time))
+    is_possible(target, process, way)
     os.sched_yield()
-    pidfd, entry = _prepare(target, process, channel)
-    os.close(pidfd)
+    entry = _prepare(target, process, channel)
+    raise_limits(process)
+    try:
+        join(way.pidfd, kernel.CLONE_NEWUTS)
+    except KernelError:
+        pass  # An ordinary user may not, not even where it is already.
+    for fd in (way.pidfd, *way.doors):
+        os.close(fd)
+    enter_by(())
+    place_stdio((0, 1, 2), 3)
     os.sched_yield()
     entry.rehearse()

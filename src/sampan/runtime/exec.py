@@ -21,11 +21,10 @@ from typing import TYPE_CHECKING, NoReturn
 from sampan.errors import Conflict, KernelError
 from sampan.kernel import namespaces as kernel
 from sampan.kernel import seccomp
+from sampan.kernel.clone import CLONE_PARENT, clone3
 from sampan.kernel.namespaces import KINDS
 from sampan.kernel.paths import O_PATH, Procfs
 from sampan.kernel.processes import (
-    CLONE_PARENT,
-    clone3,
     pidfd_open,
     set_dumpable,
     start_time,

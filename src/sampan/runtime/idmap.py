@@ -11,7 +11,8 @@ import os
 from typing import TYPE_CHECKING
 
 from sampan.errors import InvalidArgument, KernelError
-from sampan.kernel import namespaces, processes
+from sampan.kernel import namespaces
+from sampan.kernel.clone import clone3
 
 if TYPE_CHECKING:
     from sampan.oci.runtime import IdMapping, Linux, Mount
@@ -75,7 +76,7 @@ def _open(path: str) -> int:
 def create(uids: Rows, gids: Rows) -> int:
     """A new user namespace with these mappings; its one process is gone when this returns."""
     end, other = os.pipe()
-    pid, pidfd = processes.clone3(namespaces.CLONE_NEWUSER)
+    pid, pidfd = clone3(namespaces.CLONE_NEWUSER)
     if pid == 0:
         os.close(other)
         os.read(end, 1)  # ends when the parent closes its end, or dies

@@ -8,7 +8,7 @@ anything fails: an error leaves no process, cgroup, mount or descriptor behind. 
 after the other. ``sampan.runtime.init`` is the child's side; ``sampan.runtime.gate`` says how the
 two talk.
 
-The caller must have no threads: it forks (``sampan.kernel.processes.clone3``).
+The caller must have no threads: it forks (``sampan.kernel.clone.clone3``).
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from typing import TYPE_CHECKING, NoReturn
 from sampan.errors import InvalidArgument, KernelError
 from sampan.kernel import namespaces as kernel
 from sampan.kernel import netlink, seccomp
+from sampan.kernel.clone import CLONE_PARENT, clone3, migrate
 from sampan.kernel.nlmsg import Socket
 from sampan.kernel.paths import Procfs
-from sampan.kernel.processes import CLONE_PARENT, clone3, migrate
 from sampan.oci.runtime import DeviceRule
 from sampan.runtime import gate, init, rootfs
 from sampan.runtime import spec as rules
@@ -80,7 +80,7 @@ class Launch:
     compiled seccomp filters. ``sibling``: init becomes a child of the caller's parent
     (CLONE_PARENT), which reaps it, and whose death is meant by ``death_signal``. ``hold_roots``:
     fill ``Child.roots``. ``heir``: where the namespaces allow it the caller does not fork, but goes
-    on as the container's init itself (``processes.migrate``), with this in the place of its parent;
+    on as the container's init itself (``clone.migrate``), with this in the place of its parent;
     ``begin`` does not return then. ``plugs``: its links to bridges of the host's. ``links``:
     symbolic links, by their paths, that the image may lack.
     """

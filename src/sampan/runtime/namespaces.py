@@ -21,8 +21,8 @@ from typing import TYPE_CHECKING
 
 from sampan.errors import InvalidArgument, KernelError, NotFound, PermissionDenied, Unavailable
 from sampan.kernel import namespaces as kernel
+from sampan.kernel.clone import CLONE_PARENT, clone3
 from sampan.kernel.namespaces import KINDS
-from sampan.kernel.processes import CLONE_PARENT, clone3
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -66,6 +66,10 @@ __all__ = [
 ]
 
 
+_NO_DESCRIPTOR = 1 << 30
+_NO_FILTER = seccomp.Filter(b"", 0, False, "")
+
+
 class Entry:
     """What a process of the container is to become, gathered before it enters the container."""
 
@@ -165,11 +169,24 @@ class Entry:
     def rehearse(self) -> None:
         """What of ``settle`` has no effect, or has it on a process that is as it is made."""
         root = os.open("/", O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-        self._identity(root)
+        identity = self._identity(root)
         os.close(root)
-        _is_inside()
+        close_others(_NO_DESCRIPTOR, (self.channel.fd,))
+        if self.channel.wants_limits_early:
+            self.channel.send(b"L")
+            self.channel.expect(b"l")
         _give_stdio(os.getuid())
+        try:
+            seccomp.load(_NO_FILTER)
+        except KernelError:
+            pass  # As it is to be.
+        _enter_cwd(os.getcwd(), last=False)
+        os.setresgid(-1, -1, -1)
+        os.setresuid(-1, -1, -1)
         capabilities.apply(capabilities.get())
+        set_dumpable(False)
+        if identity.home is not None:
+            self.environment.setdefault("HOME", identity.home)
         try:
             lookup.find(self.process.args[0], self.environment)
         except InvalidArgument:

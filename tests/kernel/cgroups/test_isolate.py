@@ -12,7 +12,7 @@ from sampan.errors import Conflict, KernelError
 from sampan.kernel import mounts, namespaces
 from sampan.kernel.cgroups import Group, Hierarchy, detect
 from sampan.kernel.cgroups.detect import membership
-from sampan.kernel.processes import clone3
+from sampan.kernel.clone import clone3
 from tests.kernel.cgroups.workers import Worker, sleep
 
 pytestmark = [pytest.mark.root, pytest.mark.v2]

@@ -30,16 +30,16 @@ from typing import TYPE_CHECKING, Any
 
 from sampan.errors import Conflict
 from sampan.kernel.bare import unshare_files
-from sampan.kernel.processes import start_time
-from sampan.oci.runtime import Process, Spec
+from sampan.kernel.processes import get_rlimit, start_time
+from sampan.oci.runtime import Process, Rlimit, Spec
 from sampan.runtime import entering, gate
 from sampan.runtime.conversation import set_limits
-from sampan.runtime.exec import RunningContainer, execute, namespaces_to_join
-from sampan.runtime.process import load_no_more
+from sampan.runtime.exec import RunningContainer, execute
+from sampan.runtime.process import become_child
 from sampan.runtime.supervisor import further, messages, protocol
 from sampan.runtime.supervisor.heir import limits_are_harmless
 from sampan.runtime.supervisor.maker import STDIO
-from sampan.runtime.supervisor.sample import SAMPLE
+from sampan.runtime.supervisor.sample import EXEC, SAMPLE
 from sampan.runtime.supervisor.streams import child_pipes, null_stdio
 from sampan.runtime.supervisor.warm import hierarchy
 
@@ -119,12 +119,10 @@ def stand_by(
     """
     target = _target(made, init)
     score = further.oom_score(made["further"], oom)
-    doors: list[int] | None = None
     if not select.select([channel], [], [], 0)[0]:
-        # There is time for it: nobody waits.
-        rehearse()
-        load_no_more()
-        doors = target.group.doors() if target.group is not None else None
+        rehearse()  # There is time for it: nobody waits.
+    way = entering.Way(target)
+    become_child()
     received = protocol.receive(channel)
     if received is None:
         return
@@ -138,17 +136,15 @@ def stand_by(
         fds |= {name: fd for name, fd in zip(STDIO, ours, strict=True) if fd >= 0}
     elif not request.terminal:
         theirs = null_stdio()
-    joined = namespaces_to_join(target.pid)
-    if limits_are_harmless(process) and entering.is_possible(target, process, joined):
+    if limits_are_harmless(process) and entering.is_possible(target, process, way):
         heir = _Heir(channel, process, fds)
         entering.become(
             target,
             process,
-            joined,
+            way,
             stdio=theirs,
             channel=heir,
             arrived=heir.arrived,
-            doors=doors,
         )
     child = execute(target, process, theirs, sibling=True)
     fds["pidfd"] = child.pidfd
@@ -168,12 +164,23 @@ def rehearse() -> None:
     spec = Spec.from_json(message["spec"], "spec")
     made = {**message, "further": further.kept(spec)}
     os.sched_yield()
-    request = messages.Exec.from_json({"exec_id": "sample", "process": message["spec"]["process"]})
-    process = _process(request, further.oom_score(made["further"], "0"))
-    os.sched_yield()
     own = os.getpid()
     ours, theirs = protocol.pair()
     with ours, theirs:
+        protocol.send(ours, {"request": EXEC, "with_stream": True})
+        received = protocol.receive(theirs)
+        assert received is not None
+        request = messages.Exec.from_json(received[0]["request"])
+        process = _process(request, further.oom_score(made["further"], "0"))
+        # Its limits are this process's own: setting those has no effect.
+        limits = tuple(
+            Rlimit(type=limit.type, soft=soft, hard=hard)
+            for limit in process.rlimits
+            for soft, hard in (get_rlimit(0, limit.type),)
+        )
+        process = process.replace(rlimits=limits)
+        limits_are_harmless(process)
+        os.sched_yield()
         heir = _Heir(theirs, process, {})
         entering.rehearse(_target(made, (own, start_time(own))), process, heir)
         os.sched_yield()

@@ -2,7 +2,7 @@
 
 A fork of an interpreter costs milliseconds: its page tables are copied, and each page that is
 written to after it, on either side. So a maker that has laid out a root file system does not fork
-the init that is to live there. It goes on as that itself (``processes.migrate``), with all its
+the init that is to live there. It goes on as that itself (``clone.migrate``), with all its
 memory, and what is left of the maker is killed by its monitor, which is told by the report.
 
     init to monitor                                       monitor to init

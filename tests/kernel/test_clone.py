@@ -14,7 +14,7 @@ from errno import EBADF, EINVAL
 import pytest
 
 from sampan.errors import Conflict, InvalidArgument, KernelError
-from sampan.kernel import namespaces, processes, syscalls
+from sampan.kernel import clone, namespaces, processes, syscalls
 from tests.kernel.forked import run_forked
 
 pytestmark = pytest.mark.root
@@ -28,7 +28,7 @@ def test_the_parent_gets_pid_and_pidfd_and_sigchld() -> None:
     def body() -> None:
         seen: list[int] = []
         signal.signal(signal.SIGCHLD, lambda number, _: seen.append(number))
-        pid, pidfd = processes.clone3()
+        pid, pidfd = clone.clone3()
         if pid == 0:
             os._exit(7 if pidfd == -1 else 1)
         assert not os.get_inheritable(pidfd)
@@ -43,7 +43,7 @@ def test_the_parent_gets_pid_and_pidfd_and_sigchld() -> None:
 
 def test_the_child_knows_itself_in_a_new_pid_namespace() -> None:
     def body() -> None:
-        pid, _ = processes.clone3(namespaces.CLONE_NEWPID)
+        pid, _ = clone.clone3(namespaces.CLONE_NEWPID)
         if pid == 0:
             good = (os.getpid(), os.getppid(), threading.get_native_id()) == (1, 0, 1)
             os._exit(0 if good else 1)
@@ -54,13 +54,13 @@ def test_the_child_knows_itself_in_a_new_pid_namespace() -> None:
 
 def test_nested_clones_and_forks() -> None:
     def body() -> None:
-        pid, _ = processes.clone3(namespaces.CLONE_NEWPID)
+        pid, _ = clone.clone3(namespaces.CLONE_NEWPID)
         if pid == 0:
-            inner, _ = processes.clone3(namespaces.CLONE_NEWPID | namespaces.CLONE_NEWUTS)
+            inner, _ = clone.clone3(namespaces.CLONE_NEWPID | namespaces.CLONE_NEWUTS)
             if inner == 0:
                 forked = os.fork()
                 if forked == 0:
-                    last, _ = processes.clone3()
+                    last, _ = clone.clone3()
                     if last == 0:
                         os._exit(os.getpid())
                     os._exit(wait(last) * 10 + os.getpid())
@@ -76,9 +76,9 @@ def test_the_c_librarys_thread_id_is_the_childs() -> None:
     """pthread_kill, raise and thread-owned locks take the thread ID from the thread descriptor."""
 
     def body() -> None:
-        pid, _ = processes.clone3(namespaces.CLONE_NEWPID)
+        pid, _ = clone.clone3(namespaces.CLONE_NEWPID)
         if pid == 0:
-            address = processes._tid_address()
+            address = clone.tid_address()
             good = address and ctypes.c_int.from_address(address).value == 1
             got: list[int] = []
             signal.signal(signal.SIGUSR1, lambda number, _: got.append(number))
@@ -91,7 +91,7 @@ def test_the_c_librarys_thread_id_is_the_childs() -> None:
 
 def test_the_child_can_have_threads() -> None:
     def body() -> None:
-        pid, _ = processes.clone3(namespaces.CLONE_NEWPID)
+        pid, _ = clone.clone3(namespaces.CLONE_NEWPID)
         if pid == 0:
             lock, total = threading.Lock(), [0]
 
@@ -114,7 +114,7 @@ def test_the_child_can_have_threads() -> None:
 
 def test_the_child_can_import_allocate_and_run_programs() -> None:
     def body() -> None:
-        pid, _ = processes.clone3(namespaces.CLONE_NEWPID)
+        pid, _ = clone.clone3(namespaces.CLONE_NEWPID)
         if pid == 0:
             import wave  # something nobody has imported: the import lock works
 
@@ -131,7 +131,7 @@ def test_handlers_survive_and_pending_python_signals_do_not() -> None:
     def body() -> None:
         seen: list[int] = []
         signal.signal(signal.SIGUSR2, lambda number, _: seen.append(number))
-        pid, _ = processes.clone3()
+        pid, _ = clone.clone3()
         if pid == 0:
             clean = not seen
             os.kill(os.getpid(), signal.SIGUSR2)
@@ -145,7 +145,7 @@ def test_handlers_survive_and_pending_python_signals_do_not() -> None:
 def test_the_signal_mask_is_as_before_on_both_sides() -> None:
     def body() -> None:
         signal.pthread_sigmask(signal.SIG_SETMASK, {signal.SIGHUP})
-        pid, _ = processes.clone3()
+        pid, _ = clone.clone3()
         mask = signal.pthread_sigmask(signal.SIG_BLOCK, set())
         if pid == 0:
             os._exit(0 if mask == {signal.SIGHUP} else 1)
@@ -161,7 +161,7 @@ def test_a_flood_of_signals_while_forking_harms_nobody() -> None:
         signal.signal(signal.SIGALRM, lambda *_: count.__setitem__(0, count[0] + 1))
         signal.setitimer(signal.ITIMER_REAL, 0.0002, 0.0002)
         for _ in range(40):  # Each is begun anew as often as a signal comes in between.
-            pid, pidfd = processes.clone3()
+            pid, pidfd = clone.clone3()
             if pid == 0:
                 os._exit(3)
             os.close(pidfd)
@@ -180,7 +180,7 @@ def test_registered_fork_hooks_run() -> None:
             after_in_parent=lambda: order.append("parent"),
             after_in_child=lambda: order.append("child"),
         )
-        pid, _ = processes.clone3()
+        pid, _ = clone.clone3()
         if pid == 0:
             os._exit(0 if order == ["before", "child"] else 1)
         assert wait(pid) == 0
@@ -194,14 +194,14 @@ def test_a_failed_clone_leaves_the_parent_whole() -> None:
         null = os.open("/dev/null", os.O_RDONLY)
         for fd in (null, 999):
             with pytest.raises(KernelError, match="clone3 flags 0x") as caught:
-                processes.clone3(cgroup_fd=fd)
+                clone.clone3(cgroup_fd=fd)
             assert caught.value.errno == EBADF
         with pytest.raises(KernelError) as caught:
-            processes.clone3(namespaces.CLONE_NEWNS | namespaces.CLONE_FS)
+            clone.clone3(namespaces.CLONE_NEWNS | namespaces.CLONE_FS)
         assert caught.value.errno == EINVAL
         import colorsys  # noqa: F401 - the import lock was given back
 
-        pid, _ = processes.clone3()
+        pid, _ = clone.clone3()
         if pid == 0:
             os._exit(0)
         assert wait(pid) == 0
@@ -213,7 +213,7 @@ def test_where_the_call_is_missing_the_error_says_what_is_needed() -> None:
     def body() -> None:
         syscalls.NUMBERS["clone3"] = 5000
         with pytest.raises(KernelError, match=r"newer kernel is needed.*ENOSYS"):
-            processes.clone3()
+            clone.clone3()
 
     run_forked(body)
 
@@ -223,7 +223,7 @@ def test_a_sibling_is_its_grandparents_child() -> None:
         read_end, write_end = os.pipe()
         middle = os.fork()
         if middle == 0:
-            pid, pidfd = processes.clone3(processes.CLONE_PARENT)
+            pid, pidfd = clone.clone3(clone.CLONE_PARENT)
             if pid == 0:
                 os._exit(9)
             os.write(write_end, str(pid).encode())
@@ -240,7 +240,7 @@ def test_a_process_with_threads_is_refused() -> None:
         thread = threading.Thread(target=stop.wait)
         thread.start()
         with pytest.raises(Conflict, match="1 more thread"):
-            processes.clone3()
+            clone.clone3()
         stop.set()
         thread.join()
 
@@ -249,7 +249,7 @@ def test_a_process_with_threads_is_refused() -> None:
 
 def test_flags_that_make_no_fork_are_refused() -> None:
     with pytest.raises(InvalidArgument, match="0x100"):
-        processes.clone3(0x100)
+        clone.clone3(0x100)
 
 
 def cgroup2() -> str | None:
@@ -271,7 +271,7 @@ def test_a_child_is_born_in_its_cgroup() -> None:
 
         def body() -> None:
             fd = os.open(path, os.O_PATH | os.O_DIRECTORY)
-            pid, _ = processes.clone3(cgroup_fd=fd)
+            pid, _ = clone.clone3(cgroup_fd=fd)
             if pid == 0:
                 with open("/proc/self/cgroup", encoding="ascii") as file:
                     mine = [line for line in file if line.startswith("0::")]
@@ -292,8 +292,8 @@ def test_a_process_that_migrates_goes_on_with_its_memory_under_another_pid() -> 
         before = os.fork()
         if before == 0:
             kept = ["before"]
-            flags = processes.CLONE_PARENT | namespaces.CLONE_NEWPID
-            pid, pidfd = processes.migrate(flags)
+            flags = clone.CLONE_PARENT | namespaces.CLONE_NEWPID
+            pid, pidfd = clone.migrate(flags)
             kept.append("after")
             # What was here is suspended: it does not come to this line, or it would say it twice.
             text = f"{kept} {pid} {pidfd >= 0} {os.getpid()} {os.getppid()}"
@@ -317,7 +317,7 @@ def test_a_process_that_migrates_goes_on_with_its_memory_under_another_pid() -> 
 def test_a_migration_that_is_refused_changes_nothing() -> None:
     def body() -> None:
         with pytest.raises(KernelError, match="clone3"):
-            processes.migrate(cgroup_fd=os.open("/", os.O_RDONLY))
+            clone.migrate(cgroup_fd=os.open("/", os.O_RDONLY))
         pid = os.fork()
         if pid == 0:
             os._exit(5)
