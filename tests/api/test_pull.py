@@ -125,6 +125,13 @@ def test_the_docker_client_pulls_and_runs(daemon: Daemon, registry: Registry) ->
     shown = daemon.get(f"/images/{name}/json").json()
     assert shown["RepoTags"] == [name]
     assert shown["RepoDigests"] == [f"{registry.address}/pull/run@{digest}"]
+    exact = f"{registry.address}/pull/run@{digest}"
+    assert daemon.docker("pull", exact).stdout.splitlines() == [
+        f"{exact}: Pulling from pull/run",
+        f"Digest: {digest}",
+        f"Status: Image is up to date for {exact}",
+        exact,
+    ]
     ran = daemon.docker("run", "--rm", "--network", "none", name, "/bin/busybox", "cat", "/etc/one")
     assert (ran.stdout, ran.stderr) == ("1", "")
     missing = daemon.docker("run", "--rm", "--network", "none", f"{registry.address}/no/such:1")

@@ -51,6 +51,20 @@ def test_info_speaks_as_it_did(daemon: Daemon) -> None:
     assert not {"ExecutionDriver", "KernelMemory", "BridgeNfIptables"} & info.keys()
 
 
+@pytest.mark.parametrize("version", VERSIONS)
+def test_an_images_fields_are_those_of_the_version(daemon: Daemon, version: str) -> None:
+    """Until 1.43 an image with neither name nor digest is called so, and only such an image; until
+    1.50 its configuration has the fields of a container's, empty."""
+    old = [int(part) for part in version.split(".")]
+    (listed,) = daemon.get(f"/v{version}/images/json").json()
+    assert (listed["RepoTags"], listed["RepoDigests"]) == (["host:latest"], [])
+    config = daemon.get(f"/v{version}/images/host/json").json()["Config"]
+    assert ("Hostname" in config) == ("Tty" in config) == (old < [1, 50])
+    assert {"Cmd", "Entrypoint", "Env", "Labels", "OnBuild", "User", "Volumes", "WorkingDir"} <= (
+        config.keys()
+    )
+
+
 @pytest.mark.peer
 @pytest.mark.parametrize("version", ["1.24", "1.41"])
 @pytest.mark.parametrize("client", [DOCKER, OLD_DOCKER], ids=["new", "old"])

@@ -151,6 +151,8 @@ def test_tags_are_names_too(store: ImageStore) -> None:
         store.tag("a:1", "X:1")
     with pytest.raises(InvalidArgument, match="digest reference"):
         store.tag("a:1", f"x@{ID}")
+    with pytest.raises(InvalidArgument, match="ambiguous tag using digest algorithm"):
+        store.tag("a:1", "sha256:1")
 
 
 @pytest.mark.parametrize(

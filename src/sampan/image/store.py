@@ -327,6 +327,10 @@ class ImageStore:
         name = references.parse(text)
         if name.digest:
             raise InvalidArgument(f'refusing to create a tag with a digest reference: "{text}"')
+        if name.familiar_name == "sha256":
+            raise InvalidArgument(
+                f'refusing to create an ambiguous tag using digest algorithm as name: "{text}"'
+            )
         self._refuse_reserved(name)
         return name.tagged()
 

@@ -37,9 +37,9 @@ def summary(
     engine: Engine, image: Image, version: Version, shared: Mapping[str, int]
 ) -> dict[str, Any]:
     tags, digests = list(image.references), list(image.digests)
-    if version < (1, 43):
+    if version < (1, 43) and not tags and not digests:
         # Older clients know a nameless image by these words.
-        tags, digests = tags or ["<none>:<none>"], digests or ["<none>@<none>"]
+        tags, digests = ["<none>:<none>"], ["<none>@<none>"]
     users = sum(1 for live in engine.registry if live.record.image_id == image.id)
     shown = {
         "Id": image.id,
@@ -82,21 +82,26 @@ async def list_(context: Context) -> Answer:
     return reply(shown)
 
 
+# A container's fields, which an image's configuration had before 1.50 and never filled.
+_CONTAINERS_OWN: dict[str, Any] = {
+    "Hostname": "",
+    "Domainname": "",
+    "AttachStdin": False,
+    "AttachStdout": False,
+    "AttachStderr": False,
+    "Tty": False,
+    "OpenStdin": False,
+    "StdinOnce": False,
+    "Image": "",
+}
+
+
 def _config(image: Image) -> dict[str, Any]:
     config = image.config
     shown: dict[str, Any] = {
-        "Hostname": "",
-        "Domainname": "",
         "User": config.user,
-        "AttachStdin": False,
-        "AttachStdout": False,
-        "AttachStderr": False,
-        "Tty": False,
-        "OpenStdin": False,
-        "StdinOnce": False,
         "Env": list(config.env) or None,
         "Cmd": list(config.cmd) or None,
-        "Image": "",
         "Volumes": config.volumes or None,
         "WorkingDir": config.working_dir,
         "Entrypoint": list(config.entrypoint) or None,
@@ -122,7 +127,7 @@ async def inspect(context: Context) -> Answer:
     image = await _resolve(context)
     document = image.document
     last = document.history[-1] if document.history else None
-    shown = {
+    shown: dict[str, Any] = {
         "Id": image.id,
         "RepoTags": list(image.references),
         "RepoDigests": list(image.digests),
@@ -145,6 +150,8 @@ async def inspect(context: Context) -> Answer:
         shown["OsVersion"] = document.os_version
     if context.version < (1, 44):
         shown["VirtualSize"] = image.size
+    if context.version < (1, 50):
+        shown["Config"] |= _CONTAINERS_OWN
     if context.version < (1, 45) or _is_compose_1(context):
         shown |= {"Container": "", "ContainerConfig": shown["Config"]}
     return reply(shown)
