@@ -20,6 +20,7 @@ from tests.daemon_fixture import Daemon
 pytestmark = pytest.mark.root
 
 TMPFS = {"type": "tmpfs", "device": "tmpfs", "o": "size=1m"}
+NOWHERE = {"type": "none", "device": "/no/where", "o": "bind"}
 
 
 @pytest.fixture(autouse=True)
@@ -195,14 +196,25 @@ def test_two_containers_share_a_volumes_own_file_system_as_long_as_one_runs(
     assert daemon.logs(third) == ""
 
 
-def test_what_cannot_be_mounted_fails_the_start_and_not_the_create(daemon: Daemon) -> None:
-    create(daemon, Name="bad", DriverOpts={"type": "none", "device": "/no/where", "o": "bind"})
-    done = daemon.docker("create", "--network=none", "-v", "bad:/d:nocopy", "host", "true")
+@pytest.mark.parametrize("bind", ["bad:/d:nocopy", "bad:/d"])
+def test_what_cannot_be_mounted_fails_the_start_and_not_the_create(
+    daemon: Daemon, bind: str
+) -> None:
+    create(daemon, Name="bad", DriverOpts=NOWHERE)
+    done = daemon.docker("create", "--network=none", "-v", bind, "host", "true")
     assert done.returncode == 0, done.stderr
     answer = daemon.post(f"/containers/{done.stdout.strip()}/start")
     assert answer.status == 400
     assert "failed to mount local volume: mount /no/where:" in answer.message
     assert "no such file or directory" in answer.message
+
+
+def test_what_the_image_has_to_be_copied_into_fails_the_create(daemon: Daemon) -> None:
+    create(daemon, Name="bad", DriverOpts=NOWHERE)
+    done = daemon.docker("create", "--network=none", "-v", "bad:/usr", "host", "true")
+    assert done.returncode == 1
+    assert "failed to mount local volume: mount /no/where:" in done.stderr
+    assert daemon.get("/containers/json", all=1).json() == []
 
 
 def test_a_killed_daemon_finds_its_volumes_mounts_again(tmp_path: Path) -> None:

@@ -66,7 +66,8 @@ async def pull(
     arrival = expect(resolved.top, resolved.manifest, resolved.config)
     if platform is not None:
         check_platform(arrival.document, platform, name.familiar)
-    report.say(f"Pulling from {name.path}", str(name) if name.digest else name.tag or "", part=False)
+    shown = str(name) if name.digest else name.tag or ""
+    report.say(f"Pulling from {name.path}", shown, part=False)
     store = engine.image_store
     before = await asyncio.to_thread(store.id_of, name)
     by_digest = name.replace(tag=None, digest=resolved.top.digest)

@@ -19,7 +19,7 @@ import asyncio
 import os
 import re
 from collections import Counter
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from errno import ELOOP, ENOENT, ENOTDIR
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -30,7 +30,7 @@ from sampan.errors import Conflict, InvalidArgument, KernelError, NotFound, Samp
 from sampan.kernel.paths import O_PATH, open_in_root
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+    from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 
     from sampan.engine.container import ContainerRecord, UserMount
     from sampan.engine.core import Engine
@@ -248,7 +248,13 @@ class Volumes:
         )
 
     async def fill(self, claim: Claim, record: ContainerRecord) -> None:
-        """Copy into empty volumes what the image has at their places."""
+        """Copy into empty volumes what the image has at their places.
+
+        One whose options mount something is mounted for it, but only if there is anything to copy:
+        a server of files that is away is a start's trouble, not a creation's.
+        """
+        if any(volume.options for volume, _, _ in claim.fill):
+            claim.fill = await asyncio.to_thread(self._to_fill, claim, record.id)
         held = [volume for volume, _, _ in claim.fill if volume.options]
         try:
             for volume in held:
@@ -258,20 +264,37 @@ class Volumes:
             for volume in held:
                 self._let_go(volume.name, record.id)
 
+    def _to_fill(self, claim: Claim, container_id: str) -> list[tuple[Volume, str, bool]]:
+        """Those for which the image has something."""
+        found = []
+        with self._view(container_id) as view:
+            for one in claim.fill:
+                source = _open_content(view, one[1], one[2])
+                if source >= 0:
+                    os.close(source)
+                    found.append(one)
+        return found
+
     def _fill(self, claim: Claim, container_id: str) -> None:
+        with self._view(container_id) as view:
+            for volume, place, declared in claim.fill:
+                source = _open_content(view, place, declared)
+                if source >= 0:
+                    try:
+                        self._engine.volume_store.fill(volume, source)
+                    finally:
+                        os.close(source)
+
+    @contextmanager
+    def _view(self, container_id: str) -> Iterator[int]:
+        """A new container's root, as it is before anything of its own is in it."""
         from sampan.runtime.view import open_view
 
         engine = self._engine
         recipe = engine.driver.mounts(container_id)
         view = open_view(recipe, (), engine.settings.mount_point, readonly=True)
         try:
-            for volume, place, declared in claim.fill:
-                source = _open_content(view, place, declared)
-                if source >= 0:
-                    try:
-                        engine.volume_store.fill(volume, source)
-                    finally:
-                        os.close(source)
+            yield view
         finally:
             os.close(view)
 
