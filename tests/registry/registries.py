@@ -81,7 +81,7 @@ class TokenServer:
     """
 
     def __init__(self, authority: Authority, *, anonymous: bool = False) -> None:
-        self._certificate, self._key = authority.issue("tokens")
+        self.certificate, self._key = authority.issue("tokens")
         self.bundle = authority.certificate
         self.anonymous = anonymous
         self.asked: list[dict[str, list[str]]] = []
@@ -124,7 +124,7 @@ class TokenServer:
             name, _, actions = rest.rpartition(":")
             allowed = actions.split(",") if known else ["pull"]
             access.append({"type": kind, "name": name, "actions": allowed})
-        der = ssl.PEM_cert_to_DER_cert(self._certificate.read_text())
+        der = ssl.PEM_cert_to_DER_cert(self.certificate.read_text())
         now = int(time.time())
         head = {"typ": "JWT", "alg": "RS256", "x5c": [base64.b64encode(der).decode()]}
         claims = {

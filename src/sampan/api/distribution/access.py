@@ -17,8 +17,9 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 from sampan.api.distribution.context import reply
 from sampan.errors import InvalidArgument, NotFound
 from sampan.oci.reference import is_domain
+from sampan.registry.server.access.accounts import Accounts
 from sampan.registry.server.access.rules import ACTIONS
-from sampan.registry.server.access.tokens import Access
+from sampan.registry.server.access.tokens import SERVICE, Access
 from sampan.registry.server.errors import Denied, Unauthorized, Unsupported, WrongPassword
 
 if TYPE_CHECKING:
@@ -27,13 +28,12 @@ if TYPE_CHECKING:
     from sampan.api.distribution.context import Context, Trace
     from sampan.api.http.messages import Request
     from sampan.api.http.stream import Answer
-    from sampan.registry.server.access.accounts import Accounts
+    from sampan.registry.server.access.foreign import Foreign
     from sampan.registry.server.access.rules import Rules
     from sampan.registry.server.access.tokens import Claims, Tokens
 
-__all__ = ["CATALOG", "EVERYBODY", "LIST", "SERVICE", "Gate", "Visitor", "token"]
+__all__ = ["CATALOG", "EVERYBODY", "LIST", "Elsewhere", "Gate", "Visitor", "token"]
 
-SERVICE = "sampan-registry"
 CATALOG = "catalog"
 LIST = "list"
 """To be told of repositories: of those that one may pull."""
@@ -89,15 +89,18 @@ class _Account:
 
 
 class _Bearer:
-    """By a token, as the rules were when it was given."""
+    """By a token: one of ours, as the rules were when it was given, or another server's."""
 
-    def __init__(self, claims: Claims) -> None:
+    def __init__(self, claims: Claims, *, foreign: bool) -> None:
         self.user = claims.sub
+        self.foreign = foreign
         self._access = claims.access
 
     def may(self, repository: str, action: str) -> bool:
         return any(
-            one.type == "repository" and one.name == repository and action in one.actions
+            one.type == "repository"
+            and one.name == repository
+            and (action in one.actions or "*" in one.actions)
             for one in self._access
         )
 
@@ -115,6 +118,32 @@ class _Bearer:
         )
 
 
+class _Lister:
+    """Who is told of repositories by another server's token: our rules do not know its bearer, even
+    where one of our accounts has the same name.
+    """
+
+    def __init__(self, bearer: _Bearer) -> None:
+        self.user = bearer.user
+        self._bearer = bearer
+
+    def may(self, repository: str, action: str) -> bool:
+        return (action == "pull" and self.sees_all()) or self._bearer.may(repository, action)
+
+    def sees_all(self) -> bool:
+        return self._bearer.sees_all()
+
+
+class Elsewhere(NamedTuple):
+    """Another token server: whose tokens count, and how clients are sent there (``realm``, empty
+    for those that bring one by themselves).
+    """
+
+    foreign: Foreign
+    realm: str
+    service: str
+
+
 class _Wanted(NamedTuple):
     """What ``/token`` is asked for."""
 
@@ -126,14 +155,25 @@ class _Wanted(NamedTuple):
 
 
 class Gate:
-    """``tokens`` is None where clients send their passwords themselves, with each request."""
+    """With ``bearer`` clients get tokens here, or ``elsewhere``; without, they send their passwords
+    with each request. ``accounts`` may be none.
+    """
 
     def __init__(
-        self, accounts: Accounts, rules: Rules, tokens: Tokens, *, bearer: bool, public_url: str
+        self,
+        accounts: Accounts | None,
+        rules: Rules,
+        tokens: Tokens,
+        *,
+        bearer: bool,
+        public_url: str,
+        elsewhere: Elsewhere | None = None,
     ) -> None:
-        self._accounts = accounts
+        self.has_accounts = accounts is not None
+        self._accounts = accounts if accounts is not None else Accounts({})
         self._rules = rules
         self._tokens = tokens
+        self._elsewhere = elsewhere
         self._bearer = bearer
         self._public_url = public_url
         self._sessions = tokens.of(f"{SERVICE}/page")
@@ -168,7 +208,9 @@ class Gate:
         A token says that its bearer may ask, the rules what he is told.
         """
         if isinstance(visitor, _Bearer):
-            return _Account(visitor.user, self._rules) if visitor.lists() else None
+            if not visitor.lists():
+                return None
+            return _Lister(visitor) if visitor.foreign else _Account(visitor.user, self._rules)
         return visitor if visitor.user or self._rules.sees_any("") else None
 
     async def _visitor(self, request: Request) -> Visitor | None:
@@ -177,12 +219,18 @@ class Gate:
             user = self.session_user(request)
             return _Account(user, self._rules) if user else None
         if scheme.lower() == "bearer":
-            return _Bearer(self._tokens.verify(value.strip()))
+            return self._bearer_of(value.strip())
         if scheme.lower() != "basic":
             return None
         user, password = _basic(value.strip())
         await self._check(user, password)
         return _Account(user, self._rules)
+
+    def _bearer_of(self, token: str) -> _Bearer:
+        """Raises Unauthorized."""
+        if self._elsewhere is not None and not self._tokens.is_form_of(token):
+            return _Bearer(self._elsewhere.foreign.verify(token), foreign=True)
+        return _Bearer(self._tokens.verify(token), foreign=False)
 
     async def _check(self, user: str, password: str) -> None:
         if self._accounts.remembers(user, password):
@@ -199,7 +247,10 @@ class Gate:
             return f'Session realm="{SERVICE}"'
         if not self._bearer:
             return f'Basic realm="{SERVICE}", charset="UTF-8"'
-        said = f'Bearer realm="{self._base(request)}/token",service="{SERVICE}"'
+        if self._elsewhere is not None and self._elsewhere.realm:
+            said = f'Bearer realm="{self._elsewhere.realm}",service="{self._elsewhere.service}"'
+        else:
+            said = f'Bearer realm="{self._base(request)}/token",service="{SERVICE}"'
         if action == CATALOG:
             said += ',scope="registry:catalog:*"'
         elif action == LIST:
@@ -329,7 +380,7 @@ class Gate:
 
 
 async def token(context: Context) -> Answer:
-    if context.gate is None:
+    if context.gate is None or not context.gate.has_accounts:
         raise NotFound("this registry has no accounts")
     return await context.gate.token(context.request, context.trace)
 

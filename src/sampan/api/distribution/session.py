@@ -36,12 +36,12 @@ async def show(context: Context) -> Answer:
     gate = context.gate
     if gate is None:
         return reply({"accounts": False, "user": ""}, headers=_FIELDS)
-    said = {"accounts": True, "user": gate.session_user(context.request)}
+    said = {"accounts": gate.has_accounts, "user": gate.session_user(context.request)}
     return reply(said, headers=_FIELDS)
 
 
 async def begin(context: Context) -> Answer:
-    if context.gate is None:
+    if context.gate is None or not context.gate.has_accounts:
         raise NotFound("this registry has no accounts")
     request = context.request
     if request.media_type != "application/json":
@@ -57,7 +57,7 @@ async def begin(context: Context) -> Answer:
 
 
 async def end(context: Context) -> Answer:
-    if context.gate is None:
+    if context.gate is None or not context.gate.has_accounts:
         raise NotFound("this registry has no accounts")
     context.trace.user = context.gate.session_user(context.request)
     cookie = context.gate.end_session(context.request)

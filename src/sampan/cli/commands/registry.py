@@ -30,6 +30,12 @@ _SERVE = [
     Flag("access", "str", "Who may do what with which repositories (TOML)", hint="file"),
     Flag("anonymous-pull", "bool", "Let anybody pull; accounts may do everything"),
     Flag("auth", "str", "How clients log in: token or basic (token)"),
+    Flag(
+        "token-keys", "str", "Take another server's tokens by these keys (JWKS, PEM)", hint="file"
+    ),
+    Flag("token-issuer", "str", "Who that server says it is (iss)"),
+    Flag("token-service", "str", "Whom its tokens are for (aud; sampan-registry)"),
+    Flag("token-realm", "str", "Where clients get them", hint="url"),
     Flag("public-url", "str", "How clients reach this registry, where a proxy is between"),
     _POLICY,
     Flag("apply-retention", "bool", "Collections remove tags by the policy's retention"),
@@ -97,6 +103,12 @@ def serve(client: Client, argv: list[str]) -> int:
                 anonymous_pull=values.flag("anonymous-pull"),
                 scheme=values.text("auth"),
                 public_url=values.text("public-url"),
+                issuer=options.issuer(
+                    values.text("token-keys"),
+                    values.text("token-issuer"),
+                    values.text("token-service"),
+                    values.text("token-realm"),
+                ),
             ),
             policy=values.text("policy"),
             retain=options.retain(values.text("policy"), values.flag("apply-retention")),

@@ -13,9 +13,9 @@ if TYPE_CHECKING:
     import ssl
     from collections.abc import Callable
 
-    from sampan.api.distribution.access import Gate
+    from sampan.api.distribution.access import Elsewhere, Gate
     from sampan.api.distribution.server import DistributionServer
-    from sampan.daemon.registry.options import Listen, Login, Options, Tls
+    from sampan.daemon.registry.options import Issuer, Listen, Login, Options, Tls
     from sampan.registry.server.place import Place
 
 __all__ = ["Doors", "gate"]
@@ -119,12 +119,25 @@ class Doors:
             listener.close()
 
 
+def _elsewhere(issuer: Issuer) -> Elsewhere:
+    """Raises InvalidArgument."""
+    from sampan.api.distribution.access import Elsewhere
+    from sampan.registry.server.access.foreign import Foreign
+    from sampan.registry.server.access.keys import read_keys
+
+    keys = read_keys(issuer.keys)
+    for what in keys.ignored:
+        log.warn("a key is ignored", path=issuer.keys, why=what)
+    log.info("tokens are taken", issuer=issuer.name, keys=", ".join(keys.named))
+    return Elsewhere(Foreign(keys, issuer.name, issuer.service), issuer.realm, issuer.service)
+
+
 def gate(login: Login, place: Place) -> Gate:
     """Raises InvalidArgument."""
-    from sampan.api.distribution.access import SERVICE, Gate
+    from sampan.api.distribution.access import Gate
     from sampan.registry.server.access.accounts import read_accounts
     from sampan.registry.server.access.rules import read_rules, simple_rules
-    from sampan.registry.server.access.tokens import Tokens
+    from sampan.registry.server.access.tokens import SERVICE, Tokens
 
     rules = (
         read_rules(login.rules)
@@ -132,11 +145,12 @@ def gate(login: Login, place: Place) -> Gate:
         else simple_rules(anonymous_pull=login.anonymous_pull)
     )
     return Gate(
-        read_accounts(login.accounts),
+        read_accounts(login.accounts) if login.accounts else None,
         rules,
         Tokens(place.token_key(), SERVICE, place.clock),
         bearer=login.bearer,
         public_url=login.public_url,
+        elsewhere=_elsewhere(login.issuer) if login.issuer is not None else None,
     )
 
 

@@ -9,6 +9,7 @@ import msgspec
 
 from sampan.errors import InvalidArgument
 from sampan.registry.cache.settings import Settings, read_settings
+from sampan.registry.server.access.tokens import SERVICE
 from sampan.registry.server.backends import Where
 
 __all__ = [
@@ -43,14 +44,24 @@ class Tls(msgspec.Struct, frozen=True):
     client_ca: str
 
 
+class Issuer(msgspec.Struct, frozen=True):
+    """Another token server: ``keys`` is a file, ``realm`` where clients are sent, perhaps empty."""
+
+    keys: str
+    name: str
+    service: str
+    realm: str
+
+
 class Login(msgspec.Struct, frozen=True):
-    """``accounts`` and ``rules`` are files, the second may be missing."""
+    """``accounts`` and ``rules`` are files, which may be missing: accounts with an ``issuer``."""
 
     accounts: str
     rules: str
     anonymous_pull: bool
     bearer: bool
     public_url: str
+    issuer: Issuer | None = None
 
 
 class Options(msgspec.Struct, frozen=True, kw_only=True):
@@ -98,13 +109,43 @@ def parse_listen(text: str, flag: str = "--listen") -> Listen:
     return Listen(match[1] or match[2] or "", int(match[3]))
 
 
+def issuer(keys: str, name: str, service: str, realm: str) -> Issuer | None:
+    """Raises InvalidArgument."""
+    if not keys:
+        for flag, given in (("issuer", name), ("service", service), ("realm", realm)):
+            if given:
+                raise InvalidArgument(f"--token-{flag} goes with --token-keys")
+        return None
+    if not name:
+        raise InvalidArgument("--token-keys: say whose tokens they sign by --token-issuer")
+    if not re.fullmatch(r"[!#-\[\]-~]*", service):
+        raise InvalidArgument(f"--token-service {service}: a name without spaces and quotes")
+    if realm and not re.fullmatch(r"https?://[^\s\"\\]+", realm):
+        raise InvalidArgument(f"--token-realm {realm}: expected https://HOST/PATH")
+    return Issuer(keys, name, service or SERVICE, realm)
+
+
 def login(
-    accounts: str, rules: str, *, anonymous_pull: bool, scheme: str, public_url: str
+    accounts: str,
+    rules: str,
+    *,
+    anonymous_pull: bool,
+    scheme: str,
+    public_url: str,
+    issuer: Issuer | None = None,
 ) -> Login | None:
     """Raises InvalidArgument for what does not go together."""
     if scheme not in ("", "token", "basic"):
         raise InvalidArgument(f"--auth {scheme}: use token or basic")
-    if not accounts:
+    if issuer is not None:
+        if scheme == "basic":
+            raise InvalidArgument("--token-keys: tokens do not go with --auth basic")
+        if not accounts and not issuer.realm:
+            raise InvalidArgument(
+                "--token-keys: say where clients get their tokens by --token-realm, or let them "
+                "have accounts here by --htpasswd"
+            )
+    if not accounts and issuer is None:
         for flag, given in (("--access", rules), ("--auth", scheme)):
             if given:
                 raise InvalidArgument(f"{flag} says who may do what: give accounts by --htpasswd")
@@ -120,7 +161,7 @@ def login(
         raise InvalidArgument("--anonymous-pull needs --auth token: docker asks nothing with Basic")
     if public_url and not re.fullmatch(r"https?://[^/\s\"]+", public_url):
         raise InvalidArgument(f"--public-url {public_url}: expected https://HOST[:PORT]")
-    return Login(accounts, rules, anonymous_pull, scheme != "basic", public_url)
+    return Login(accounts, rules, anonymous_pull, scheme != "basic", public_url, issuer)
 
 
 def retain(policy: str, asked: bool) -> bool:

@@ -20,9 +20,10 @@ from sampan.storage.failures import explain
 if TYPE_CHECKING:
     from sampan.registry.server.clock import Clock
 
-__all__ = ["ISSUER", "Access", "Claims", "Tokens", "read_key"]
+__all__ = ["ISSUER", "SERVICE", "Access", "Claims", "Tokens", "read_key"]
 
 ISSUER = "sampan"
+SERVICE = "sampan-registry"
 _HEAD = b'{"alg":"HS256","typ":"JWT"}'
 _LEEWAY = 5.0
 
@@ -74,6 +75,10 @@ class Tokens:
         )
         signed = f"{_encode(_HEAD)}.{_encode(msgspec.json.encode(claims))}"
         return f"{signed}.{_encode(self._sign(signed))}"
+
+    def is_form_of(self, token: str) -> bool:
+        """Ours, or made to look like it; nobody else's looks so."""
+        return token.partition(".")[0] == _encode(_HEAD)
 
     def verify(self, token: str) -> Claims:
         """Raises Unauthorized."""
