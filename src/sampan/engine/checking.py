@@ -41,6 +41,7 @@ def check_joined(config: ContainerConfig, host: HostConfig) -> None:
         "hostname": config.hostname,
         "dns": host.dns,
         "custom host-to-IP mapping": host.extra_hosts,
+        "mac-address": config.mac_address,
     }
     for what, value in own.items():
         if value:

@@ -160,8 +160,7 @@ async def _plug(engine: Engine, live: Live, network: Network, wish: Wish) -> Non
     except SampanError:
         await asyncio.to_thread(networks.free, networks.leave(live.id, network.id))
         raise
-    best = networks.way_out(networks.leases.of(live.id))
-    if best is not None and best.id == endpoint.id:
+    if any(one.id == endpoint.id for one, _ in networks.ways_out(networks.leases.of(live.id))):
         await find_way_out(engine, live)
     await _renew_links(engine)
     _edit_hosts(engine, live, add=networking.host_lines(live.record, [endpoint]))
@@ -175,7 +174,7 @@ async def _unplug(engine: Engine, live: Live, network: Network) -> None:
     except SampanError as error:
         # It is taken off all the same; its ports are with its next start.
         log.error("ports cannot be published", container=live.id, error=error.message)
-    best = networks.way_out(networks.leases.of(live.id))
+    ways = networks.ways_out(networks.leases.of(live.id))
     gone = networks.leave(live.id, network.id)
     if any(networks.on_parent(one) for one in gone):
         keep = {one.host for one in networks.leases.of(live.id)}
@@ -185,7 +184,7 @@ async def _unplug(engine: Engine, live: Live, network: Network) -> None:
         except NotFound:
             pass  # it ended, and the link with it
     await asyncio.to_thread(networks.free, gone)
-    if best in gone:
+    if any(one in gone for one, _ in ways):
         await find_way_out(engine, live)
     _edit_hosts(engine, live, remove=[end for one in gone for end in _addresses(one)])
 
@@ -231,14 +230,13 @@ async def find_way_out(engine: Engine, live: Live) -> None:
     """Have the default routes of what runs lead where they are to lead now."""
     networks = engine.networking.networks
     every = networks.leases.of(live.id)
-    best = networks.way_out(every)
-    if best is None:
+    ways = [(one.inside, gateways) for one, gateways in networks.ways_out(every)]
+    if not ways:
         return
-    gateways = networks.gateways(best)
-    others = [gateway for one in every if one is not best for gateway in networks.gateways(one)]
+    before = [gateway for one in every for gateway in networks.gateways(one)]
     try:
         with _namespace(live) as namespace:
-            await asyncio.to_thread(plugs.reroute, namespace, best.inside, gateways, others)
+            await asyncio.to_thread(plugs.reroute, namespace, ways, before)
     except (OSError, SampanError) as error:
         # It ended, or has changed its own links, as it may.
         log.error("no way out of a container", container=live.id, error=str(error))

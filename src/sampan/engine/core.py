@@ -150,10 +150,12 @@ class Engine:
 
     def names_directory(self, record: ContainerRecord) -> str:
         """Where a container's hosts, hostname and resolv.conf are: with whom it has its network
-        from, as long as that is there."""
-        kind, _, donor = record.host_config.network_mode.partition(":")
-        shared = kind == "container" and donor in self.registry
-        return self.directory(donor if shared else record.id)
+        from, who may have it from another, as long as that is there."""
+        while True:
+            kind, _, donor = record.host_config.network_mode.partition(":")
+            if kind != "container" or donor not in self.registry:
+                return self.directory(record.id)
+            record = self.registry.find(donor).record
 
     def run_dir(self, container_id: str) -> str:
         return f"{self.settings.run_dirs}/{container_id}"

@@ -131,7 +131,10 @@ class Lifecycle:
                 f"{what}: container {reference}: non-shareable IPC (hint: use IpcMode:shareable "
                 "for the donor container)"
             )
-        return specs.Other(other.record.state.pid, self._engine.directory(other.id))
+        directory = self._engine.directory(other.id)
+        if namespace == "network":
+            directory = self._engine.names_directory(other.record)
+        return specs.Other(other.record.state.pid, directory)
 
     async def _launch(self, live: Live) -> None:
         engine, record = self._engine, live.record

@@ -263,7 +263,10 @@ class Networking:
         try:
             network = self.networks.find(wish.network or wish.name)
         except NotFound as error:
-            raise NotFound(f"network {wish.name} not found") from error
+            try:
+                network = self.networks.find(wish.name)  # another that was made in its place
+            except NotFound:
+                raise NotFound(f"network {wish.name} not found") from error
         return msgspec.structs.replace(wish, network=network.id, name=network.name)
 
     def _write_hosts(self, record: ContainerRecord, endpoints: list[Endpoint]) -> None:

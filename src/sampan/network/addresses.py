@@ -32,9 +32,11 @@ Net = ipaddress.IPv4Network | ipaddress.IPv6Network
 def parse(text: str, what: str = "subnet") -> Net:
     """``10.1.0.0/16``. Raises InvalidArgument, for host bits too."""
     try:
+        if "/" not in text:
+            raise ValueError("write ADDRESS/PREFIX")
         found = ipaddress.ip_network(text, strict=False)
     except ValueError as error:
-        raise InvalidArgument(f"invalid {what} {text}: {error}") from error
+        raise InvalidArgument(f"invalid {what} {text}: invalid CIDR address: {error}") from error
     if str(found.network_address) != text.partition("/")[0]:
         raise InvalidArgument(f"invalid {what} {text}: it should be {found}")
     return found

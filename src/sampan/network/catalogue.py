@@ -232,7 +232,8 @@ class Catalogue:
         like = [one.name for one in self.all.values() if one.config_from == network.name]
         if network.config_only and like:
             raise PermissionDenied(
-                f'configuration network "{network.name}" is in use by {", ".join(like)}'
+                f'error while removing network: configuration network "{network.name}" is in use '
+                f"by {', '.join(like)}"
             )
         self.all.pop(network.id, None)
 

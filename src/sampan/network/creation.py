@@ -61,7 +61,7 @@ class IpamConfig(_Wire, frozen=True, kw_only=True):
 class IpamRequest(_Wire, frozen=True, kw_only=True):
     driver: str = ""
     config: list[IpamConfig] = []
-    options: dict[str, str] = {}
+    options: dict[str, str] | None = None
 
 
 class ConfigFrom(_Wire, frozen=True, kw_only=True):
@@ -113,6 +113,7 @@ def network_of(
         attachable=request.attachable,
         labels=request.labels,
         options=request.options,
+        ipam_options=request.ipam.options,
         config_from=request.config_from.network,
     )
     if request.driver in parents.KINDS:
@@ -158,6 +159,7 @@ def _template(request: NetworkRequest) -> Network:
         ipv6=request.enable_ipv6,
         labels=request.labels,
         options=request.options,
+        ipam_options=request.ipam.options,
         subnets=tuple(subnets),
         config_only=True,
     )
@@ -187,7 +189,7 @@ def _like(request: NetworkRequest, known: Iterable[Network]) -> NetworkRequest:
         request,
         enable_ipv4=template.ipv4,
         enable_ipv6=template.ipv6,
-        ipam=IpamRequest(config=config),
+        ipam=IpamRequest(config=config, options=template.ipam_options),
         options=template.options,
         labels=template.labels,
     )

@@ -236,15 +236,14 @@ class Networks:
 
     def plugs(self, endpoints: Sequence[Endpoint]) -> list[dict[str, object]]:
         """What the maker is told to make of them; their networks are up."""
-        best = self.way_out(endpoints)
+        ways = {endpoint.id: gateways for endpoint, gateways in self.ways_out(endpoints)}
         plugs = []
-        no_way: dict[str, object] = {"gateways": []}
         for endpoint in endpoints:
             network = self._all[endpoint.network]
             index, mtu = self._up[network.id]
             shares = network.driver in parents.KINDS
             one = (parents if shares else bridge).plug(network, endpoint, index, mtu)
-            plugs.append({**one, **_asked(endpoint), **({} if endpoint is best else no_way)})
+            plugs.append({**one, **_asked(endpoint), "gateways": ways.get(endpoint.id, [])})
         return plugs
 
     def on_parent(self, endpoint: Endpoint) -> bool:
@@ -258,11 +257,27 @@ class Networks:
             return parents.gateways(network, endpoint)
         return bridge.gateways(network, endpoint)
 
+    def ways_out(self, endpoints: Sequence[Endpoint]) -> list[tuple[Endpoint, list[str]]]:
+        """By whom the default routes lead, and where to, for each version of IP: the highest
+        priority's; among equals theirs that have both versions, and then the first name's."""
+        gateways = {endpoint.id: self.gateways(endpoint) for endpoint in endpoints}
+        found: list[tuple[Endpoint, list[str]]] = []
+        led: set[bool] = set()  # whether it is IPv6's
+
+        def rank(one: Endpoint) -> tuple[int, int, str]:
+            versions = {":" in gateway for gateway in gateways[one.id]}
+            return -one.wish.priority, -len(versions), one.wish.name
+
+        for endpoint in sorted(endpoints, key=rank):
+            own = [one for one in gateways[endpoint.id] if (":" in one) not in led]
+            if own:
+                found.append((endpoint, own))
+                led |= {":" in gateway for gateway in own}
+        return found
+
     def way_out(self, endpoints: Sequence[Endpoint]) -> Endpoint | None:
-        """Of those that have a gateway, whose it is that the default routes lead by: the highest
-        priority's, and the first name's among equals."""
-        ways = [one for one in endpoints if self.gateways(one)]
-        return min(ways, key=lambda one: (-one.wish.priority, one.wish.name), default=None)
+        """The first of ``ways_out``."""
+        return next((endpoint for endpoint, _ in self.ways_out(endpoints)), None)
 
     def lease(
         self, container_id: str, wishes: Sequence[Wish], ports: Sequence[PortWish] = ()

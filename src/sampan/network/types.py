@@ -91,7 +91,7 @@ class Network(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     config_from: str = ""
     labels: dict[str, str] = {}
     options: dict[str, str] = {}
-    ipam_options: dict[str, str] = {}
+    ipam_options: dict[str, str] | None = None
 
     @property
     def predefined(self) -> bool:

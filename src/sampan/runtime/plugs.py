@@ -183,12 +183,18 @@ def plug_into(plugs: Sequence[Plug], pid: int, namespace: int) -> None:
             _dress(plugs, pid, host)
 
 
-def reroute(namespace: int, name: str, gateways: Sequence[str], others: Sequence[str]) -> None:
-    """Have the default routes in ``namespace`` lead by link ``name``, not by ``others``."""
+def reroute(
+    namespace: int, ways: Sequence[tuple[str, Sequence[str]]], before: Sequence[str]
+) -> None:
+    """Have the default routes in ``namespace`` lead by these links to these gateways, whichever of
+    those ``before`` they lead to now."""
     with Inside(namespace), Socket() as here:
-        index = if_nametoindex(name)
-        gone = [_no_way_out(gateway) for gateway in (*others, *gateways)]
-        here.batch([*gone, *(_way_out(one, index) for one in gateways)])
+        made = [
+            _way_out(gateway, if_nametoindex(name))
+            for name, gateways in ways
+            for gateway in gateways
+        ]
+        here.batch([*(_no_way_out(gateway) for gateway in before), *made])
 
 
 def _make(plugs: Sequence[Plug], pid: int, host: Socket) -> None:

@@ -64,6 +64,8 @@ async def inspect(context: Context) -> Answer:
     engine = context.engine
     live = engine.registry.find(context.parameters[0])
     shown = render.inspect(engine, live)
+    if context.version < (1, 45):
+        render.add_own_names(shown, live.record)
     if context.flag("size"):
         shown["SizeRw"], shown["SizeRootFs"] = await container_sizes(engine, live.record)
     return reply(shown)

@@ -96,7 +96,9 @@ def _is_task(values: tuple[str, ...]) -> Test:
     return lambda _: values[0].lower() in ("false", "0")
 
 
-def _ports(name: str) -> Maker:
+def _ports(name: str, engine: Engine | None = None) -> Maker:
+    """By what is exposed; with an ``engine``, by which of the machine's ports are published."""
+
     def make(values: tuple[str, ...]) -> Test:
         wanted: set[str] = set()
         for value in values:
@@ -110,8 +112,11 @@ def _ports(name: str) -> Maker:
                     "FIRST-LAST/PROTOCOL"
                 )
             wanted |= {f"{port}/{match[3] or 'tcp'}" for port in range(first, last + 1)}
-        if name == "publish":
-            return lambda live: bool(wanted & set(live.record.host_config.port_bindings))
+        if engine is not None:
+            networking = engine.networking
+            return lambda live: any(
+                f"{one.port}/{one.protocol}" in wanted for one in networking.ports(live.id)
+            )
         return lambda live: bool(wanted & set(live.record.config.exposed_ports or ()))
 
     return make
@@ -136,11 +141,10 @@ _MAKERS: dict[str, Maker] = {
     "isolation": lambda _: lambda _: True,  # containers of Windows have more than one
     "label": _all_labels,
     "name": _any(_name_matches),
-    "publish": _ports("publish"),
     "status": _one_of("status", _STATUSES, lambda live: live.status),
     "volume": _any(_has_volume),
 }
-FILTERS = (*_MAKERS, "ancestor", "before", "since", "network")
+FILTERS = (*_MAKERS, "ancestor", "before", "since", "network", "publish")
 
 
 async def _descends(engine: Engine, values: tuple[str, ...]) -> Test:
@@ -170,6 +174,8 @@ async def _tests(engine: Engine, filters: Mapping[str, Sequence[str]]) -> list[T
             tests.append(_by_age(engine, name, values))
         elif name == "network":
             tests.append(_any(_network(engine))(values))
+        elif name == "publish":
+            tests.append(_ports(name, engine)(values))
         else:
             tests.append(_MAKERS[name](values))
     return tests

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -28,6 +29,8 @@ _FILTERS = ("dangling", "driver", "id", "label", "name", "scope", "type")
 
 
 def _network(engine: Engine, network: Network, detailed: bool) -> dict[str, Any]:
+    # IPv4's first, as Docker has them.
+    subnets = sorted(network.subnets, key=lambda subnet: ":" in subnet.subnet)
     config = [
         {
             "Subnet": subnet.subnet,
@@ -35,7 +38,7 @@ def _network(engine: Engine, network: Network, detailed: bool) -> dict[str, Any]
             **({"Gateway": subnet.gateway} if subnet.gateway else {}),
             **({"AuxiliaryAddresses": subnet.auxiliary} if subnet.auxiliary else {}),
         }
-        for subnet in network.subnets
+        for subnet in subnets
     ]
     return {
         "Name": network.name,
@@ -45,7 +48,7 @@ def _network(engine: Engine, network: Network, detailed: bool) -> dict[str, Any]
         "Driver": network.driver,
         "EnableIPv4": network.ipv4,
         "EnableIPv6": network.ipv6,
-        "IPAM": {"Driver": "default", "Options": network.ipam_options or None, "Config": config},
+        "IPAM": {"Driver": "default", "Options": network.ipam_options, "Config": config},
         "Internal": network.internal,
         "Attachable": network.attachable,
         "Ingress": False,
@@ -74,6 +77,14 @@ def _containers(engine: Engine, network: Network) -> dict[str, Any]:
     return found
 
 
+def _matches(pattern: str, name: str) -> bool:
+    """A regular expression, or a part of the name."""
+    try:
+        return re.search(pattern, name) is not None
+    except re.error:
+        return pattern in name
+
+
 def _selected(network: Mapping[str, Any], filters: Mapping[str, Sequence[str]]) -> bool:
     for name, values in filters.items():
         if name in ("driver", "scope"):
@@ -81,14 +92,14 @@ def _selected(network: Mapping[str, Any], filters: Mapping[str, Sequence[str]]) 
         elif name == "id":
             good = any(network["Id"].startswith(value) for value in values)
         elif name == "name":
-            good = any(value in network["Name"] for value in values)
+            good = any(_matches(value, network["Name"]) for value in values)
         elif name == "type":
             if not set(values) <= {"builtin", "custom"}:
-                raise InvalidArgument(f"invalid filter: 'type'={values}")
+                raise InvalidArgument(f"invalid filter: 'type'='{' '.join(values)}'")
             good = ("builtin" if network["Name"] in PREDEFINED else "custom") in values
         elif name == "dangling":
             if not set(values) <= {"true", "1", "false", "0"}:
-                raise InvalidArgument(f"invalid filter 'dangling={values}'")
+                raise InvalidArgument(f"invalid filter 'dangling=[{' '.join(values)}]'")
             dangling = network["Name"] not in PREDEFINED and not network["Containers"]
             good = dangling == bool(set(values) & {"true", "1"})
         else:
@@ -149,6 +160,7 @@ async def connect(context: Context) -> Answer:
     request = read_body(_Connect, await context.body())
     if not request.container:
         raise InvalidArgument("network: give the container's name as Container")
+    context.engine.registry.find(request.container)
     name = context.engine.networking.networks.find(context.parameters[0]).name
     settings = read_endpoint(name, request.endpoint_config)
     await put_on(context.engine, context.parameters[0], request.container, settings)
@@ -162,6 +174,12 @@ async def disconnect(context: Context) -> Answer:
     request = read_body(_Disconnect, await context.body())
     if not request.container:
         raise InvalidArgument("network: give the container's name as Container")
+    try:
+        context.engine.registry.find(request.container)
+    except NotFound:
+        if request.force:
+            raise NotFound(f"endpoint {request.container} not found") from None
+        raise
     await take_off(context.engine, context.parameters[0], request.container)
     return empty(200)
 

@@ -121,8 +121,8 @@ def _networks(engine: Engine, record: ContainerRecord) -> dict[str, dict[str, An
             own = (record.name, *wish.aliases, record.id[:12], record.config.hostname)
             names = list(dict.fromkeys(name for name in own if name))
         found[wish.name] = shown = _endpoint(wish, endpoint, gateways, names)
-        if not record.state.up and wish.name in PREDEFINED:
-            shown["NetworkID"] = ""
+        if not (record.state.up or record.state.started_at):
+            shown["NetworkID"] = ""  # it may be another by then
     return found
 
 
@@ -290,6 +290,15 @@ def inspect(engine: Engine, live: Live) -> dict[str, Any]:
         "Config": _config(record),
         "NetworkSettings": _network_settings(engine, record),
     }
+
+
+def add_own_names(shown: dict[str, Any], record: ContainerRecord) -> None:
+    """As clients before API 1.45 know it, which had no DNSNames: a container's ID and its host name
+    are among its aliases. docker-compose 1 connects anew who is without."""
+    for name, endpoint in shown["NetworkSettings"]["Networks"].items():
+        if name not in PREDEFINED:
+            own = [*(endpoint["Aliases"] or ()), record.id[:12], record.config.hostname]
+            endpoint["Aliases"] = list(dict.fromkeys(alias for alias in own if alias))
 
 
 def _command(record: ContainerRecord) -> str:

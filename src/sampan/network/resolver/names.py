@@ -170,20 +170,23 @@ class Names:
         return None
 
     def _find(self, client: Client, query: Query) -> list[bytes] | None:
+        """Of the first of its networks where the name has such an address; empty where it has
+        none on any."""
         asked = [
-            (key, known[query.name])
-            for key, known in client.linked.items()
-            if query.name in known and key in client.networks
+            (key, names[query.name])
+            for key, names in client.linked.items()
+            if query.name in names and key in client.networks
         ]
         asked += [(key, query.name) for key in client.networks]
+        known = False
         for key, name in asked:
             network = self._networks.get(key)
             named = network.names.get(name) if network is not None else None
             if named is not None:
+                known = True
                 data = [one for each in named.values() for one in each.data(query.qtype)]
-                if len(data) > 1:
+                if data:
                     self._turn += 1
                     first = self._turn % len(data)
-                    data = data[first:] + data[:first]
-                return data
-        return None
+                    return data[first:] + data[:first]
+        return [] if known else None
