@@ -241,7 +241,7 @@ def test_words_that_are_no_text(session: sampan.Session, tmp_path: Path) -> None
     name = os.fsdecode(b"/\xff")
     result = session.run("host", ["python3", "-c", code, name, tmp_path, ""])
     assert result.text == f"[b'/\\xff', {os.fsencode(tmp_path)!r}, b'']\n"
-    for word in ("a\0b", b"bytes"):
+    for word in ("a\0b", b"bytes", 3, None):
         with pytest.raises(sampan.InvalidArgument):
             session.run("host", ["echo", word])  # type: ignore[list-item]  # that is what is wrong
 

@@ -282,6 +282,14 @@ def _file(path: str, what: object) -> File:
     )
 
 
+def _word(word: str | os.PathLike[str]) -> str:
+    if isinstance(word, str | os.PathLike):
+        text = os.fspath(word)
+        if isinstance(text, str):
+            return text
+    raise InvalidArgument(f"command: {word!r}: expected text or a path, not {type(word).__name__}")
+
+
 def _body(
     image: str, command: Iterable[str | os.PathLike[str]], given: Mapping[str, Any]
 ) -> dict[str, Any]:
@@ -313,7 +321,7 @@ def _body(
         host["NanoCpus"] = round(_number(given["cpus"], "cpus") * 1_000_000_000)
     body: dict[str, Any] = {
         "Image": image,
-        "Cmd": [os.fspath(word) for word in command],
+        "Cmd": [_word(word) for word in command],
         "Env": [_variable(name, value) for name, value in _items(given, "env")],
         "HostConfig": host,
     }
