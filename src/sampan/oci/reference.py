@@ -14,12 +14,22 @@ from sampan.errors import InvalidArgument
 from sampan.oci import digest as digests
 from sampan.oci.record import Record
 
-__all__ = ["DEFAULT_DOMAIN", "DEFAULT_TAG", "Reference", "is_domain", "is_path", "is_tag", "parse"]
+__all__ = [
+    "DEFAULT_DOMAIN",
+    "DEFAULT_TAG",
+    "LEGACY_DOMAIN",
+    "OFFICIAL",
+    "Reference",
+    "is_domain",
+    "is_path",
+    "is_tag",
+    "parse",
+]
 
 DEFAULT_DOMAIN = "docker.io"
 DEFAULT_TAG = "latest"
-_LEGACY_DOMAIN = "index.docker.io"
-_OFFICIAL = "library/"
+LEGACY_DOMAIN = "index.docker.io"
+OFFICIAL = "library/"
 _NAME_LIMIT = 255
 _SHOWN = 300
 
@@ -53,7 +63,7 @@ class Reference(Record):
         """``busybox``: as people write it."""
         if self.domain != DEFAULT_DOMAIN:
             return self.name
-        rest = self.path.removeprefix(_OFFICIAL)
+        rest = self.path.removeprefix(OFFICIAL)
         return rest if "/" not in rest else self.path
 
     @property
@@ -136,8 +146,8 @@ def _split(name: str) -> tuple[str, str]:
     is_host = "." in domain or ":" in domain or domain == "localhost" or domain.lower() != domain
     if not slash or not is_host:
         domain, path = DEFAULT_DOMAIN, name
-    if domain == _LEGACY_DOMAIN:
+    if domain == LEGACY_DOMAIN:
         domain = DEFAULT_DOMAIN
     if domain == DEFAULT_DOMAIN and "/" not in path:
-        path = _OFFICIAL + path
+        path = OFFICIAL + path
     return domain, path

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import msgspec
 
-__all__ = ["MANIFEST_LIMIT", "Credentials", "Document", "Hit"]
+__all__ = ["HUB", "MANIFEST_LIMIT", "Credentials", "Document", "Hit"]
 
 MANIFEST_LIMIT = 4 << 20
 """Bytes of a manifest, an index or a configuration; the distribution specification's advice."""
+
+
+HUB = "registry-1.docker.io"
+"""Where Docker Hub's registry is."""
 
 
 class Credentials(msgspec.Struct, frozen=True):

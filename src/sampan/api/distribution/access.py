@@ -23,7 +23,7 @@ from sampan.registry.server.access.tokens import SERVICE, Access
 from sampan.registry.server.errors import Denied, Unauthorized, Unsupported, WrongPassword
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from sampan.api.distribution.context import Context, Trace
     from sampan.api.http.messages import Request
@@ -91,15 +91,16 @@ class _Account:
 class _Bearer:
     """By a token: one of ours, as the rules were when it was given, or another server's."""
 
-    def __init__(self, claims: Claims, *, foreign: bool) -> None:
+    def __init__(self, claims: Claims, home: Callable[[str], str], *, foreign: bool) -> None:
         self.user = claims.sub
         self.foreign = foreign
+        self._home = home
         self._access = claims.access
 
     def may(self, repository: str, action: str) -> bool:
         return any(
             one.type == "repository"
-            and one.name == repository
+            and self._home(one.name) == repository
             and (action in one.actions or "*" in one.actions)
             for one in self._access
         )
@@ -156,7 +157,8 @@ class _Wanted(NamedTuple):
 
 class Gate:
     """With ``bearer`` clients get tokens here, or ``elsewhere``; without, they send their passwords
-    with each request. ``accounts`` may be none.
+    with each request. ``accounts`` may be none. ``home`` is what a repository is called here, by
+    what clients call it.
     """
 
     def __init__(
@@ -168,12 +170,14 @@ class Gate:
         bearer: bool,
         public_url: str,
         elsewhere: Elsewhere | None = None,
+        home: Callable[[str], str] = str,
     ) -> None:
         self.has_accounts = accounts is not None
         self._accounts = accounts if accounts is not None else Accounts({})
         self._rules = rules
         self._tokens = tokens
         self._elsewhere = elsewhere
+        self._home = home
         self._bearer = bearer
         self._public_url = public_url
         self._sessions = tokens.of(f"{SERVICE}/page")
@@ -229,8 +233,8 @@ class Gate:
     def _bearer_of(self, token: str) -> _Bearer:
         """Raises Unauthorized."""
         if self._elsewhere is not None and not self._tokens.is_form_of(token):
-            return _Bearer(self._elsewhere.foreign.verify(token), foreign=True)
-        return _Bearer(self._tokens.verify(token), foreign=False)
+            return _Bearer(self._elsewhere.foreign.verify(token), self._home, foreign=True)
+        return _Bearer(self._tokens.verify(token), self._home, foreign=False)
 
     async def _check(self, user: str, password: str) -> None:
         if self._accounts.remembers(user, password):
@@ -373,7 +377,7 @@ class Gate:
                 elif name == "catalog" and self._rules.sees_all(user):
                     granted.append(Access("registry", "catalog", ("*",)))
                 continue
-            allowed = self._rules.allowed(user, name)
+            allowed = self._rules.allowed(user, self._home(name))
             given = tuple(a for a in ACTIONS if a in allowed and (a in actions or "*" in actions))
             granted.append(Access("repository", name, given))
         return granted

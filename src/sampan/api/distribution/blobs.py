@@ -8,11 +8,11 @@ from sampan.api.distribution import ranges
 from sampan.api.distribution.context import Context, digest_of
 from sampan.api.http.files import send_file
 from sampan.api.http.messages import Response
+from sampan.registry.cache.counts import HIT, MISS
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-    from sampan.api.http.messages import Request
     from sampan.api.http.stream import Answer
     from sampan.registry.server.storage.base import Reader
 
@@ -50,7 +50,7 @@ async def get(context: Context) -> Answer:
         fetch = await context.cache.blob(context.name, digest)
     if fetch is not None:
         reader = await fetch.open()
-        return await _send(request, digest, reader, fetch.size, fetch.available)
+        return await _send(context, digest, reader, fetch.size, how=MISS, available=fetch.available)
     blob = await context.read(links.find, context.name, digest)
     if links.due(blob):
         await context.run(links.renew, blob)
@@ -61,17 +61,22 @@ async def get(context: Context) -> Answer:
     if url is not None:
         return Response(307, headers={"Location": url, "Docker-Content-Digest": digest})
     reader = await context.run(links.open, context.name, digest)
-    return await _send(request, digest, reader, reader.size)
+    return await _send(context, digest, reader, reader.size, how=HIT)
 
 
 async def _send(
-    request: Request,
+    context: Context,
     digest: str,
     reader: Reader,
     size: int,
+    *,
+    how: str,
     available: Callable[[int], Awaitable[int]] | None = None,
 ) -> Answer:
-    """All or a range of what ``reader``, which is closed then, has or will have."""
+    """All or a range of what ``reader``, which is closed then, has or will have; ``how`` is for a
+    cache to count.
+    """
+    request = context.request
     fields = _fields(digest)
     status, offset, count = 200, 0, size
     try:
@@ -83,9 +88,12 @@ async def _send(
             if not count:
                 return Response(416, headers=fields | {"Content-Range": f"bytes */{size}"})
             fields["Content-Range"] = f"bytes {offset}-{offset + count - 1}/{size}"
-        return await send_file(
+        answer = await send_file(
             request, status, fields, reader, offset=offset, count=count, available=available
         )
+        if context.cache is not None:
+            context.cache.counts.sent[how] += count
+        return answer
     finally:
         reader.close()
 

@@ -13,6 +13,7 @@ from sampan.api.http.messages import HttpError, Response
 from sampan.oci import digest as digests
 from sampan.oci.image import INDEX
 from sampan.oci.reference import is_tag
+from sampan.registry.cache import counts
 from sampan.registry.server import listing
 from sampan.registry.server.errors import ManifestInvalid, ManifestTooLarge, ManifestUnknown
 from sampan.registry.types import MANIFEST_LIMIT
@@ -39,27 +40,36 @@ def _fields(digest: str, media_type: str) -> dict[str, str]:
     }
 
 
-async def _stale(context: Context) -> dict[str, str]:
-    """For a cache: see that the manifest is here; the field of one that may be old."""
-    if context.cache is None or not await context.cache.manifest(context.name, context.reference):
+_CAME = {
+    counts.HIT: {"Cache-Status": "sampan; hit"},
+    counts.SAME: {"Cache-Status": 'sampan; fwd=stale; detail="the same"'},
+    counts.MISS: {"Cache-Status": "sampan; fwd=miss; stored"},
+    counts.OLD: {"Cache-Status": 'sampan; hit; detail="no answer there"', **_OLD},
+}
+"""Fields by how a manifest came to be here (RFC 9211)."""
+
+
+async def _fetched(context: Context) -> dict[str, str]:
+    """For a cache: see that the manifest is here; the fields that tell how it came."""
+    if context.cache is None:
         return {}
-    return dict(_OLD)
+    return _CAME[await context.cache.manifest(context.name, context.reference)]
 
 
 async def head(context: Context) -> Answer:
-    stale = await _stale(context)
+    came = await _fetched(context)
     found = await context.read(
         context.registry.manifests.get, context.name, context.reference, head=True
     )
-    fields = _fields(found.digest, found.media_type) | stale
+    fields = _fields(found.digest, found.media_type) | came
     return context.request.connection.begin(context.request, 200, fields, found.size)
 
 
 async def get(context: Context) -> Answer:
-    stale = await _stale(context)
+    came = await _fetched(context)
     found = await context.read(context.registry.manifests.get, context.name, context.reference)
     context.pulled(context.name, found.digest)
-    fields = _fields(found.digest, found.media_type) | stale
+    fields = _fields(found.digest, found.media_type) | came
     if context.request.headers.get("if-none-match") == fields["ETag"]:
         return Response(304, headers=fields)
     return Response(200, found.data, headers=fields)

@@ -216,6 +216,8 @@ class DistributionServer(Server):
         action = ""
         try:
             route, trace.name, trace.reference = _find(request)
+            if self.cache is not None:
+                trace.name = self.cache.home(trace.name)
             action, trace.handler = route.action, route.handler
             visitor = EVERYBODY
             if self.gate is not None and _has_password(request, route):

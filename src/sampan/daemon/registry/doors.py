@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from sampan.api.distribution.access import Elsewhere, Gate
     from sampan.api.distribution.server import DistributionServer
-    from sampan.daemon.registry.options import Issuer, Listen, Login, Options, Tls
+    from sampan.daemon.registry.options import Issuer, Listen, Options, Tls
     from sampan.registry.server.place import Place
 
 __all__ = ["Doors", "gate"]
@@ -48,6 +48,8 @@ class Doors:
 
             metrics = Metrics(self._place)
             self._server.observer = metrics.observe
+            if self._server.cache is not None:
+                metrics.more = self._server.cache.counts.all
             await self._listen(loop, options.metrics, metrics.server(), "serving metrics")
 
     async def _listen(
@@ -94,7 +96,7 @@ class Doors:
                 log.error("the audit log stays where it was", error=error.message)
         try:
             context = _context(options.tls) if options.tls is not None else None
-            fresh = gate(options.login, self._place) if options.login is not None else None
+            fresh = gate(options, self._place)
             policy = read_policy(options.policy) if options.policy else None
             self._renew_cache(options)
         except SampanError as error:
@@ -132,8 +134,11 @@ def _elsewhere(issuer: Issuer) -> Elsewhere:
     return Elsewhere(Foreign(keys, issuer.name, issuer.service), issuer.realm, issuer.service)
 
 
-def gate(login: Login, place: Place) -> Gate:
-    """Raises InvalidArgument."""
+def gate(options: Options, place: Place) -> Gate | None:
+    """None where everybody may do everything. Raises InvalidArgument."""
+    login = options.login
+    if login is None:
+        return None
     from sampan.api.distribution.access import Gate
     from sampan.registry.server.access.accounts import read_accounts
     from sampan.registry.server.access.rules import read_rules, simple_rules
@@ -151,6 +156,7 @@ def gate(login: Login, place: Place) -> Gate:
         bearer=login.bearer,
         public_url=login.public_url,
         elsewhere=_elsewhere(login.issuer) if login.issuer is not None else None,
+        home=options.proxy.home if options.proxy is not None else str,
     )
 
 

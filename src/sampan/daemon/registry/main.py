@@ -75,7 +75,7 @@ async def _serve(options: Options) -> int:
         place.redirect = options.redirect
         server = DistributionServer(
             registry,
-            gate=gate(options.login, place) if options.login is not None else None,
+            gate=gate(options, place),
             read_only=options.read_only,
         )
         server.access_log = options.access_log

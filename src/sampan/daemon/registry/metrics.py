@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING
 from sampan.daemon.prometheus import Histogram, head, metric, process, serve
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from sampan.api.http.server import Server
+    from sampan.registry.cache.counts import Count
     from sampan.registry.server.place import Place
 
 __all__ = ["Metrics"]
@@ -35,6 +36,8 @@ class Metrics:
         self._requests: dict[tuple[str, str, int], int] = {}
         self._seconds: dict[tuple[str, str], Histogram] = {}
         self._started = time.time()
+        self.more: Callable[[], Iterator[Count]] | None = None
+        """A cache's."""
 
     def observe(self, method: str, kind: str, status: int, seconds: float) -> None:
         key = (method, kind, status)
@@ -65,4 +68,6 @@ class Metrics:
             row = self._place.database.row(query)
             assert row is not None
             yield from metric(f"sampan_registry_{what}", "gauge", text, {"": row[0]})
+        for one in self.more() if self.more is not None else ():
+            yield from metric(f"sampan_registry_cache_{one.name}", one.kind, one.text, one.values)
         yield from process(self._started)

@@ -15,6 +15,7 @@ import msgspec
 from sampan.errors import PermissionDenied, SampanError, Unauthenticated
 from sampan.oci import digest as digests
 from sampan.registry.cache.answers import explained, is_silent
+from sampan.registry.cache.counts import HIT, MISS, OLD, SAME, Counts
 from sampan.registry.cache.eviction import note_use
 from sampan.registry.cache.fetch import Fetch
 from sampan.registry.cache.upstream import Upstream
@@ -79,6 +80,8 @@ class Cache:
         self._log = log
         self._settings = settings
         self.upstream = Upstream(settings)
+        self.counts = Counts()
+        self.home = settings.home
         self._tags: dict[tuple[str, str], _Checked] = {}
         self._asking: dict[tuple[str, str], asyncio.Task[object]] = {}
         self._fetches: dict[tuple[str, str], Fetch] = {}
@@ -94,19 +97,21 @@ class Cache:
 
     # -- manifests ---------------------------------------------------------------------------------
 
-    async def manifest(self, name: str, reference: str) -> bool:
-        """See that it is here; whether what is here may be old. Raises Refusal."""
+    async def manifest(self, name: str, reference: str) -> str:
+        """See that it is here; how that came (``counts``). Raises Refusal."""
+        return self.counts.asked("manifest", await self._manifest(name, reference))
+
+    async def _manifest(self, name: str, reference: str) -> str:
         known = self._known(name, reference)
         if digests.is_digest(reference):
             if known is None:
-                await self._once((name, reference), lambda: self._bring(name, reference, ()))
-            else:
-                await self._use(known)
-            return False
+                return await self._once((name, reference), lambda: self._bring(name, reference, ()))
+            await self._use(known)
+            return HIT
         checked = self._tags.get((name, reference))
         if known is not None and checked is not None and self._time() < checked.until:
             await self._use(known)
-            return checked.stale
+            return OLD if checked.stale else HIT
         return await self._once((name, reference), lambda: self._revalidate(name, reference))
 
     def _known(self, name: str, reference: str) -> _Known | None:
@@ -114,17 +119,17 @@ class Cache:
         row = self._registry.place.database.row(query, (name, reference))
         return _Known(*row) if row is not None else None
 
-    async def _revalidate(self, name: str, tag: str) -> bool:
+    async def _revalidate(self, name: str, tag: str) -> str:
         known = self._known(name, tag)
         if known is not None and self._time() < self._silent_until:
             self._note_tag(name, tag, self._silent_until, stale=True)
-            return True
+            return OLD
+        came = SAME
         try:
-            digest = await self.upstream.digest_of(name, tag) if known is not None else None
-            if known is not None and digest == known.digest:
+            if known is not None and await self._digest_of(name, tag) == known.digest:
                 await self._use(known)
             else:
-                await self._bring(name, tag, (tag,))
+                came = await self._bring(name, tag, (tag,))
         except Missing as error:
             if known is not None:
                 await self._untag(name, tag)
@@ -137,9 +142,13 @@ class Cache:
             return self._stale(name, tag, known, error)
         self._answered()
         self._note_tag(name, tag, self._time() + self._settings.expiry, stale=False)
-        return False
+        return came
 
-    def _stale(self, name: str, tag: str, known: _Known | None, error: SampanError) -> bool:
+    async def _digest_of(self, name: str, tag: str) -> str | None:
+        with self.counts.asking():
+            return await self.upstream.digest_of(name, tag)
+
+    def _stale(self, name: str, tag: str, known: _Known | None, error: SampanError) -> str:
         """The other registry is down, or busy: what we have, for a while. Raises Refusal."""
         if known is None or isinstance(error, (Unauthenticated, PermissionDenied)):
             raise explained(error, self.upstream.url) from error
@@ -155,12 +164,14 @@ class Cache:
                 "serving what is here, which may be old", tag=f"{name}:{tag}", error=error
             )
         self._note_tag(name, tag, until, stale=True)
-        return True
+        return OLD
 
-    async def _bring(self, name: str, reference: str, tags: tuple[str, ...]) -> bool:
-        """Fetch a manifest and keep it. Of what it names nothing need be here. False."""
+    async def _bring(self, name: str, reference: str, tags: tuple[str, ...]) -> str:
+        """Fetch a manifest and keep it. Of what it names nothing need be here."""
         try:
-            document = await self.upstream.manifest(name, reference)
+            with self.counts.asking():
+                document = await self.upstream.manifest(name, reference)
+            self.counts.fetched += len(document.data)
         except SampanError as error:
             if tags:
                 raise
@@ -180,7 +191,7 @@ class Cache:
             )
         except Refusal as error:
             raise explained(error, self.upstream.url) from error
-        return False
+        return MISS
 
     async def _untag(self, name: str, tag: str) -> None:
         try:
@@ -212,8 +223,10 @@ class Cache:
         here = self._here(name, digest)
         if here is not None:
             await self._renew(here)
+            self.counts.asked("blob", HIT)
             return None
         fetch = await self._once((name, digest), lambda: self._begin(name, digest))
+        self.counts.asked("blob", HIT if fetch is None else MISS)
         if fetch is None or fetch.size > _SMALL:
             return fetch
         await fetch.finished()
@@ -256,6 +269,7 @@ class Cache:
                 self.upstream,
                 name,
                 digest,
+                counts=self.counts,
                 log=self._log,
                 slots=self._slots,
                 ended=lambda: self._ended(key),
@@ -268,7 +282,8 @@ class Cache:
 
     async def _blob_size(self, name: str, digest: str) -> int:
         try:
-            return await self.upstream.blob_size(name, digest)
+            with self.counts.asking():
+                return await self.upstream.blob_size(name, digest)
         except SampanError as error:
             raise _of_blob(explained(error, self.upstream.url), digest) from error
 
@@ -277,7 +292,8 @@ class Cache:
     async def tags(self, name: str, limit: int, last: str) -> tuple[listing.Names, bool]:
         """Those of the other registry; ours, which may be old, where that is down."""
         try:
-            found = await self.upstream.tags(name, limit, last)
+            with self.counts.asking():
+                found = await self.upstream.tags(name, limit, last)
         except SampanError as error:
             refused = explained(error, self.upstream.url)
             if not isinstance(error, Transient):
@@ -291,7 +307,8 @@ class Cache:
     async def referrers(self, name: str, digest: str, kind: str) -> bytes:
         """The other registry's answer. Raises Refusal: NameUnknown where it has no such API."""
         try:
-            return await self.upstream.referrers(name, digest, kind)
+            with self.counts.asking():
+                return await self.upstream.referrers(name, digest, kind)
         except SampanError as error:
             raise explained(error, self.upstream.url) from error
 

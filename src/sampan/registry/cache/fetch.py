@@ -20,6 +20,7 @@ from sampan.registry.server.errors import Refusal, Unreachable
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from sampan.registry.cache.counts import Counts
     from sampan.registry.cache.journal import Journal
     from sampan.registry.cache.upstream import Upstream
     from sampan.registry.client.errors import Transient
@@ -57,6 +58,7 @@ class Fetch:
         name: str,
         digest: str,
         *,
+        counts: Counts,
         log: Journal,
         slots: asyncio.Semaphore,
         ended: Callable[[], None],
@@ -67,6 +69,7 @@ class Fetch:
         self._registry = registry
         self._upstream = upstream
         self._name = name
+        self._counts = counts
         self._log = log
         self._slots = slots
         self._ended = ended
@@ -80,7 +83,8 @@ class Fetch:
         problem: Refusal = Unreachable(f"blob {self.digest}: the registry is stopping")
         try:
             async with self._slots:
-                await self._bring()
+                with self._counts.asking():
+                    await self._bring()
             self.complete = True
         except (SampanError, OSError, sqlite3.Error) as error:
             problem = explained(error, self._upstream.url)
@@ -117,6 +121,7 @@ class Fetch:
     # -- what the download reports -----------------------------------------------------------------
 
     def grown(self, offset: int) -> None:
+        self._counts.fetched += max(0, offset - self._offset)
         self._offset = offset
         self._wake()
 

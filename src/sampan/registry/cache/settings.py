@@ -9,9 +9,10 @@ from urllib.parse import urlsplit
 import msgspec
 
 from sampan.errors import Conflict, InvalidArgument
+from sampan.oci.reference import DEFAULT_DOMAIN, LEGACY_DOMAIN, OFFICIAL
 from sampan.registry.client.proxies import is_loopback
 from sampan.registry.server.policy.file import read_file
-from sampan.registry.types import Credentials
+from sampan.registry.types import HUB, Credentials
 from sampan.storage.failures import explain
 
 if TYPE_CHECKING:
@@ -34,6 +35,14 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     expiry: float
     keep: float
     size: int
+
+    def home(self, name: str) -> str:
+        """What a repository is called there. Docker Hub has its own images below ``library/``:
+        engines say so, people who write ``cache:5000/busybox`` do not.
+        """
+        if urlsplit(self.url).hostname == HUB and "/" not in name:
+            return f"{OFFICIAL}{name}"
+        return name
 
 
 class _File(msgspec.Struct, forbid_unknown_fields=True):
@@ -62,10 +71,13 @@ def read_settings(
         credentials = Credentials(environment[_USER], environment.get(_PASSWORD, ""))
     if credentials and parts.scheme == "http" and not is_loopback(parts.hostname):
         raise InvalidArgument(f"--proxy {url}: the password would travel in the clear: use https")
+    place = parts.netloc.lower()
+    if parts.hostname in (DEFAULT_DOMAIN, LEGACY_DOMAIN):
+        place = HUB  # as it is meant: there is no registry at the other names
     if not keep:
         raise InvalidArgument("--proxy-keep: a cache that keeps nothing is none")
     return Settings(
-        url=f"{parts.scheme}://{parts.netloc.lower()}",
+        url=f"{parts.scheme}://{place}",
         credentials=credentials,
         expiry=expiry,
         keep=keep,

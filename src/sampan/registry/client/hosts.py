@@ -15,13 +15,12 @@ from typing import TYPE_CHECKING, NamedTuple
 from sampan.oci.reference import DEFAULT_DOMAIN
 from sampan.registry.client.http import Url, parse_url
 from sampan.registry.client.proxies import is_loopback
+from sampan.registry.types import HUB
 
 if TYPE_CHECKING:
     from sampan.registry.policy import Policy
 
-__all__ = ["HUB", "Endpoint", "Hosts"]
-
-HUB = "registry-1.docker.io"
+__all__ = ["Endpoint", "Hosts"]
 
 
 class Endpoint(NamedTuple):
