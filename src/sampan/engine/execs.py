@@ -33,6 +33,7 @@ _KEPT = 300 * 1_000_000_000
 _READY = 4 * 1_000_000_000  # a little less than one waits: supervisor.execs.PATIENCE
 _MOST = 8
 _PAUSE = 0.05
+_BEGINNING = 10.0
 
 
 class Execs:
@@ -132,6 +133,7 @@ class Execs:
         try:
             live, monitor = self._engine.containers.running(request.container_id)
             request.started = request.running = True
+            request.begun = asyncio.get_running_loop().create_future()
             self._ready.pop(live.id, None)
             size = request.console_size
             attached = stream is not None
@@ -163,6 +165,8 @@ class Execs:
                 raise
             request.pid = int(answer["pid"])
         finally:
+            if request.begun is not None and not request.begun.done():
+                request.begun.set_result(None)
             if stream is not None:
                 stream.close()
 
@@ -206,6 +210,9 @@ class Execs:
     async def resize(self, exec_id: str, rows: int, columns: int) -> None:
         """Set the size of its terminal. Raises NotFound, Conflict."""
         request = self.find(exec_id)
+        if request.begun is not None and not request.begun.done():
+            # Its client has the stream already, and says how large its terminal is.
+            await asyncio.wait((request.begun,), timeout=_BEGINNING)
         if not request.running:
             raise Conflict(f"exec {exec_id} is not running")
         _, monitor = self._engine.containers.running(request.container_id)

@@ -70,6 +70,8 @@ class Exec(msgspec.Struct, kw_only=True):
     pid: int = 0
     exit_code: int | None = None
     ended_at: int = 0
+    begun: asyncio.Future[None] | None = None
+    """Done when its process runs, or will not."""
     is_check: bool = False
     """Whether it is a health check of ours."""
     over: asyncio.Future[int] | None = None

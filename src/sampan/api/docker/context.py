@@ -119,9 +119,22 @@ class Context:
         if len(data) > _SMALL and data.count(b",") + data.count(b"[") > _VALUES:
             raise InvalidArgument(f"the request's body has more than {_VALUES} values")
         try:
-            return msgspec.json.decode(data)
+            value = msgspec.json.decode(data)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as problem:
             raise InvalidArgument(f"invalid JSON: {problem}") from problem
+        return self._without_parameters(value)
+
+    def _without_parameters(self, value: Any) -> Any:
+        """Node's client (dockerode) sends all that it was given in the query and in the body: what
+        is the query's, and written as that is, or its own (``_query``), asks for nothing there."""
+        if not isinstance(value, dict):
+            return value
+        asked = self.request.query.get
+        return {
+            name: item
+            for name, item in value.items()
+            if name[:1].isupper() or (asked(name) is None and name[:1] != "_")
+        }
 
 
 def reply(value: object, status: int = 200) -> Response:

@@ -10,7 +10,7 @@ from sampan.api.docker import frames, render
 from sampan.api.docker.attach import read_size
 from sampan.api.docker.context import Context, empty, reply, wording
 from sampan.api.docker.hijack import Hijack
-from sampan.engine.config import read_struct
+from sampan.engine.config import read_body
 from sampan.engine.keys import read_keys
 from sampan.engine.live import Attachment, Exec
 from sampan.errors import InvalidArgument, SampanError
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 __all__ = ["ROUTES"]
 
 
-class _Create(msgspec.Struct, kw_only=True, rename="pascal", forbid_unknown_fields=True):
+class _Create(msgspec.Struct, kw_only=True, rename="pascal"):
     user: str = ""
     privileged: bool = False
     tty: bool = False
@@ -36,14 +36,14 @@ class _Create(msgspec.Struct, kw_only=True, rename="pascal", forbid_unknown_fiel
     cmd: list[str] = []
 
 
-class _Start(msgspec.Struct, kw_only=True, rename="pascal", forbid_unknown_fields=True):
+class _Start(msgspec.Struct, kw_only=True, rename="pascal"):
     detach: bool = False
     tty: bool = False
     console_size: tuple[int, int] | None = None
 
 
 async def create(context: Context) -> Answer:
-    asked = read_struct(_Create, _without_empty(await context.body()), "exec")
+    asked = read_body(_Create, _without(await context.body(), _REPEATED))
     request = context.engine.execs.create(
         context.parameters[0],
         Exec(
@@ -65,20 +65,20 @@ async def create(context: Context) -> Answer:
     return reply({"Id": request.id}, 201)
 
 
-def _without_empty(body: object) -> object:
-    """Old clients repeat the container's ID, or send fields of other versions empty."""
+_REPEATED = ("container", "execids")
+"""Old clients say once more what the path says."""
+_CLIENTS_OWN = ("hijack", "stdin")
+"""Node's client (dockerode) sends what it was told of its own connection."""
+
+
+def _without(body: object, names: tuple[str, ...]) -> object:
     if not isinstance(body, dict):
         raise InvalidArgument("exec: expected a JSON object")
-    known = _Create.__struct_encode_fields__
-    return {
-        key: value
-        for key, value in body.items()
-        if key in known or (value and key not in ("Container", "ExecIDs"))
-    }
+    return {key: value for key, value in body.items() if key.lower() not in names}
 
 
 async def start(context: Context) -> Answer:
-    asked = read_struct(_Start, await context.body() or {}, "exec")
+    asked = read_body(_Start, _without(await context.body() or {}, _CLIENTS_OWN))
     engine = context.engine
     request = engine.execs.startable(context.parameters[0])
     if asked.console_size:
@@ -87,7 +87,7 @@ async def start(context: Context) -> Answer:
         await engine.execs.start(request, None)
         return empty(200)
     keys = read_keys(request.detach_keys) if request.tty else ()
-    multiplex = not request.tty
+    multiplex = not asked.tty  # whatever it was made with, this is what the client reads
     hijack = Hijack(context)
     fd = await hijack.take(frames.media_type(multiplex, context.version))
     stream = Attachment(
