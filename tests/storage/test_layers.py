@@ -13,9 +13,10 @@ import pytest
 from sampan.errors import Conflict, Corrupt, NotFound
 from sampan.oci import digest as digests
 from sampan.storage.blobs import BlobStore
+from sampan.storage.data_root import lock_data_root
 from sampan.storage.database import Database
 from sampan.storage.drivers import open_driver
-from sampan.storage.layers import LayerStore, lock_data_root
+from sampan.storage.layers import LayerStore
 from tests.storage.drivers.layers import layer
 
 if TYPE_CHECKING:

@@ -34,9 +34,10 @@ from sampan.oci import image as oci
 from sampan.oci import platform as platforms
 from sampan.oci import reference as references
 from sampan.storage.blobs import BlobStore
+from sampan.storage.data_root import lock_data_root
 from sampan.storage.database import Database
 from sampan.storage.drivers import open_driver
-from sampan.storage.layers import Hold, LayerStore, lock_data_root
+from sampan.storage.layers import Hold, LayerStore
 from sampan.storage.reserve import Reserve
 
 if TYPE_CHECKING:

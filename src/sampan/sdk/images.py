@@ -229,7 +229,7 @@ class Images:
         return Base(":".join(f"{place}/diff" for place in below), f"{places[-1]}/diff")
 
     def _boot_id(self) -> str:
-        from sampan.storage.layers import boot_id
+        from sampan.storage.data_root import boot_id
 
         return boot_id()
 

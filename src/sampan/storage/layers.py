@@ -13,13 +13,11 @@ there: ``ensure`` unpacks them again when the layer is next needed.
 What is in use is never counted, it is looked up: layers and blobs are kept for images (table
 ``image_layers``), for containers (the driver's directory of containers), for operations under
 way (``Hold``), and for other programs' sessions (a lock the kernel drops when they end:
-``claim_layer``). ``collect`` removes all else. One process at a time owns a data root, by a lock on
-the file ``lock``.
+``claim_layer``). ``collect`` removes all else.
 """
 
 from __future__ import annotations
 
-import fcntl
 import logging
 import os
 import threading
@@ -27,11 +25,13 @@ from collections import Counter
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, NamedTuple
 
-from sampan.errors import Conflict, Corrupt, NotFound, SampanError
+from sampan.errors import Corrupt, NotFound, SampanError
 from sampan.oci import digest as digests
+from sampan.storage import layer_rows
 from sampan.storage.archive.compression import Unpacker
 from sampan.storage.archive.settling import settle
 from sampan.storage.collection import collect_blobs, collect_layers
+from sampan.storage.data_root import boot_id
 from sampan.storage.durability import Synchroniser
 from sampan.storage.failures import explain
 from sampan.storage.growing import Growing
@@ -47,32 +47,9 @@ if TYPE_CHECKING:
     from sampan.storage.drivers.base import SnapshotDriver, Staging
     from sampan.storage.unpacking.client import Unpackers
 
-__all__ = ["Hold", "LayerStore", "Unattached", "boot_id", "lock_data_root"]
+__all__ = ["Hold", "LayerStore", "Unattached"]
 
 log = logging.getLogger(__name__)
-
-
-def boot_id() -> str:
-    """What names this run of the machine (proc_sys_kernel(5), ``random/boot_id``)."""
-    with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
-        return file.read().strip()
-
-
-def lock_data_root(data_root: str) -> int:
-    """Own a data root until the descriptor returned is closed; Conflict if somebody else does."""
-    path = f"{data_root}/lock"
-    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        owner = os.pread(fd, 32, 0).decode("ascii", "replace").strip() or "unknown"
-        os.close(fd)
-        raise Conflict(
-            f"data root {data_root} is in use by process {owner}; stop it, or use another data root"
-        ) from error
-    os.ftruncate(fd, 0)
-    os.pwrite(fd, f"{os.getpid()}\n".encode(), 0)
-    return fd
 
 
 class Hold:
@@ -316,37 +293,15 @@ class LayerStore:
 
     def size(self, chain: Sequence[str]) -> int:
         """Bytes of the files in the layers of a chain."""
-        marks = ",".join("?" * len(chain))
-        row = self._database.row(
-            f"SELECT COALESCE(SUM(size), 0) FROM layers WHERE driver = ? AND chain_id IN ({marks})",
-            (self._driver.name, *chain),
-        )
-        return 0 if row is None else int(row[0])
+        return layer_rows.size(self._database, self._driver.name, chain)
 
     def size_of(self, top: str) -> int:
         """Bytes of the files in a layer and all that are below it."""
-        row = self._database.row(
-            "WITH RECURSIVE below(chain_id, parent, size) AS ("
-            " SELECT chain_id, parent, size FROM layers WHERE driver = ?1 AND chain_id = ?2"
-            " UNION SELECT l.chain_id, l.parent, l.size FROM layers l"
-            " JOIN below b ON l.driver = ?1 AND l.chain_id = b.parent)"
-            " SELECT COALESCE(SUM(size), 0) FROM below",
-            (self._driver.name, top),
-        )
-        return 0 if row is None else int(row[0])
+        return layer_rows.size_of(self._database, self._driver.name, top)
 
     def shared_sizes(self) -> dict[str, int]:
         """For each image the size of its layers that are another's too."""
-        rows = self._database.rows(
-            "SELECT i.image_id, COALESCE(SUM(CASE WHEN n.images > 1 THEN l.size ELSE 0 END), 0)"
-            " FROM image_layers i"
-            " JOIN (SELECT chain_id, COUNT(DISTINCT image_id) AS images FROM image_layers"
-            "       GROUP BY chain_id) n ON n.chain_id = i.chain_id"
-            " JOIN layers l ON l.chain_id = i.chain_id AND l.driver = ?"
-            " GROUP BY i.image_id",
-            (self._driver.name,),
-        )
-        return {row[0]: row[1] for row in rows}
+        return layer_rows.shared_sizes(self._database, self._driver.name)
 
     def adopt(self, staging: Staging, diff_id: str, size: int) -> None:
         """Make a directory somebody else filled a layer without a blob: it cannot be restored."""
@@ -468,31 +423,10 @@ class LayerStore:
             return removed
 
     def _recover(self) -> None:
-        name = self._driver.name
-        rows = {
-            row[0]: (row[1], row[2])
-            for row in self._database.rows(
-                "SELECT chain_id, parent, boot_id FROM layers WHERE driver = ?", (name,)
-            )
-        }
-        present = set(self._driver.layers())
-        lost = {
-            chain_id
-            for chain_id, (_, boot) in rows.items()
-            if chain_id not in present or boot not in (None, self._boot_id)
-        }
-        # What stands on a lost layer goes with it.
-        before = -1
-        while before != len(lost):
-            before = len(lost)
-            lost.update(chain_id for chain_id, (parent, _) in rows.items() if parent in lost)
-        with self._database.transaction() as connection:
-            for chain_id in lost:
-                connection.execute(
-                    "DELETE FROM layers WHERE driver = ? AND chain_id = ?", (name, chain_id)
-                )
-        for chain_id in present:
-            if chain_id not in rows or chain_id in lost:
-                self._driver.remove_layer(chain_id)
-        if any(boot == self._boot_id for _, boot in rows.values()):
+        """Make driver and database agree again, after whatever ended the last owner."""
+        name, present = self._driver.name, set(self._driver.layers())
+        known, unsynced = layer_rows.drop_lost(self._database, name, present, self._boot_id)
+        for chain_id in present - known:
+            self._driver.remove_layer(chain_id)
+        if unsynced:
             self._sync.wake()
