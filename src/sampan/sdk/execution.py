@@ -22,7 +22,6 @@ import signal
 import time
 import warnings
 import weakref
-from collections import deque
 from typing import TYPE_CHECKING, Any
 
 from sampan.errors import (
@@ -38,8 +37,9 @@ from sampan.errors import (
 from sampan.runtime.supervisor import protocol
 from sampan.sdk import files, roots
 from sampan.sdk.making import make
-from sampan.sdk.result import Chunk, Outcome, Result, Usage, read_usage
+from sampan.sdk.result import Outcome, Result, Usage, read_usage
 from sampan.sdk.steps import Steps, wait, work
+from sampan.sdk.streams import Streams
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -47,15 +47,13 @@ if TYPE_CHECKING:
     from sampan.sdk.home import Home
     from sampan.sdk.making import Made
     from sampan.sdk.options import Request
+    from sampan.sdk.result import Chunk
 
 __all__ = ["Execution", "run", "start"]
 
-_READ_SIZE = 1 << 16
 _START_DEADLINE = 120.0
 _DEATH_DEADLINE = 15.0
 """Seconds from SIGKILL to the end: more means a process that hangs in the kernel."""
-_OUTPUTS = ("stdout", "stderr")
-_HUNG = select.POLLHUP | select.POLLERR
 _REASONS = (InvalidArgument, NotFound, NotSupported, PermissionDenied)
 _KILLED_EARLY = {
     "code": 137, "signal": 9, "oom": False, "oom_kills": 0, "usage": None, "warnings": ()
@@ -109,20 +107,12 @@ class Execution:
         self._request = request
         self._made = made
         self._control = made.control
-        self._outputs = {
-            fd: name for name, fd in zip(_OUTPUTS, made.pipes[1:], strict=True) if fd >= 0
-        }
-        self._stdin = made.pipes.stdin
-        self._input = memoryview(request.input or b"")
-        self._input_ends = not request.keep_stdin
+        self._streams = Streams(
+            made.pipes, request.input or b"", more=request.keep_stdin, limit=request.output_limit
+        )
         now = time.monotonic()
         self._deadline = None if request.timeout is None else now + request.timeout
         self._limit: float | None = now + _START_DEADLINE
-        self._chunks: deque[Chunk] = deque()
-        self._queued = 0
-        self._keeping = False
-        self._kept = {name: bytearray() for name in _OUTPUTS}
-        self._sizes = dict.fromkeys(_OUTPUTS, 0)
         self._started_at = 0.0
         self._exit: dict[str, Any] | None = None
         self._failure: SampanError | None = None
@@ -134,8 +124,6 @@ class Execution:
         self._result: Result | None = None
         self._closed = False
         self._removed = False
-        if self._input_ends and not self._input:
-            self._close_stdin()
         home.executions[self.id] = weakref.ref(self)
 
     def forget(self) -> None:
@@ -166,13 +154,10 @@ class Execution:
 
     def chunk(self) -> Steps[Chunk | None]:
         """The next piece of output; None when there will be none."""
-        while not self._chunks and self._exit is None:
-            yield from self._turn(self._outputs)
-        if not self._chunks:
-            return None
-        chunk = self._chunks.popleft()
-        self._queued -= len(chunk.data)
-        return chunk
+        streams = self._streams
+        while not streams.chunks and self._exit is None:
+            yield from self._turn(streams.outputs)
+        return streams.take()
 
     def write(self, data: bytes) -> Steps[None]:
         """Give bytes to its standard input, and wait until it has taken them.
@@ -180,27 +165,26 @@ class Execution:
         Its output is read meanwhile, up to ``output_limit`` bytes. Raises Conflict beyond, and when
         its input is closed; BrokenPipeError when it has closed that itself.
         """
-        if self._input_ends:
+        streams = self._streams
+        if streams.input_ends:
             raise Conflict(
                 f"container {self.id}: its standard input is closed; start it with stdin=True"
             )
-        self._input = memoryview(bytes(self._input) + data)
-        while self._input:
-            if self._stdin < 0:
-                self._input = memoryview(b"")
+        streams.input = memoryview(bytes(streams.input) + data)
+        while streams.input:
+            if streams.stdin < 0:
+                streams.input = memoryview(b"")
                 raise BrokenPipeError(f"container {self.id} has closed its standard input")
-            if self._queued > self._request.output_limit:
+            if streams.queued > self._request.output_limit:
                 raise Conflict(
                     f"container {self.id} waits for its output to be read: "
-                    f"{self._queued} bytes of it are kept here, and nobody takes them"
+                    f"{streams.queued} bytes of it are kept here, and nobody takes them"
                 )
-            yield from self._turn(self._outputs)
+            yield from self._turn(streams.outputs)
 
     def close_stdin(self) -> None:
         """No more input: it reads the end of file after what was written."""
-        self._input_ends = True
-        if not self._input:
-            self._close_stdin()
+        self._streams.end_input()
 
     def kill(self, number: int = signal.SIGKILL) -> None:
         """Send a signal to its first process; SIGKILL ends all of it. No error if it has ended."""
@@ -232,12 +216,9 @@ class Execution:
         Raises Unavailable when its monitor was killed, or it does not die.
         """
         if self._result is None:
-            self._keeping = True
-            while self._chunks:
-                chunk = self._chunks.popleft()
-                self._keep(chunk.stream, chunk.data)
+            self._streams.keep()
             while self._exit is None:
-                yield from self._turn(self._outputs)
+                yield from self._turn(self._streams.outputs)
             self._close()
             collected, omitted = yield from work(self._collect)
             self._result = self._make_result(collected, omitted)
@@ -248,14 +229,14 @@ class Execution:
         """Kill it, and wait until all of it is gone. No error if it is."""
         if self._removed:
             return
-        self._keeping = True
+        self._streams.keep()
         self._deadline = None
         try:
             if self._exit is None and self._failure is None and not self._closed:
                 self._killed = True
                 self._condemn()
                 while self._exit is None:
-                    yield from self._turn(self._outputs)
+                    yield from self._turn(self._streams.outputs)
         except SampanError:
             pass  # Its monitor has been killed, or it does not die.
         finally:
@@ -270,18 +251,12 @@ class Execution:
         """Wait until anything happens, and take note of it. Raises why it cannot go on."""
         if self._failure is not None:
             raise self._failure
-        fds = dict.fromkeys(outputs, select.POLLIN)
+        fds = self._streams.interests(outputs)
         fds[self._control.fileno()] = select.POLLIN
-        if self._stdin >= 0:
-            fds[self._stdin] = select.POLLOUT if self._input else 0
         deadlines = [at for at in (self._deadline, self._limit) if at is not None]
         ready = yield from wait(fds, min(deadlines, default=None))
         for fd, events in ready.items():
-            if fd == self._stdin:
-                self._write(events)
-            elif fd in self._outputs:
-                self._read(fd)
-            else:
+            if not self._streams.happened(fd, events):
                 self._hear()
         if not ready:
             self._check_time(time.monotonic())
@@ -334,16 +309,13 @@ class Execution:
         elif event == "exit":
             self._exit = message
             # All its processes are dead: what they wrote is in the pipes, and nothing follows.
-            for fd in list(self._outputs):
-                while fd in self._outputs and self._read(fd):
-                    pass
-            self._close_outputs()
+            self._streams.drain()
         elif event == "failed":
             failure = _error(message["error"])
             if self._condemned and not isinstance(failure, _REASONS):
                 # It was killed on its way to its first instruction, and that is what failed.
                 self._exit = {**_KILLED_EARLY, "at": time.time()}
-                self._close_outputs()
+                self._streams.close_outputs()
             elif self._home.is_closed:
                 self._failure = Unavailable("this session is closed")
             else:
@@ -360,61 +332,11 @@ class Execution:
         else:
             self._failure = _NotBegunError("the session's zygote was killed")
 
-    # Its standard I/O
-
-    def _read(self, fd: int) -> bool:
-        """Read once; False when there is nothing now, or for ever."""
-        try:
-            data = os.read(fd, _READ_SIZE)
-        except BlockingIOError:
-            return False
-        if not data:
-            del self._outputs[fd]
-            os.close(fd)
-        elif self._keeping:
-            self._keep(self._outputs[fd], data)
-        else:
-            self._chunks.append(Chunk(self._outputs[fd], data))
-            self._queued += len(data)
-        return bool(data)
-
-    def _keep(self, name: str, data: bytes) -> None:
-        kept = self._kept[name]
-        self._sizes[name] += len(data)
-        room = self._request.output_limit - len(kept)
-        if room > 0:
-            kept += data[:room]
-
-    def _write(self, events: int) -> None:
-        if self._input and not events & _HUNG:
-            try:
-                self._input = self._input[os.write(self._stdin, self._input) :]
-            except BlockingIOError:
-                return
-            except BrokenPipeError:
-                events |= _HUNG
-        if events & _HUNG or (self._input_ends and not self._input):
-            self._close_stdin()
-
-    # A descriptor is forgotten before it is closed: an interrupt in between loses it, and the other
-    # way round it would be closed once more, when it is somebody else's.
-
-    def _close_stdin(self) -> None:
-        if self._stdin >= 0:
-            fd, self._stdin = self._stdin, -1
-            os.close(fd)
-
-    def _close_outputs(self) -> None:
-        for fd in list(self._outputs):
-            del self._outputs[fd]
-            os.close(fd)
-
     def _close(self) -> None:
         """Close every descriptor; no error if they are. What still runs is killed by that."""
         self._closed = True
         self._control.close()
-        self._close_stdin()
-        self._close_outputs()
+        self._streams.close()
 
     # The end
 
@@ -440,10 +362,10 @@ class Execution:
             outcome=self._outcome(event),
             exit_code=event["code"],
             signal=event["signal"],
-            stdout=bytes(self._kept["stdout"]),
-            stderr=bytes(self._kept["stderr"]),
-            stdout_size=self._sizes["stdout"],
-            stderr_size=self._sizes["stderr"],
+            stdout=bytes(self._streams.kept["stdout"]),
+            stderr=bytes(self._streams.kept["stderr"]),
+            stdout_size=self._streams.sizes["stdout"],
+            stderr_size=self._streams.sizes["stderr"],
             usage=read_usage(event["usage"], wall_time),
             oom_kills=event["oom_kills"],
             files=collected,
