@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from sampan.kernel.syscalls import NUMBERS
 from sampan.runtime.supervisor import client
 from tests.runtime.supervisor.test_monitor import (
     PATIENCE,
@@ -72,8 +73,10 @@ def init_of(container: Container) -> int:
 
 
 def rests(container: Container, init: int) -> None:
-    """Wait until the monitor that sleeps has no child but init."""
+    """Wait until the monitor that sleeps has no child but init, and has cleaned up after others."""
+    place = Path(f"/proc/{container.monitor()}/syscall")
     until(lambda: children(container.monitor()) == {init})
+    until(lambda: place.read_text().startswith(f"{NUMBERS['ppoll']} "))
 
 
 def descriptors(container: Container) -> dict[str, str]:

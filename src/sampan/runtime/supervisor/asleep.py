@@ -183,12 +183,17 @@ _WORDS = 2 * SLOTS
 _STATUS = _WORDS + _PROMISE_SIZE // 4
 _PROMISED, _IS_TOLD, _IS_DESERTED, _HAS_PIDFD = range(_STATUS + 1, _STATUS + 5)
 _CHANNEL, _MAKERS, _ZYGOTES, _LIFELINE = range(_STATUS + 5, _STATUS + 9)
-_THEIRS, _OURS, _INIT, _IS_OVER, _FIRST, _PIDFD = range(_STATUS + 9, _STATUS + 15)
+_PAUSE = _STATUS + 9  # struct timespec, which ppoll(2) writes to: what is left of it
+_THEIRS, _OURS, _INIT, _IS_OVER, _FIRST, _PIDFD = range(_STATUS + 13, _STATUS + 19)
 _BLOCK = _PIDFD + 1
+_LULL = 2_000_000
+"""Nanoseconds after a start in which whoever was told of it goes before the next pair's fork."""
+_LATER = 10_000_000
+"""Nanoseconds that a maker's old self outlives the start (``execs``)."""
 _MOST_CRASHES = 3
 _IN = 1
 _HANG_UP = 0x10 << 16
-_SIGCHLD, _SIGKILL = 17, 9
+_SIGCHLD, _SIGKILL, _SIGSTOP = 17, 9, 19
 _PR_SET_NAME = 15
 _PEEK = 0x02 | 0x40  # MSG_PEEK, MSG_DONTWAIT
 _AF_UNIX = 1
@@ -211,6 +216,7 @@ def _life(door: Door) -> Callable[[], int]:
     words, status = address + 4 * _WORDS, address + 4 * _STATUS
     channels, lifelines = address + 4 * _CHANNEL, address + 4 * _ZYGOTES
     links, first = address + 4 * _THEIRS, address + 4 * _FIRST
+    pause = address + 4 * _PAUSE
     fork_awake, rested = door.fork_sharing_only, RESTED << 8
     promise, taken, ended = PROMISE[0], TAKEN[0], handover.ENDED[0]
 
@@ -247,6 +253,9 @@ def _life(door: Door) -> Callable[[], int]:
             ints[2] = zygotes if word == taken else -1
             call(ppoll, address, 2, 0, 0)
             call(close, zygotes, 0, 0, 0)
+            if not ints[1] >> 16:
+                ints[_PAUSE], ints[_PAUSE + 1], ints[_PAUSE + 2], ints[_PAUSE + 3] = 0, 0, _LULL, 0
+                call(ppoll, address, 1, pause, 0)
             # Whatever kills every pair before it takes its request would kill the next one too:
             # the daemon, whose request this is, must hear of it.
             crashes = 0 if word == taken else crashes + 1
@@ -284,21 +293,25 @@ def _life(door: Door) -> Callable[[], int]:
         call(close, makers, 0, 0, 0)
         call(close, SOCKET_FD, 0, 0, 0)
         taken_over = ints[0] == TAKEN_OVER
+        # What is left of a maker that is the container's init now hangs in the kernel, and does not
+        # come back from there. It is killed a while after the program runs: two have the
+        # interpreter's memory until then, and the last frees it, which takes a processor for a
+        # millisecond.
+        old = 0
         if taken_over:
-            # Kill what is left of a maker that is the container's init now, and say so.
-            call(kill, child, _SIGKILL, 0, 0)
-            call(wait4, child, status, _WALL, 0)
-            call(close, pidfd, 0, 0, 0)
+            old = child
+            call(kill, old, _SIGSTOP, 0, 0)
             call(write, channel, words, 1, 0)
-        else:
-            ints[_HAS_PIDFD] = 1
+        ints[_HAS_PIDFD] = 1
         ints[0], ints[1] = channel if taken_over else pidfd, _IN
 
         # Sleep. The start, the maker's end and the daemon's are no work.
-        promised = 0
+        promised, starting, patience = 0, True, 0
         while True:
-            call(ppoll, address, count, 0, 0)
-            if ints[1] >> 16 and taken_over:
+            if not call(ppoll, address, count, patience, 0):
+                patience = 0
+                call(kill, old, _SIGKILL, 0, 0)
+            elif ints[1] >> 16 and starting and taken_over:
                 size = call(recvmsg, channel, first_byte, _PEEK, 0)
                 if size > 0 and ints[_FIRST] & 0xFF == promise:
                     promised = call(read, channel, words, _PROMISE_SIZE, 0)
@@ -307,16 +320,20 @@ def _life(door: Door) -> Callable[[], int]:
                     # The program runs.
                     call(write, CONTROL, words + 1, promised - 1, 0)
                     ints[_IS_TOLD] = 1
-                    ints[0] = -1
+                    starting = False
+                    ints[0], patience = pidfd, pause
+                    ints[_PAUSE], ints[_PAUSE + 1] = 0, 0
+                    ints[_PAUSE + 2], ints[_PAUSE + 3] = _LATER, 0
                 else:
-                    return _WORK
+                    break
             elif ints[1] >> 16:
-                ints[0] = -1
+                ints[0], starting, patience = -1, False, 0
                 call(close, pidfd, 0, 0, 0)
                 ints[_HAS_PIDFD] = 0
                 call(wait4, child, status, _WALL, 0)
-                if ints[_STATUS]:
-                    return _WORK
+                if ints[_STATUS] and not old:
+                    break
+                old = 0
             elif ints[3] & _HANG_UP and call(recvmsg, CONTROL, first_byte, _PEEK, 0) <= 0:
                 ints[2] = -1
                 call(close, CONTROL, 0, 0, 0)
@@ -328,13 +345,18 @@ def _life(door: Door) -> Callable[[], int]:
                 if index >= 2 * count:
                     continue
                 # Before the start is over, and when init has ended, it is our own.
-                if ints[0] >= 0 or ints[5] >> 16 or call(socketpair, _AF_UNIX, _PACKETS, 0, links):
-                    return _WORK
+                if starting or ints[5] >> 16 or call(socketpair, _AF_UNIX, _PACKETS, 0, links):
+                    break
+                if old:
+                    call(kill, old, _SIGKILL, 0, 0)
+                    call(wait4, old, 0, _WALL, 0)
+                    call(close, pidfd, 0, 0, 0)
+                    ints[0], ints[_HAS_PIDFD], old, patience = -1, 0, 0, 0
                 child = call(clone3, fork_awake, FORK_SIZE, 0, 0)
                 if child == 0:
                     return _AWAKE
                 if child < 0:
-                    return _WORK
+                    break
                 theirs = ints[_THEIRS]
                 while True:
                     reaped = call(wait4, -1, status, _WALL, 0)
@@ -350,7 +372,10 @@ def _life(door: Door) -> Callable[[], int]:
                 call(close, ints[_OURS], 0, 0, 0)
                 ints[_CHANNEL] = -1
                 if ints[_IS_OVER]:
-                    return _WORK
+                    break
+        if old:
+            call(kill, old, _SIGKILL, 0, 0)
+        return _WORK
 
     return life
 

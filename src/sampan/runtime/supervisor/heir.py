@@ -3,17 +3,18 @@
 A fork of an interpreter costs milliseconds: its page tables are copied, and each page that is
 written to after it, on either side. So a maker that has laid out a root file system does not fork
 the init that is to live there. It goes on as that itself (``clone.migrate``), with all its
-memory, and what is left of the maker is killed by its monitor, which is told by the report.
+memory, and what is left of the maker is stopped by its monitor, which is told by the report.
 
     init to monitor                                       monitor to init
-    the report (``maker``): everything that is the        x  your old self is dead
+    the report (``maker``): everything that is the        x  your old self comes back no more
     monitor's is in its place                             s  start (where it is not to at once)
     S  and an event for the daemon: what will be true
        when this connection ends
     {"failed": ...}: it ends for another reason
 
 The connection ends by execve(2), and then the monitor passes the event on. Nothing is executed, and
-nothing ends, before the old self is dead: it would wake up on a stack that is not its own.
+nothing ends, before the old self is stopped: it would wake up on a stack that is not its own. It is
+killed when the program runs (``exec_maker`` on why).
 
 Two things only a parent can do: run hooks in the host's namespaces before the program starts or
 after, and hand a seccomp listener over. Containers that want them, and those whose PID 1 stays
@@ -153,5 +154,6 @@ class Heir(gate.Heir):
 
     def _wait_until_alone(self) -> None:
         if not self._is_alone:
-            os.read(self.fd, 1)
+            if not os.read(self.fd, 1):
+                os._exit(1)  # The monitor is gone: nobody would know of the program.
             self._is_alone = True
