@@ -1,6 +1,6 @@
 """Our registry and Debian's docker-registry, side by side: the same clients, the same bytes.
 
-    python -m bench.registry [--rounds N] [--megabytes N] [--uploads N]
+    python -m bench.registry [--rounds N] [--megabytes N] [--uploads N] [--bucket]
 
 Push and pull of one blob (curl; a pull is the mean of three), a blob pulled by 64 clients at once,
 with the same bytes through a thread a client that does nothing but sendfile(2) beside it, requests
@@ -12,6 +12,7 @@ sendfile, requests 0.5 of theirs, memory under 200 MB while 32 of 1 GB come in.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import hashlib
 import os
 import shutil
@@ -27,6 +28,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.registry.registries import Registry, image_of
+from tests.registry.server.buckets import ENVIRONMENT, Bucket
 from tests.registry.server.house import House
 
 CLIENTS = 64
@@ -128,8 +130,15 @@ def main() -> None:
     parser.add_argument("--uploads", type=int, default=32, help="at once, for memory")
     parser.add_argument("--upload-megabytes", type=int, default=100, help="each of those")
     parser.add_argument("--only-uploads", action="store_true")
+    parser.add_argument("--bucket", action="store_true", help="uploads only, to an S3 server")
     given = parser.parse_args()
     place = Path(tempfile.mkdtemp(prefix="registry-bench-", dir="/var/tmp"))
+    if given.bucket:
+        try:
+            uploads_to_a_bucket(given, place)
+        finally:
+            shutil.rmtree(place)
+        return
     theirs = Registry(_made(place / "theirs"))
     house = House(place / "ours").start()
     try:
@@ -209,6 +218,15 @@ def uploads(given: argparse.Namespace, place: Path, house: House) -> None:
         f"{given.uploads} uploads of {given.upload_megabytes} MB at once: peak {memory(house)} "
         "[200 MB]"
     )
+
+
+def uploads_to_a_bucket(given: argparse.Namespace, place: Path) -> None:
+    os.environ.update(ENVIRONMENT)
+    with contextlib.closing(Bucket(place / "buckets")) as bucket:
+        house = House(place / "ours")
+        house.where = (*house.where, "--storage", bucket.address("bench"))
+        with contextlib.closing(house.start()):
+            uploads(given, place, house)
 
 
 if __name__ == "__main__":

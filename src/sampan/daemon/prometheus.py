@@ -13,7 +13,7 @@ from sampan.api.http.server import Server
 from sampan.engine.log import log
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Awaitable, Callable, Iterator, Mapping
 
     from sampan.api.http.messages import HttpError, Request
     from sampan.api.http.stream import Answer
@@ -76,12 +76,19 @@ def process(started: float) -> Iterator[str]:
         yield from metric(name, kind, text, {"": value})
 
 
-def serve(lines: Callable[[], Iterator[str]]) -> Server:
-    """A server of ``/metrics``, which are ``lines`` at that moment."""
+def serve(
+    lines: Callable[[], Iterator[str]], before: Callable[[], Awaitable[None]] | None = None
+) -> Server:
+    """A server of ``/metrics``, which are ``lines`` at that moment.
+
+    They are made on the event loop; ``before`` is awaited first, for what has to be looked up.
+    """
 
     async def handle(request: Request) -> Answer:
         if request.path != "/metrics" or request.method not in ("GET", "HEAD"):
             return Response(404, b"metrics are at /metrics\n", "text/plain; charset=utf-8")
+        if before is not None:
+            await before()
         text = "\n".join(lines()) + "\n"
         return Response(200, text.encode(), "text/plain; version=0.0.4; charset=utf-8")
 

@@ -83,6 +83,10 @@ class Faulty:
         self.endpoint = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
         self.failed = 0
         self._mode = ""
+        self._marked = b""
+        self.reached = threading.Event()
+        """A marked request has come."""
+        self._let = threading.Event()
         self._lock = threading.Lock()
         self._open: set[socket.socket] = set()
         threading.Thread(target=self._accept, daemon=True).start()
@@ -92,7 +96,19 @@ class Faulty:
         self._mode = mode
         self._drop()
 
+    def hold(self, mark: bytes) -> None:
+        """Requests with ``mark`` in their head wait from now on; then they go on, or are a 503."""
+        self.reached.clear()
+        self._let.clear()
+        self._marked = mark
+
+    def let(self, mode: str = "") -> None:
+        """Those that wait, and those to come: on to the bucket, or a ``503``."""
+        self._mode, self._marked = mode, b"" if not mode else self._marked
+        self._let.set()
+
     def close(self) -> None:
+        self.let()
         self._listener.close()
         self._drop()
 
@@ -112,7 +128,7 @@ class Faulty:
 
     def _serve(self, client: socket.socket) -> None:
         with client:
-            if self._mode == "503":
+            if self._mode == "503" and not self._marked:
                 self.failed += 1
                 with contextlib.suppress(OSError):
                     client.recv(65536)
@@ -133,6 +149,14 @@ class Faulty:
         with contextlib.suppress(OSError):
             while data := source.recv(65536):
                 total += len(data)
+                # A head comes alone: whoever asks waits for the answer to what came before.
+                if up and self._marked and self._marked in data.partition(b"\r\n\r\n")[0]:
+                    self.reached.set()
+                    self._let.wait(_DEADLINE)
+                    if self._mode == "503":
+                        self.failed += 1
+                        source.sendall(_SLOW_DOWN)
+                        break
                 if up and self._mode == "cut" and total > 1_000_000:
                     self.failed += 1
                     break

@@ -170,6 +170,33 @@ def test_a_database_that_goes_and_comes_back(pair: Pair, cluster: Cluster) -> No
     assert first.request("GET", "/v2/two/gone/manifests/w").status == 200
 
 
+def test_counting_keeps_nobody_waiting(pair: Pair, cluster: Cluster) -> None:
+    digest = pair.first.push("two/metrics", "v", b"layer")
+    house = House(pair.first.root.parent / "third", "--metrics", "127.0.0.1:0")
+    house.where = ("--root", str(house.root), *pair.first.where[2:])
+    house.start()
+    try:
+        port = int(house.said(r'msg="serving metrics" address=127\.0\.0\.1:(\d+)')[1])
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
+        with psycopg.connect(pair.database) as database:
+            database.execute("LOCK TABLE trash IN ACCESS EXCLUSIVE MODE")
+            connection.request("GET", "/metrics")
+            waits = "SELECT count(*) FROM pg_locks WHERE NOT granted AND mode = 'AccessShareLock'"
+            with psycopg.connect(pair.database, autocommit=True) as other:
+                deadline = time.monotonic() + 60
+                while other.execute(waits).fetchone() == (0,):
+                    assert time.monotonic() < deadline
+                    time.sleep(0.02)
+            assert house.request("GET", "/healthz").status == 200
+            assert house.request("GET", f"/v2/two/metrics/manifests/{digest}").status == 200
+        text = connection.getresponse().read().decode()
+        assert "sampan_registry_counted 1.0\n" in text
+        assert "sampan_registry_trash " in text
+        connection.close()
+    finally:
+        house.close()
+
+
 class Front:
     """One name for the servers that are there, as a load balancer is."""
 

@@ -1,11 +1,20 @@
-"""The registry's metrics for Prometheus, at an address of their own."""
+"""The registry's metrics for Prometheus, at an address of their own.
+
+What is counted in the database is counted by a thread: of many tags that takes a while, and clients
+do not wait for it. Who asks meanwhile gets the same count. Where the database does not answer, its
+numbers are left out, and ``sampan_registry_counted`` is 0.
+"""
 
 from __future__ import annotations
 
+import asyncio
+import sqlite3
 import time
 from typing import TYPE_CHECKING
 
 from sampan.daemon.prometheus import Histogram, head, metric, process, serve
+from sampan.engine.log import log
+from sampan.errors import SampanError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -38,6 +47,8 @@ class Metrics:
         self._started = time.time()
         self.more: Callable[[], Iterator[Count]] | None = None
         """A cache's."""
+        self._counts: dict[str, float] = {}
+        self._counting: asyncio.Task[dict[str, float]] | None = None
 
     def observe(self, method: str, kind: str, status: int, seconds: float) -> None:
         key = (method, kind, status)
@@ -47,9 +58,24 @@ class Metrics:
 
     def server(self) -> Server:
         """Serves ``/metrics``."""
-        return serve(self.lines)
+        return serve(self._lines, self._look)
 
-    def lines(self) -> Iterator[str]:
+    async def _look(self) -> None:
+        if self._counting is None or self._counting.done():
+            work = asyncio.to_thread(self._count)
+            self._counting = asyncio.get_running_loop().create_task(work)
+        # Whoever asked first may be gone before it is done.
+        self._counts = await asyncio.shield(self._counting)
+
+    def _count(self) -> dict[str, float]:
+        database = self._place.database
+        try:
+            return {query: row[0] for *_, query in _GAUGES if (row := database.row(query))}
+        except (SampanError, sqlite3.Error) as error:
+            log.error("the database cannot be counted", error=error)
+            return {}
+
+    def _lines(self) -> Iterator[str]:
         """Every metric."""
         yield from metric(
             "sampan_registry_requests_total",
@@ -64,10 +90,12 @@ class Metrics:
         yield from head(name, "histogram", "Seconds until a request was answered.")
         for (method, kind), histogram in sorted(self._seconds.items()):
             yield from histogram.lines(name, f'method="{method}",kind="{kind}"')
+        counts = self._counts
+        counted = {"": float(bool(counts))}
+        yield from metric("sampan_registry_counted", "gauge", "The database answered.", counted)
         for what, text, query in _GAUGES:
-            row = self._place.database.row(query)
-            assert row is not None
-            yield from metric(f"sampan_registry_{what}", "gauge", text, {"": row[0]})
+            if query in counts:
+                yield from metric(f"sampan_registry_{what}", "gauge", text, {"": counts[query]})
         for one in self.more() if self.more is not None else ():
             yield from metric(f"sampan_registry_cache_{one.name}", one.kind, one.text, one.values)
         yield from process(self._started)

@@ -15,6 +15,7 @@ from __future__ import annotations
 import contextlib
 import os
 import threading
+from functools import partial
 from typing import TYPE_CHECKING
 
 from sampan.errors import NotFound
@@ -28,141 +29,18 @@ from sampan.registry.server.errors import (
     UploadInvalid,
     UploadUnknown,
 )
+from sampan.registry.server.turns import Turn, Upload, gone
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from sampan.oci.digest import Hash
     from sampan.registry.server.database.base import Transaction
     from sampan.registry.server.links import Links
     from sampan.registry.server.place import Place
-    from sampan.registry.server.storage.base import Appender, Storage
+    from sampan.registry.server.storage.base import Storage
 
 __all__ = ["Turn", "Upload", "Uploads"]
 
 _PIECE = 1 << 20
 _TOUCH_SECONDS = 60.0
-
-
-class Upload:
-    """One upload; ``Uploads`` hands them out."""
-
-    def __init__(self, identifier: str, repository: str, algorithm: str) -> None:
-        self.identifier = identifier
-        self.repository = repository
-        self.algorithm = algorithm
-        self.lock = threading.Lock()
-        self.turn: Turn | None = None
-        self.ended = False
-        self.touched = 0.0
-        self.came = 0
-        """Bytes, as far as this process knows: for quotas."""
-        self.state = ""
-        """The storage's, as it is in the row or will be."""
-        self.mark = ""
-        """Of our turn, in the row of a shared database."""
-        self.hash: Hash = digests.new_hash(algorithm)
-        self.hashed = 0
-        """Bytes that ``hash`` has seen; where it is not the upload's length the file is read."""
-
-
-class Turn:
-    """The right to write to an upload, until somebody else takes it. Call ``close``.
-
-    ``keep`` is told the storage's state when it changes, ``admit`` may refuse more bytes.
-    """
-
-    def __init__(
-        self,
-        upload: Upload,
-        appender: Appender,
-        *,
-        keep: Callable[[Upload, str], None],
-        admit: Callable[[Upload, int], None],
-    ) -> None:
-        self.upload = upload
-        upload.came = appender.offset
-        self._admit = admit
-        self.last = False
-        """No more bytes come: ``Uploads.commit`` closes it."""
-        self._appender: Appender | None = appender
-        self._keep = keep
-
-    @property
-    def offset(self) -> int:
-        """Bytes that have come so far."""
-        return self._writer.offset
-
-    @property
-    def _writer(self) -> Appender:
-        if self._appender is None:
-            raise UploadInvalid("another request has taken this upload up")
-        return self._appender
-
-    def write(self, data: bytes) -> None:
-        """Raises UploadInvalid when the turn is over, Denied by a quota."""
-        upload = self.upload
-        with upload.lock:
-            writer = self._writer
-            self._admit(upload, writer.offset + len(data))
-            if upload.hashed == writer.offset:
-                upload.hash.update(data)
-                upload.hashed += len(data)
-            try:
-                writer.append(data)
-            except NotFound as error:
-                raise _gone(upload) from error
-            finally:
-                if upload.hashed != writer.offset:
-                    # Written in part, or never hashed: the file itself will tell.
-                    upload.hashed = -1
-            if writer.state != upload.state:
-                self._keep(upload, writer.state)
-
-    def end(self) -> None:
-        """With the upload's lock held."""
-        appender = self._take()
-        if appender is None:
-            return
-        try:
-            appender.close()
-            if appender.state != self.upload.state:
-                self._keep(self.upload, appender.state)
-        except BaseException:
-            self.upload.hashed = -1
-            raise
-
-    def finish(self) -> None:
-        """``end``, where no more bytes come. The state need not be kept: a blob is made of it."""
-        appender = self._take()
-        if appender is None:
-            return
-        try:
-            appender.finish()
-        except BaseException:
-            self.upload.hashed = -1
-            raise
-        self.upload.state = appender.state
-
-    def abandon(self) -> None:
-        """``end``, where nothing that came is wanted."""
-        appender = self._take()
-        if appender is not None:
-            appender.abandon()
-
-    def _take(self) -> Appender | None:
-        appender, self._appender = self._appender, None
-        if self.upload.turn is self:
-            self.upload.turn = None
-        return appender
-
-    def close(self) -> None:
-        with self.upload.lock:
-            self.end()
-
-
-def _gone(upload: Upload) -> UploadUnknown:
-    return UploadUnknown(f"the bytes of upload {upload.identifier} are gone: begin a new one")
 
 
 class Uploads:
@@ -219,10 +97,14 @@ class Uploads:
             self._check(upload)
             self._claim(upload)
             try:
-                appender = self._storage.append(upload.identifier, upload.state)
+                turn = Turn(
+                    upload,
+                    partial(self._storage.append, upload.identifier, upload.state),
+                    keep=self._keep,
+                    admit=self._admit,
+                )
             except NotFound as error:
-                raise _gone(upload) from error
-            turn = Turn(upload, appender, keep=self._keep, admit=self._admit)
+                raise gone(upload) from error
             if turn.offset == 0:
                 upload.hash, upload.hashed = digests.new_hash(upload.algorithm), 0
             elif turn.offset != upload.hashed:
@@ -275,9 +157,11 @@ class Uploads:
     def size(self, upload: Upload) -> int:
         """Bytes that have come so far."""
         with upload.lock:
-            if upload.turn is not None:
-                return upload.turn.offset
-            state = upload.state
+            turn, state = upload.turn, upload.state
+            size = turn.offset if turn is not None else 0
+        if turn is not None:
+            turn.settle()
+            return size
         if self._place.database.shared:
             row = self._place.database.row(
                 "SELECT state FROM uploads WHERE id = ?", (upload.identifier,)
@@ -398,7 +282,7 @@ class Uploads:
         try:
             done = storage.finish(upload.identifier, wanted, upload.state)
         except NotFound as error:
-            raise _gone(upload) from error
+            raise gone(upload) from error
         upload.state = done.state
         if not done.known:
             upload.hashed = -1

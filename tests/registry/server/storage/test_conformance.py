@@ -47,6 +47,12 @@ class Driver(S3Storage):
         self.bucket.address = self.bucket.address._replace(prefix=f"{place.name}/")
         return self
 
+    def close(self) -> None:
+        """By ``end``, after the last test."""
+
+    def end(self) -> None:
+        super().close()
+
 
 @pytest.fixture(scope="module")
 def drivers(bucket: Bucket, quick: Path) -> Iterator[dict[int, Driver]]:
@@ -55,7 +61,7 @@ def drivers(bucket: Bucket, quick: Path) -> Iterator[dict[int, Driver]]:
         address = parse(bucket.address("x"))
         yield (made := {part: Driver(address, place, part) for part in (PART, 1 << 16)})
         for one in made.values():
-            one.bucket.close()
+            one.end()
 
 
 @pytest.fixture(params=[local, s3, s3_in_parts])

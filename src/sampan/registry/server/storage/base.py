@@ -15,7 +15,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 __all__ = ["Appender", "Finished", "Reader", "Storage", "Stored"]
 
@@ -39,13 +39,17 @@ class Finished(NamedTuple):
 class Appender(Protocol):
     """An upload that is being written; ``offset`` is its length in bytes.
 
-    ``state`` is what has to be kept of it now: ``append`` may change it, and ``close``.
+    ``state`` is what has to be kept of it now: ``append`` may change it, ``settle``, and ``close``.
     """
 
     offset: int
     state: str
 
     def append(self, data: bytes) -> None: ...
+
+    def settle(self) -> None:
+        """Take note of what was stored meanwhile. What failed is for ``append`` and ``close``."""
+        ...
 
     def close(self) -> None:
         """All that was appended stays. Without it, what came since ``state`` changed may not."""
@@ -82,8 +86,11 @@ class Storage(Protocol):
 
     # -- uploads -----------------------------------------------------------------------------------
 
-    def append(self, upload: str, state: str) -> Appender:
-        """Go on with an upload, or begin it. Raises NotFound where its bytes are gone."""
+    def append(self, upload: str, state: str, tell: Callable[[], None] | None = None) -> Appender:
+        """Go on with an upload, or begin it. Raises NotFound where its bytes are gone.
+
+        ``tell`` is called, by any thread, when ``settle`` would change the state.
+        """
         ...
 
     def size(self, upload: str, state: str) -> int:

@@ -18,9 +18,12 @@ from sampan.registry.server.errors import Unreachable
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-__all__ = ["Address", "Bucket", "Download", "Listed", "Part", "parse"]
+    from sampan.registry.server.storage.parts import Part
+
+__all__ = ["Address", "Bucket", "Download", "Listed", "parse"]
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
+_NO_NAME = re.compile(r"\.\.|^[0-9]+(?:\.[0-9]+){3}$")
 _PREFIX = re.compile(r"(?:[A-Za-z0-9_-][A-Za-z0-9._-]*/)*")
 _ENDPOINT = re.compile(r"https?://[^/?#@\s]+")
 _CONNECTIONS = 64
@@ -44,13 +47,6 @@ class Address(NamedTuple):
         return f"s3://{self.bucket}/{self.prefix}"
 
 
-class Part(NamedTuple):
-    """Of a multipart upload."""
-
-    size: int
-    etag: str
-
-
 class Listed(NamedTuple):
     """An object, or a multipart upload (whose ``size`` is not told)."""
 
@@ -70,10 +66,16 @@ def parse(text: str) -> Address:
     prefix = url.path.lstrip("/")
     if prefix and not prefix.endswith("/"):
         prefix += "/"
-    if url.scheme != "s3" or not _NAME.fullmatch(url.netloc) or not _PREFIX.fullmatch(prefix):
+    if url.scheme != "s3" or "@" in url.netloc or not _PREFIX.fullmatch(prefix):
         raise InvalidArgument(
             "--storage: expected s3://BUCKET[/PREFIX][?endpoint=URL&region=NAME], without keys: "
             "they are taken from the environment or ~/.aws"
+        )
+    if not _NAME.fullmatch(url.netloc) or _NO_NAME.search(url.netloc):
+        raise InvalidArgument(
+            f'--storage: "{url.netloc}" is no bucket\'s name: it has 3 to 63 lower-case letters, '
+            "digits, dots and hyphens, begins and ends with a letter or a digit, has no two dots "
+            "in a row and is no IP address"
         )
     given = dict(urllib.parse.parse_qsl(url.query, keep_blank_values=True))
     for name, value in given.items():

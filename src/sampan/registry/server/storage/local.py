@@ -17,7 +17,7 @@ from sampan.registry.server.storage.base import Finished, Stored
 from sampan.storage.failures import explain
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 __all__ = ["LocalStorage"]
 
@@ -43,6 +43,9 @@ class _Appender:
         except OSError as error:
             what = f"upload {self._upload}"
             raise explain(error, "write", what, f"while storing {what}") from error
+
+    def settle(self) -> None:
+        return
 
     def close(self) -> None:
         os.close(self._descriptor)
@@ -98,7 +101,7 @@ class LocalStorage:
 
     # -- uploads -----------------------------------------------------------------------------------
 
-    def append(self, upload: str, state: str) -> _Appender:
+    def append(self, upload: str, state: str, tell: Callable[[], None] | None = None) -> _Appender:
         path = self._upload(upload)
         flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW
         try:

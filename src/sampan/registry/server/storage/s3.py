@@ -1,8 +1,7 @@
 """Blobs in a bucket (docs/registry-servers.md, "An upload, in a bucket").
 
 ``data/<upload>.<random>`` is an object that holds a whole upload, or what of one stands behind its
-last part; its name is never used again. What belongs to an upload is its state. A part is spooled
-in a file without a name, so what uploads take of the memory does not grow with their number.
+last part; its name is never used again. What belongs to an upload is its state (``parts``).
 """
 
 from __future__ import annotations
@@ -10,172 +9,33 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-import tempfile
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from typing import IO, TYPE_CHECKING
-
-import msgspec
 
 from sampan.errors import Corrupt, InvalidArgument, NotFound
 from sampan.registry.server.errors import Unreachable
 from sampan.registry.server.storage.base import Finished, Stored
-from sampan.registry.server.storage.bucket import Bucket, Part
+from sampan.registry.server.storage.bucket import Bucket
+from sampan.registry.server.storage.parts import Appender, Part, Spool, State
 from sampan.storage.failures import explain
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
+    from concurrent.futures import Future
 
     from sampan.registry.server.storage.bucket import Address, Download
 
 __all__ = ["PART", "S3Storage"]
 
 PART = 8 << 20
-_LEAST = 5 << 20
-"""Bytes of every part but the last (S3's limits); there are ten thousand at most."""
 _GROW = 1000
 """After so many parts they become larger by one ``PART``: 440 GB in all."""
 _WARM = 64
+_SENDERS = 32
+"""Parts that are sent at once, of all uploads."""
 _is_upload = re.compile(r"[0-9a-f]{32}").fullmatch
 _is_key = re.compile(r"[0-9a-f]{32}\.[0-9a-f]{16}").fullmatch
-
-
-class _State(msgspec.Struct, frozen=True, omit_defaults=True):
-    """``rest`` is the object with what stands behind the ``parts``: with none, all of it."""
-
-    parts: tuple[Part, ...] = ()
-    target: str = ""
-    multipart: str = ""
-    rest: str = ""
-    rest_size: int = 0
-
-    @property
-    def size(self) -> int:
-        return sum(part.size for part in self.parts) + self.rest_size
-
-    def text(self) -> str:
-        return msgspec.json.encode(self).decode() if self != _State() else ""
-
-
-def _state(text: str) -> _State:
-    if not text:
-        return _State()
-    try:
-        return msgspec.json.decode(text, type=_State)
-    except msgspec.DecodeError as error:
-        raise Corrupt(f"the state of an upload cannot be read: {error}") from error
-
-
-class _Spool:
-    """Bytes that are not in the bucket yet."""
-
-    def __init__(self, directory: str) -> None:
-        try:
-            # Closed by ``close``, or with its owner.
-            self._file: IO[bytes] = tempfile.TemporaryFile(dir=directory, buffering=0)  # noqa: SIM115
-        except OSError as error:
-            raise explain(error, "open", directory, "while beginning an upload") from error
-        self.size = 0
-        self._md5 = hashlib.md5(usedforsecurity=False)
-
-    def write(self, data: memoryview) -> None:
-        try:
-            while data:
-                written = self._file.write(data)
-                self._md5.update(data[:written])
-                self.size += written
-                data = data[written:]
-        except OSError as error:
-            raise explain(error, "write", "a part", "while storing an upload") from error
-
-    def body(self) -> tuple[IO[bytes], bytes]:
-        """A file at its beginning, and its MD5."""
-        self._file.seek(0)
-        return self._file, self._md5.digest()
-
-    def clear(self) -> None:
-        self._file.seek(0)
-        self._file.truncate()
-        self.size = 0
-        self._md5 = hashlib.md5(usedforsecurity=False)
-
-    def to_end(self) -> None:
-        """After ``body``: to be written on."""
-        self._file.seek(self.size)
-
-    def close(self) -> None:
-        self._file.close()
-
-
-class _Appender:
-    def __init__(self, storage: S3Storage, upload: str, state: _State, spool: _Spool) -> None:
-        self._storage = storage
-        self._upload = upload
-        self._state = state
-        self._spool = spool
-        self._fresh = False
-        """Something is in the spool that is not in ``rest``."""
-        self._broken = False
-        """The bucket has failed: what came since the last state is for the client to send again."""
-        self.state = state.text()
-        self.offset = state.size
-
-    def append(self, data: bytes) -> None:
-        view = memoryview(data)
-        while view:
-            room = self._storage.part_size(len(self._state.parts)) - self._spool.size
-            if room <= 0:
-                self._part()
-                continue
-            piece = view[:room]
-            before = self._spool.size
-            try:
-                self._spool.write(piece)
-            finally:
-                self.offset += self._spool.size - before
-            self._fresh = True
-            view = view[room:]
-
-    def _part(self) -> None:
-        """What is in the spool becomes a part."""
-        self._broken = True
-        self._state = self._storage.add_part(self._upload, self._state, self._spool)
-        self._broken = False
-        self._spool.clear()
-        self._fresh = False
-        self.state = self._state.text()
-
-    def close(self) -> None:
-        self._end(_LEAST)
-
-    def finish(self) -> None:
-        self._end(1)
-
-    def _end(self, least: int) -> None:
-        """What is in the spool is stored: behind other parts, and with so many bytes, as a part."""
-        if self._broken:
-            self._spool.close()
-            return
-        try:
-            if self._fresh and self._state.parts and self._spool.size >= least:
-                self._part()
-            elif self._fresh:
-                self.keep_rest()
-        except BaseException:
-            self._spool.close()
-            raise
-        self._storage.warm(self._upload, self.state, self._spool)
-
-    def keep_rest(self) -> None:
-        """What is in the spool becomes an object."""
-        key = self._storage.new_key(self._upload)
-        self._storage.bucket.put(_name(key), *self._spool.body())
-        self._spool.to_end()
-        self._state = msgspec.structs.replace(self._state, rest=key, rest_size=self._spool.size)
-        self._fresh = False
-        self.state = self._state.text()
-
-    def abandon(self) -> None:
-        self._spool.close()
 
 
 class _Reader:
@@ -232,7 +92,8 @@ class S3Storage:
         self._directory = directory
         self._part = part
         self._lock = threading.Lock()
-        self._spools: dict[tuple[str, str], _Spool] = {}
+        self._spools: dict[tuple[str, str], Spool] = {}
+        self._senders = ThreadPoolExecutor(_SENDERS, thread_name_prefix="parts")
         try:
             os.makedirs(directory, 0o700, exist_ok=True)
         except OSError as error:
@@ -264,7 +125,21 @@ class S3Storage:
     def new_key(self, upload: str) -> str:
         return f"{upload}.{os.urandom(8).hex()}"
 
-    def add_part(self, upload: str, state: _State, spool: _Spool) -> _State:
+    def new_spool(self) -> Spool:
+        return Spool(self._directory)
+
+    def put(self, key: str, body: IO[bytes], md5: bytes) -> None:
+        self.bucket.put(_name(key), body, md5)
+
+    def send_part(self, upload: str, state: State, spool: Spool) -> Future[State]:
+        """``add_part``, while the caller does something else."""
+        return self._senders.submit(self.add_part, upload, state, spool)
+
+    def abort(self, state: State) -> None:
+        """Its parts are not wanted. Raises Unreachable."""
+        self.bucket.abort(_name(state.target), state.multipart)
+
+    def add_part(self, upload: str, state: State, spool: Spool) -> State:
         """``state`` with one part more, and without a rest."""
         target, multipart = state.target, state.multipart
         if not multipart:
@@ -272,11 +147,11 @@ class S3Storage:
             multipart = self.bucket.begin(_name(target))
         number = len(state.parts) + 1
         etag = self.bucket.part(_name(target), multipart, number, *spool.body())
-        return _State((*state.parts, Part(spool.size, etag)), target, multipart)
+        return State((*state.parts, Part(spool.size, etag)), target, multipart)
 
-    def warm(self, upload: str, state: str, spool: _Spool) -> None:
+    def warm(self, upload: str, state: str, spool: Spool) -> None:
         """Keep what is in the spool, for whoever goes on from this state soon."""
-        old: list[_Spool] = []
+        old: list[Spool] = []
         with self._lock:
             self._spools[upload, state] = spool
             while len(self._spools) > _WARM:
@@ -284,14 +159,14 @@ class S3Storage:
         for one in old:
             one.close()
 
-    def _spool(self, upload: str, state: _State) -> _Spool:
+    def _spool(self, upload: str, state: State) -> Spool:
         """With the bytes of the state's rest. Raises NotFound."""
         with self._lock:
             found = self._spools.pop((upload, state.text()), None)
         if found is not None:
             found.to_end()
             return found
-        spool = _Spool(self._directory)
+        spool = self.new_spool()
         if not state.rest:
             return spool
         try:
@@ -310,17 +185,17 @@ class S3Storage:
 
     # -- uploads -----------------------------------------------------------------------------------
 
-    def append(self, upload: str, state: str) -> _Appender:
+    def append(self, upload: str, state: str, tell: Callable[[], None] | None = None) -> Appender:
         if not _is_upload(upload):
             raise InvalidArgument(f'"{upload}" is not an upload\'s identifier')
-        found = _state(state)
-        return _Appender(self, upload, found, self._spool(upload, found))
+        found = State.read(state)
+        return Appender(self, upload, found, self._spool(upload, found), tell)
 
     def size(self, upload: str, state: str) -> int:
-        return _state(state).size
+        return State.read(state).size
 
     def finish(self, upload: str, digest: str, state: str) -> Finished:
-        found = _state(state)
+        found = State.read(state)
         if not found.parts:
             if not found.rest:
                 appender = self.append(upload, "")
@@ -340,10 +215,10 @@ class S3Storage:
         except NotFound:
             # Completed before, by us or by another. If not, it is gone.
             size = self.bucket.size(_name(found.target))
-            return Finished(_State(rest=found.target, rest_size=size).text(), False)
+            return Finished(State(rest=found.target, rest_size=size).text(), False)
         if found.rest:
             self._discard(found.rest)
-        return Finished(_State(rest=done.target, rest_size=done.size).text(), True)
+        return Finished(State(rest=done.target, rest_size=done.size).text(), True)
 
     def read_upload(self, upload: str, state: str) -> _Reader:
         return self.open(_whole(upload, state))
@@ -351,8 +226,8 @@ class S3Storage:
     def seal(self, upload: str, digest: str, state: str) -> str:
         key = _whole(upload, state)
         size = self.bucket.size(_name(key))
-        if size != _state(state).rest_size:
-            raise Corrupt(f"{key} has {size} bytes, not {_state(state).rest_size}")
+        if size != State.read(state).rest_size:
+            raise Corrupt(f"{key} has {size} bytes, not {State.read(state).rest_size}")
         self._forget(upload, state)
         return key
 
@@ -360,7 +235,7 @@ class S3Storage:
         if not _is_upload(upload):
             raise InvalidArgument(f'"{upload}" is not an upload\'s identifier')
         self._forget(upload, state)
-        found, there = _state(state), False
+        found, there = State.read(state), False
         if found.rest:
             there = self._is_there(_name(found.rest))
             self.bucket.delete(_name(found.rest))
@@ -372,8 +247,8 @@ class S3Storage:
         return there
 
     def replaced(self, before: str, after: str) -> None:
-        rest = _state(before).rest
-        if rest and rest != _state(after).rest:
+        rest = State.read(before).rest
+        if rest and rest != State.read(after).rest:
             self._discard(rest)
 
     def _discard(self, key: str) -> None:
@@ -440,6 +315,7 @@ class S3Storage:
         self.bucket.check()
 
     def close(self) -> None:
+        self._senders.shutdown()
         with self._lock:
             spools, self._spools = list(self._spools.values()), {}
         for one in spools:
@@ -463,7 +339,7 @@ def _checked(key: str) -> str:
 
 def _whole(upload: str, state: str) -> str:
     """The key of the object that is all of an upload. Raises NotFound."""
-    found = _state(state)
+    found = State.read(state)
     if not found.rest or found.parts:
         raise NotFound(f"upload {upload} is not there any more")
     return found.rest
