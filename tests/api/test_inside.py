@@ -78,6 +78,14 @@ def test_a_read_only_container_cannot_write_to_its_names(daemon: Daemon) -> None
     said(daemon, "bash", "-c", "echo 192.0.2.1 x >> /etc/hosts")
 
 
+def test_a_read_only_container_has_its_working_directory(daemon: Daemon) -> None:
+    settings: dict[str, Any] = {"WorkingDir": "/not/yet", "User": "4321"}
+    assert said(daemon, "pwd", **settings, HostConfig={"ReadonlyRootfs": True}) == "/not/yet\n"
+    script = "pwd; ! touch x"
+    text = said(daemon, "sh", "-c", script, WorkingDir="/a", HostConfig={"ReadonlyRootfs": True})
+    assert text.startswith("/a\n")
+
+
 def test_the_machines_ipc_comes_with_its_message_queues(daemon: Daemon) -> None:
     rows = said(daemon, "cat", "/proc/self/mountinfo", HostConfig={"IpcMode": "host"}).splitlines()
     assert [row for row in rows if row.split()[4] == "/dev/mqueue" and " - mqueue " in row]

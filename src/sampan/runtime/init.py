@@ -121,6 +121,7 @@ class _Init:
             kernel.set_domainname(spec.domainname)
         label(procfs, process)
         sysctl.apply(spec, procfs)
+        self.entry.make_cwd()
         root.finish()
         keep = [*self.channel.kept]
         if self.fifos is not None:

@@ -122,8 +122,6 @@ class Entry:
         process, linux = self.process, self.linux
         root = os.open("/", O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         identity = self._identity(root)
-        if self.is_init:
-            self._make_cwd(root)
         os.close(root)
         close_others(self.kept, keep)
         if process.no_new_privileges:
@@ -212,7 +210,10 @@ class Entry:
             home = users.home_of(root, user.uid) or "/"
         return users.Identity(user.uid, user.gid, (*user.additional_gids, *named), home)
 
-    def _make_cwd(self, root: int) -> None:
+    def make_cwd(self) -> None:
+        """In the root that the process is inside of, and that is not sealed yet: of a read-only
+        container, too, the working directory is made, as runc does."""
+        root = os.open("/", O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
             os.close(make_directory_in_root(root, self.process.cwd, 0o755))
         except KernelError as error:
@@ -221,6 +222,8 @@ class Entry:
                     f"process.cwd: {self.process.cwd}: {os.strerror(error.errno or 0)}"
                 ) from None
             # chdir says that it is missing, or why it cannot be entered
+        finally:
+            os.close(root)
 
     def _switch_user(self, identity: users.Identity) -> None:
         if identity.uid:
