@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from sampan.engine.config import ONLY, REFUSED, read_create
+from sampan.engine.reading import ONLY, REFUSED, read_create
 from sampan.errors import InvalidArgument, NotSupported, SampanError
 
 

@@ -14,7 +14,8 @@ import msgspec
 import pytest
 
 from sampan.engine import config
-from sampan.engine.config import ONLY, REFUSED, ContainerConfig, HostConfig
+from sampan.engine.config import ContainerConfig, HostConfig
+from sampan.engine.reading import ONLY, REFUSED
 from tests.compatibility.document import document
 from tests.engine.test_spec import spec
 

@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from sampan.engine.config import read_create
 from sampan.engine.container import ContainerRecord, UserMount
 from sampan.engine.mounts import Reader, Wanted
+from sampan.engine.reading import read_create
 from sampan.errors import InvalidArgument, NotFound, NotSupported, SampanError
 
 DATA_ROOT = "/var/lib/sampan"

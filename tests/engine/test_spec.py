@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from sampan.engine import merge, security
-from sampan.engine.config import read_create
 from sampan.engine.container import ContainerRecord
 from sampan.engine.mounts import Reader
+from sampan.engine.reading import read_create
 from sampan.engine.spec import Other, build_spec, spec_json
 from sampan.errors import InvalidArgument, NotFound, NotSupported, SampanError
 from sampan.kernel.capabilities import NAMES

@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from sampan.engine import resources as limits
-from sampan.engine.config import HostConfig, RestartPolicy, read_struct
+from sampan.engine.config import HostConfig, RestartPolicy
 from sampan.engine.log import log
+from sampan.engine.reading import read_struct
 from sampan.engine.restarts import check_policy
 from sampan.errors import (
     Conflict,

@@ -1,6 +1,6 @@
 """What a program asks of a container: keyword arguments in, the Engine API's checked request out.
 
-The request is the daemon's own (``engine.config.read_create``), so that a field means here what it
+The request is the daemon's own (``engine.reading.read_create``), so that a field means here what it
 means there, has the same default and is refused with the same sentence.
 """
 
@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypedDict
 
 import msgspec
 
-from sampan.engine.config import read_create
+from sampan.engine.reading import read_create
 from sampan.errors import InvalidArgument, NotSupported
 
 if TYPE_CHECKING:

@@ -9,9 +9,9 @@ from sampan.api.docker import render
 from sampan.api.docker.compat import of_version
 from sampan.api.docker.context import Context, empty, reply
 from sampan.api.docker.listing import FILTERS, list_containers
-from sampan.engine.config import read_create
 from sampan.engine.pruning import FILTERS as FILTERS_OF_PRUNE
 from sampan.engine.pruning import prune_containers
+from sampan.engine.reading import read_create
 from sampan.engine.sizes import container_sizes
 from sampan.engine.update import read_update, update
 from sampan.errors import InvalidArgument, NotSupported

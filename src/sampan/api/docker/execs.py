@@ -10,9 +10,9 @@ from sampan.api.docker import frames, render
 from sampan.api.docker.attach import read_size
 from sampan.api.docker.context import Context, empty, reply, wording
 from sampan.api.docker.hijack import Hijack
-from sampan.engine.config import read_body
 from sampan.engine.keys import read_keys
 from sampan.engine.live import Attachment, Exec
+from sampan.engine.reading import read_body
 from sampan.errors import InvalidArgument, SampanError
 
 if TYPE_CHECKING:

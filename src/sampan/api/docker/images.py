@@ -331,7 +331,8 @@ async def commit(context: Context) -> Answer:
     if tag_ and not repository:
         raise InvalidArgument("tag: give the repository of the new name too")
     from sampan.engine import commits
-    from sampan.engine.config import ContainerConfig, read_body
+    from sampan.engine.config import ContainerConfig
+    from sampan.engine.reading import read_body
 
     body = await context.body()
     image_id = await commits.commit(

@@ -131,7 +131,7 @@ async def inspect(context: Context) -> Answer:
 
 
 async def create(context: Context) -> Answer:
-    from sampan.engine.config import read_body
+    from sampan.engine.reading import read_body
     from sampan.network.creation import NetworkRequest, network_of
 
     request = read_body(NetworkRequest, await context.body())
@@ -154,8 +154,8 @@ class _Disconnect(msgspec.Struct, frozen=True, kw_only=True, rename="pascal"):
 
 
 async def connect(context: Context) -> Answer:
-    from sampan.engine.config import read_body, read_endpoint
     from sampan.engine.connecting import connect as put_on
+    from sampan.engine.reading import read_body, read_endpoint
 
     request = read_body(_Connect, await context.body())
     if not request.container:
@@ -168,8 +168,8 @@ async def connect(context: Context) -> Answer:
 
 
 async def disconnect(context: Context) -> Answer:
-    from sampan.engine.config import read_body
     from sampan.engine.connecting import disconnect as take_off
+    from sampan.engine.reading import read_body
 
     request = read_body(_Disconnect, await context.body())
     if not request.container:

@@ -9,7 +9,7 @@ import msgspec
 from sampan.api.docker import credentials, progress
 from sampan.api.docker.context import reply
 from sampan.api.docker.platforms import platform_of
-from sampan.engine.config import read_body
+from sampan.engine.reading import read_body
 from sampan.errors import InvalidArgument
 from sampan.oci import image as oci
 from sampan.oci import reference as references

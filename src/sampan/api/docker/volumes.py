@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from sampan.api.docker.context import Context, empty, reply
-from sampan.engine.config import read_body
 from sampan.engine.container import rfc3339
+from sampan.engine.reading import read_body
 from sampan.errors import NotFound, Unavailable
 
 if TYPE_CHECKING:
