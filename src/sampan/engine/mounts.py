@@ -15,6 +15,19 @@ import posixpath
 from typing import TYPE_CHECKING, NamedTuple
 
 from sampan.engine.container import UserMount
+from sampan.engine.mount_words import (
+    CONSISTENCIES,
+    PROPAGATIONS,
+    Mode,
+    absolute,
+    bind_options,
+    is_mode,
+    read_mode,
+    subpath_of,
+    target,
+    tmpfs_options,
+    volume_options,
+)
 from sampan.errors import InvalidArgument, NotFound, NotSupported, SampanError
 from sampan.volume.store import check_name
 
@@ -26,17 +39,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Reader", "VolumeWish", "Wanted"]
 
-_PROPAGATIONS = {"private", "rprivate", "shared", "rshared", "slave", "rslave"}
-# Not for us: host file systems of other platforms, and SELinux labels, which no file here has.
-_CONSISTENCIES = {"cached", "delegated", "consistent", "default"}
-_LABELS = {"z", "Z"}
-_TMPFS_FLAGS = {
-    "ro", "rw", "exec", "noexec", "suid", "nosuid", "dev", "nodev", "sync", "async", "atime",
-    "noatime", "diratime", "nodiratime", "relatime", "norelatime", "strictatime", "nostrictatime",
-    "dirsync", "private", "rprivate", "shared", "rshared", "slave", "rslave", "unbindable",
-    "runbindable", "mand", "nomand",
-}  # fmt: skip
-_TMPFS_VALUES = {"size", "mode", "uid", "gid", "nr_inodes", "nr_blocks", "mpol"}
 # What of a mount of the API may be set for which type.
 _OPTIONS = {
     "BindOptions": ("bind",),
@@ -64,91 +66,6 @@ class Wanted(NamedTuple):
     mount: UserMount
     volume: VolumeWish | None = None
     declared: bool = False
-
-
-class _Mode(NamedTuple):
-    writable: bool
-    propagation: str
-    copy: bool | None
-
-
-def _target(path: str) -> str:
-    """A clean absolute path that is not the root."""
-    if not path:
-        raise InvalidArgument("field Target must not be empty")
-    clean = posixpath.normpath(path)
-    if clean.startswith("//"):
-        clean = clean[1:]
-    if clean == "/":
-        raise InvalidArgument("invalid specification: destination can't be '/'")
-    return _absolute(clean, path)
-
-
-def _absolute(clean: str, path: str) -> str:
-    if "\0" in path:
-        raise InvalidArgument(f"invalid mount path: {path!r} contains a NUL character")
-    if not path.startswith("/"):
-        raise InvalidArgument(f"invalid mount path: '{path}' mount path must be absolute")
-    return clean
-
-
-def _bind_options(writable: bool, propagation: str, recursive: bool, deep: bool) -> tuple[str, ...]:
-    options = ["rbind" if recursive else "bind", propagation]
-    if not writable:
-        # A read-only mount with writable mounts below it is not read-only.
-        options += ["ro", "rro"] if recursive and deep else ["ro"]
-    return tuple(options)
-
-
-def _volume_options(writable: bool, subpath: str) -> tuple[str, ...]:
-    options = _bind_options(writable, "rprivate", True, True)
-    return (*options, f"subpath={subpath}") if subpath else options
-
-
-def _mode(mode: str) -> _Mode:
-    """What stands behind the second colon of ``-v``. Raises InvalidArgument."""
-    writable, propagation, copy, seen = True, "", None, set[str]()
-    for option in mode.split(",") if mode else ():
-        if option in ("ro", "rw"):
-            kind, writable = "access", option == "rw"
-        elif option in _PROPAGATIONS:
-            kind, propagation = "propagation", option
-        elif option == "nocopy":
-            kind, copy = "copy", False
-        elif option in _LABELS:
-            kind = "label"
-        elif option in _CONSISTENCIES:
-            kind = "consistency"
-        else:
-            raise InvalidArgument(f"invalid mode: {mode}")
-        if kind in seen:
-            raise InvalidArgument(f"invalid mode: {mode}")
-        seen.add(kind)
-    return _Mode(writable, propagation, copy)
-
-
-def _is_mode(text: str) -> bool:
-    try:
-        _mode(text)
-    except InvalidArgument:
-        return False
-    return bool(text)
-
-
-def _subpath(path: str, where: str) -> str:
-    if path and (path.startswith("/") or "\0" in path or ".." in path.split("/")):
-        raise InvalidArgument(f"subpath must be a relative path within the {where}")
-    return "" if not path or posixpath.normpath(path) == "." else path
-
-
-def tmpfs_options(text: str) -> list[str]:
-    """``--tmpfs``'s words. Raises InvalidArgument."""
-    options = [option for option in text.split(",") if option]
-    for option in options:
-        name, equals, _ = option.partition("=")
-        if not (name in _TMPFS_VALUES and equals) and option not in _TMPFS_FLAGS:
-            raise InvalidArgument(f'invalid tmpfs option ["{option}"]')
-    return options
 
 
 class Reader:
@@ -189,7 +106,7 @@ class Reader:
             options = ["noexec", "nosuid", "nodev", *tmpfs_options(text)]
             mount = UserMount(
                 type="tmpfs",
-                destination=_target(place),
+                destination=target(place),
                 options=tuple(options),
                 writable="ro" not in options,
                 listed=False,
@@ -200,7 +117,7 @@ class Reader:
             if ":" in text:
                 add(self._bind(text, host.volume_driver))
                 continue
-            place = _target(text)
+            place = target(text)
             if place not in found:
                 volume = VolumeWish(driver=host.volume_driver)
                 found[place] = self._volume(volume, place, True, "", declared=True)
@@ -211,8 +128,8 @@ class Reader:
         if not text:
             raise InvalidArgument("volumes-from specification cannot be an empty string")
         name, _, mode = text.partition(":")
-        writable = _mode(mode).writable
-        if _mode(mode).copy is not None:
+        writable = read_mode(mode).writable
+        if read_mode(mode).copy is not None:
             raise InvalidArgument(f"invalid mode: {mode}")
         try:
             record = self._find(name)
@@ -249,15 +166,15 @@ class Reader:
         source, place, mode = "", parts[0], ""
         if len(parts) in (2, 3):
             source, place, mode = parts[0], parts[1], parts[2] if len(parts) == 3 else ""
-        if len(parts) > 3 or not all(parts) or (len(parts) == 2 and _is_mode(parts[1])):
+        if len(parts) > 3 or not all(parts) or (len(parts) == 2 and is_mode(parts[1])):
             raise InvalidArgument(wrong)
-        read = _mode(mode)
+        read = read_mode(mode)
         try:
-            place = _target(place)
+            place = target(place)
             if source.startswith("/"):
                 if read.copy is not None:
                     raise InvalidArgument("field VolumeOptions must not be specified")
-                source = _absolute(posixpath.normpath(source), source)
+                source = absolute(posixpath.normpath(source), source)
                 return Wanted(self._bind_mount(source, place, read, mode, make=True))
             if read.propagation:
                 raise InvalidArgument("field BindOptions must not be specified")
@@ -274,7 +191,7 @@ class Reader:
         self,
         source: str,
         place: str,
-        read: _Mode,
+        read: Mode,
         mode: str = "",
         *,
         recursive: bool = True,
@@ -288,7 +205,7 @@ class Reader:
             type="bind",
             source=source,
             destination=place,
-            options=_bind_options(read.writable, propagation, recursive, deep),
+            options=bind_options(read.writable, propagation, recursive, deep),
             mode=mode,
             writable=read.writable,
             propagation=propagation,
@@ -327,7 +244,7 @@ class Reader:
             type="volume",
             name=wish.name,
             destination=place,
-            options=_volume_options(writable, subpath),
+            options=volume_options(writable, subpath),
             driver=wish.driver or "local",
             mode=mode,
             writable=writable,
@@ -354,7 +271,7 @@ class Reader:
             )
         if request.type not in _TYPES:
             raise InvalidArgument("mount type unknown")
-        place = _target(request.target)
+        place = target(request.target)
         given = {
             "BindOptions": request.bind_options,
             "VolumeOptions": request.volume_options,
@@ -365,7 +282,7 @@ class Reader:
             if given[field] is not None and request.type not in kinds:
                 raise InvalidArgument(f"field {field} must not be specified")
         consistency = request.consistency
-        if consistency and consistency not in _CONSISTENCIES:
+        if consistency and consistency not in CONSISTENCIES:
             raise InvalidArgument(f"invalid consistency: {consistency}")
         if request.type == "bind":
             return Wanted(self._request_bind(request, place))
@@ -380,9 +297,9 @@ class Reader:
         if not request.source:
             raise InvalidArgument("field Source must not be empty")
         propagation = options.propagation if options else ""
-        if propagation and propagation not in _PROPAGATIONS:
+        if propagation and propagation not in PROPAGATIONS:
             raise InvalidArgument(f"invalid propagation mode: {propagation}")
-        source = _absolute(posixpath.normpath(request.source), request.source)
+        source = absolute(posixpath.normpath(request.source), request.source)
         make = bool(options and options.create_mountpoint)
         if not make and not os.path.lexists(source):
             raise InvalidArgument(f"bind source path does not exist: {request.source}")
@@ -402,13 +319,13 @@ class Reader:
                 "ReadOnlyForceRecursive needs the propagation rprivate: what is mounted there "
                 "later would not be read-only"
             )
-        read = _Mode(not request.read_only, propagation, None)
+        read = Mode(not request.read_only, propagation, None)
         deep = forced or (self._deep and not shallow)
         return self._bind_mount(source, place, read, recursive=recursive, deep=deep, make=make)
 
     def _request_volume(self, request: MountRequest, place: str) -> Wanted:
         options = request.volume_options
-        subpath = _subpath(options.subpath if options else "", "volume")
+        subpath = subpath_of(options.subpath if options else "", "volume")
         if not request.source and request.read_only:
             raise InvalidArgument("must not set ReadOnly mode when using anonymous volumes")
         if not request.source and subpath:
@@ -428,7 +345,7 @@ class Reader:
         if not request.source:
             raise InvalidArgument("field Source must not be empty")
         options = request.image_options
-        subpath = _subpath(options.subpath if options else "", "image")
+        subpath = subpath_of(options.subpath if options else "", "image")
         mount = UserMount(
             type="image",
             name=request.source,
