@@ -208,7 +208,7 @@ def test_it_is_shown_where_it_is_published(house: House) -> None:
     assert set(shown.split(", ")) == {
         "443/tcp", "127.0.0.1:5353->53/udp", "0.0.0.0:8080->80/tcp", "0.0.0.0:99->9/sctp",
     }  # fmt: skip
-    found = house.daemon.get("/containers/json", filters='{"publish":["80"]}').json()
+    found = house.daemon.get("/containers/json", filters='{"publish":["8080"]}').json()
     assert [one["Id"] for one in found] == [container]
     house.daemon.post(f"/containers/{container}/stop?t=0")
     assert ports(house, container) == {}

@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from sampan.engine import files, ports
+from sampan.engine import files, hosts, ports
+from sampan.engine.freeing import namespace_of
 from sampan.engine.log import log
-from sampan.engine.networks import namespace_of
 from sampan.errors import (
     Conflict,
     InvalidArgument,
@@ -160,10 +160,10 @@ async def _plug(engine: Engine, live: Live, network: Network, wish: Wish) -> Non
     except SampanError:
         await asyncio.to_thread(networks.free, networks.leave(live.id, network.id))
         raise
-    if any(one.id == endpoint.id for one, _ in networks.ways_out(networks.leases.of(live.id))):
+    if any(one.id == endpoint.id for one, _ in networks.ways.every(networks.leases.of(live.id))):
         await find_way_out(engine, live)
     await _renew_links(engine)
-    _edit_hosts(engine, live, add=networking.host_lines(live.record, [endpoint]))
+    _edit_hosts(engine, live, add=hosts.lines(live.record, [endpoint]))
 
 
 async def _unplug(engine: Engine, live: Live, network: Network) -> None:
@@ -174,9 +174,9 @@ async def _unplug(engine: Engine, live: Live, network: Network) -> None:
     except SampanError as error:
         # It is taken off all the same; its ports are with its next start.
         log.error("ports cannot be published", container=live.id, error=error.message)
-    ways = networks.ways_out(networks.leases.of(live.id))
+    ways = networks.ways.every(networks.leases.of(live.id))
     gone = networks.leave(live.id, network.id)
-    if any(networks.on_parent(one) for one in gone):
+    if any(networks.ways.on_parent(one) for one in gone):
         keep = {one.host for one in networks.leases.of(live.id)}
         try:
             with _namespace(live) as namespace:
@@ -230,10 +230,10 @@ async def find_way_out(engine: Engine, live: Live) -> None:
     """Have the default routes of what runs lead where they are to lead now."""
     networks = engine.networking.networks
     every = networks.leases.of(live.id)
-    ways = [(one.inside, gateways) for one, gateways in networks.ways_out(every)]
+    ways = [(one.inside, gateways) for one, gateways in networks.ways.every(every)]
     if not ways:
         return
-    before = [gateway for one in every for gateway in networks.gateways(one)]
+    before = [gateway for one in every for gateway in networks.ways.gateways(one)]
     try:
         with _namespace(live) as namespace:
             await asyncio.to_thread(plugs.reroute, namespace, ways, before)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from sampan.engine import log_drivers, merge, names, ports, restarts, spec
+from sampan.engine import hosts, log_drivers, merge, names, ports, restarts, spec
 from sampan.engine import resources as limits
 from sampan.engine.checking import check_config, check_host, check_joined
 from sampan.engine.container import ContainerRecord, now
@@ -205,7 +205,7 @@ class Creation:
         try:
             os.mkdir(directory, 0o710)
             resolved = engine.settings.defaults.resolved(record.host_config)
-            gateways = engine.networking.host_gateways(record)
+            gateways = hosts.gateways(engine, record)
             write_files(directory, resolved, spec.hostname(record, engine.machine), gateways)
             engine.driver.create_container(
                 record.id, image.chain, image.system, empty=(spec.CONTAINER_MARK,)

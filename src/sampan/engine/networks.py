@@ -7,25 +7,24 @@ thread what is done. docs/network.md, "A start, step by step".
 from __future__ import annotations
 
 import asyncio
-import os
 from typing import TYPE_CHECKING
 
 import msgspec
 
-from sampan.engine import files, ports
+from sampan.engine import hosts, ports
+from sampan.engine.freeing import Freeing
 from sampan.engine.log import log
 from sampan.engine.relays import Relays
 from sampan.engine.resolving import Resolving
 from sampan.engine.rules import RuleWatch
-from sampan.errors import InvalidArgument, KernelError, NotFound, PermissionDenied, SampanError
-from sampan.kernel.processes import start_time
+from sampan.errors import InvalidArgument, NotFound, PermissionDenied, SampanError
 from sampan.network import parents
 from sampan.network.networks import Networks
 from sampan.network.ports import PortError
 from sampan.network.types import Wish
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
     from sampan.engine.config import EndpointSettings
     from sampan.engine.container import ContainerRecord
@@ -33,26 +32,9 @@ if TYPE_CHECKING:
     from sampan.engine.live import Live
     from sampan.network.types import Endpoint, Network, Port
 
-__all__ = ["DEFAULT_MODES", "Networking", "namespace_of"]
+__all__ = ["DEFAULT_MODES", "Networking"]
 
 DEFAULT_MODES = ("", "default", "bridge")
-
-
-def namespace_of(record: ContainerRecord) -> int | None:
-    """A descriptor of a running container's network namespace, None when it is over. The process
-    is the one we think of: what has its number now began when it did."""
-    state = record.state
-    try:
-        namespace = os.open(f"/proc/{state.pid}/ns/net", os.O_RDONLY | os.O_CLOEXEC)
-    except OSError:
-        return None
-    try:
-        if start_time(state.pid) == state.start_time:
-            return namespace
-    except KernelError:
-        pass  # it ended between the two
-    os.close(namespace)
-    return None
 
 
 def _check_usable(network: Network) -> None:
@@ -79,9 +61,7 @@ class Networking:
         self.resolving = Resolving(engine, self.networks)
         self.relays = Relays(engine, self.networks)
         self._rules = RuleWatch(engine, self.networks)
-        self._gone: list[Endpoint] = []
-        self._shared: list[int] = []
-        self._freeing: asyncio.Task[None] | None = None
+        self._freeing = Freeing(engine, self.networks)
         self.linking = asyncio.Lock()
 
     # -- what containers ask for ---------------------------------------------------------------
@@ -243,7 +223,7 @@ class Networking:
         if any(endpoint.ports for endpoint in endpoints):
             await asyncio.to_thread(self.networks.open_ports, endpoints)
             self.relays.renew(live.id)
-        self._write_hosts(live.record, endpoints)
+        hosts.write(self._engine, live.record, endpoints)
         if any(one.record.links for one in self._engine.registry):
             from sampan.engine.link_ports import renew
             from sampan.engine.links import tell_parents
@@ -269,50 +249,6 @@ class Networking:
                 raise NotFound(f"network {wish.name} not found") from error
         return msgspec.structs.replace(wish, network=network.id, name=network.name)
 
-    def _write_hosts(self, record: ContainerRecord, endpoints: list[Endpoint]) -> None:
-        if not endpoints and record.host_config.network_mode in ("none", "host"):
-            return  # as it was made
-        if not endpoints and record.host_config.network_mode.startswith("container:"):
-            return
-        linked: list[str] = []
-        if record.links:
-            from sampan.engine.links import host_lines
-
-            linked = host_lines(self._engine, record)
-        own = self.host_lines(record, endpoints)
-        extra = files.hosts(record.host_config, self.host_gateways(record, endpoints))
-        text = "".join([extra, *linked, *own])
-        files.write_file(f"{self._engine.directory(record.id)}/hosts", text)
-
-    def host_gateways(
-        self, record: ContainerRecord, endpoints: Sequence[Endpoint] = ()
-    ) -> Sequence[str]:
-        """What --add-host's ``host-gateway`` means: this machine, as the container reaches it."""
-        if self.networks.options.host_gateways:
-            return self.networks.options.host_gateways
-        if record.host_config.network_mode == "host":
-            return ("127.0.0.1",)
-        there = [self.networks.find(one.network) for one in endpoints]
-        bridged = [network for network in there if network.driver == "bridge"]
-        try:
-            network = bridged[0] if bridged else self.networks.default()
-        except NotFound:
-            return ()
-        return [subnet.gateway for subnet in network.subnets if network.has_gateway(subnet)]
-
-    def host_lines(self, record: ContainerRecord, endpoints: Sequence[Endpoint]) -> list[str]:
-        """A container's own lines of its /etc/hosts."""
-        config = record.config
-        names = config.hostname or record.id[:12]
-        if config.domainname:
-            names = f"{config.hostname}.{config.domainname} {config.hostname}"
-        return [
-            f"{address}\t{names}\n"
-            for endpoint in endpoints
-            for address in (endpoint.address4, endpoint.address6)
-            if address
-        ]
-
     async def bring_up(self, network: Network) -> None:
         """See ``Networks.bring_up``."""
         await asyncio.to_thread(self.networks.bring_up, network.id)
@@ -333,54 +269,7 @@ class Networking:
         self.relays.end(live.id)
         left = self.networks.leave(live.id)
         self.resolving.release(left)
-        if any(self.networks.on_parent(one) for one in left):
-            # Their links have no host's end to delete, and live on in who shares the namespace.
-            self._shared += [guest for guest in self._guests(live.id) if guest is not None]
-        self._gone += left
-        if self._gone and (self._freeing is None or self._freeing.done()):
-            self._freeing = asyncio.get_running_loop().create_task(self._free())
-
-    async def _free(self) -> None:
-        """One thread for all that end at the same time: a link's end waits for the kernel."""
-        while self._gone:
-            gone, self._gone = self._gone, []
-            shared, self._shared = self._shared, []
-            try:
-                await asyncio.to_thread(self._sweep, shared, ())
-                await asyncio.to_thread(self.networks.free, gone)
-            except SampanError as error:
-                # The next daemon frees them.
-                log.error("links cannot be deleted", error=error.message)
-
-    def _guests(self, container_id: str) -> Iterator[int | None]:
-        """Namespaces of containers in the network of another."""
-        for live in self._engine.registry:
-            if live.record.host_config.network_mode == f"container:{container_id}":
-                yield namespace_of(live.record)
-
-    def _sweep(self, namespaces: Sequence[int], keep: Collection[str]) -> None:
-        """See ``parents.sweep``; the descriptors are closed."""
-        for namespace in namespaces:
-            try:
-                parents.sweep(namespace, keep)
-            finally:
-                os.close(namespace)
-
-    def _recover_parents(self, running: Mapping[str, Collection[str]]) -> None:
-        """Links on parents that a daemon died before it deleted them: before their addresses are
-        free."""
-        if not any(network.driver in parents.KINDS for network in self.networks):
-            return
-        for live in self._engine.registry:
-            record = live.record
-            kind, _, owner = record.host_config.network_mode.partition(":")
-            if live.id not in running or (kind == "container" and owner in running):
-                continue
-            namespace = namespace_of(record) if kind != "host" else None
-            if namespace is not None:
-                of = self.networks.leases.of(live.id)
-                keep = {one.host for one in of if one.network in running[live.id]}
-                self._sweep([namespace], keep)
+        self._freeing.begin(live.id, left)
 
     async def vacate(self, wishes: Sequence[Wish]) -> None:
         """An address that is asked for by itself may be one that is being freed."""
@@ -389,8 +278,7 @@ class Networking:
 
     async def settle(self) -> None:
         """Wait until what has ended is freed."""
-        if self._freeing is not None:
-            await self._freeing
+        await self._freeing.settle()
 
     async def recover(self) -> None:
         """Take up what runs and free what does not."""
@@ -405,7 +293,7 @@ class Networking:
 
             note(self._engine)  # with what has ended: it goes with its endpoint
         try:
-            await asyncio.to_thread(self._recover_parents, running)
+            await asyncio.to_thread(self._freeing.recover, running)
             unheld, moved = await asyncio.to_thread(self.networks.recover, running)
             if moved:
                 from sampan.engine.connecting import find_way_out, move_ports
@@ -474,7 +362,7 @@ class Networking:
 
     def gateways(self, endpoint: Endpoint) -> tuple[str, str]:
         """The IPv4 and the IPv6 gateway of an endpoint, empty for none."""
-        found = self.networks.gateways(endpoint)
+        found = self.networks.ways.gateways(endpoint)
         found = [gateway for gateway in found if gateway not in parents.EVERYWHERE.values()]
         four = [gateway for gateway in found if ":" not in gateway]
         return "".join(four[:1]), "".join(gateway for gateway in found if ":" in gateway)

@@ -44,7 +44,7 @@ class Relays:
     def renew(self, container: str) -> None:
         """Its ports are these now."""
         self.pause(container)
-        for port, held, target in self._networks.loopback_ports(container):
+        for port, held, target in self._networks.local_ports(container):
             listener = held.dup() if held is not None else _beside(port)
             if listener is None:
                 continue

@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING
 from sampan.errors import Conflict, KernelError, Unavailable
 from sampan.kernel import links, netns
 from sampan.kernel.nlmsg import Socket
-from sampan.network.host import index_of
+from sampan.network.host import Machine, index_of
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     from sampan.kernel.routes import LinkState
     from sampan.network.types import Endpoint, Network
@@ -34,6 +34,7 @@ __all__ = [
     "pass_on",
     "plug",
     "remove",
+    "remove_those_of",
     "repair",
     "set_port",
     "unplug",
@@ -159,6 +160,17 @@ def remove(name: str) -> None:
     """Delete a bridge, if it is there."""
     with Socket() as socket:
         socket.batch([links.delete_link(name, ignore=(ENODEV,))])
+
+
+def remove_those_of(identity: str, networks: Iterable[Network]) -> None:
+    """Those of them that are there, and are this engine's."""
+    left = [network for network in networks if network.link and index_of(network.link)]
+    if left:
+        machine = Machine()
+        for network in left:
+            there = machine.links.get(network.link)
+            if there is not None and is_ours(there, identity, network):
+                remove(network.link)
 
 
 def unplug(names: Sequence[str]) -> None:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from sampan.errors import InvalidArgument, Unavailable
+from sampan.errors import Conflict, InvalidArgument, Unavailable
 from sampan.network.addresses import Block, mac_of
 from sampan.network.bridge import host_name
 from sampan.network.options import INTERFACE
@@ -77,6 +77,26 @@ class Leases:
         return list(self._by_container)
 
     # -- giving --------------------------------------------------------------------------------
+
+    def take(self, container: str, network: Network, wish: Wish) -> Endpoint:
+        """``add``, with the next name for its link inside that is free. Raises Conflict,
+        InvalidArgument too where what is asked for cannot be."""
+        there = self.on(network.id) if network.mode == "passthru" else []
+        if there:
+            raise Conflict(
+                f"network {network.name}: in mode passthru one container has the parent: "
+                f"{there[0].container[:12]}"
+            )
+        names = {endpoint.inside for endpoint in self.of(container)}
+        asked = wish.options.get(INTERFACE, "")
+        if asked in names:
+            raise InvalidArgument(
+                f"network {network.name}: the container has an interface {asked} already"
+            )
+        number = 0
+        while f"{network.prefix}{number}" in names:
+            number += 1
+        return self.add(container, network, wish, number)
 
     def add(self, container: str, network: Network, wish: Wish, position: int) -> Endpoint:
         """An endpoint: its row and its addresses. ``position`` numbers its link inside.

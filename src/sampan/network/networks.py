@@ -10,9 +10,7 @@ from __future__ import annotations
 import threading
 from typing import TYPE_CHECKING
 
-import msgspec
-
-from sampan.errors import Conflict, InvalidArgument, NotFound, Unavailable
+from sampan.errors import NotFound
 from sampan.network import bridge, parents
 from sampan.network.catalogue import DEFAULT, Catalogue
 from sampan.network.firewall import Firewall
@@ -27,22 +25,17 @@ from sampan.network.host import (
     note_forwarding,
     stop_forwarding,
 )
-from sampan.network.options import INTERFACE, SYSCTLS, link_local, parameters
-from sampan.network.ports import ANY, CARRIED, Ports
+from sampan.network.publishing import Publishing
+from sampan.network.ways import Ways
 
 if TYPE_CHECKING:
-    import socket
     from collections.abc import Collection, Iterator, Mapping, Sequence
 
+    from sampan.network.publishing import Local
     from sampan.network.types import Endpoint, Network, Opening, Options, Port, PortWish, Wish
     from sampan.storage.database import Database
 
 __all__ = ["Networks"]
-
-_RULELESS = (
-    "ports are published by this engine's rules, and --firewall none leaves those to you: publish "
-    "nothing, and translate to the container's address yourself"
-)
 
 
 class Networks:
@@ -61,7 +54,10 @@ class Networks:
         self._known = Catalogue(database, identity, options, created)
         self._all = self._known.all
         self.leases = self._known.leases
-        self._ports = Ports()
+        self.ways = Ways(self._all)
+        self._published = Publishing(
+            database, self._all, self.leases, self.ways, ruled=self.firewall is not None
+        )
         self._localhost: dict[str, int] = {}  # network -> index of its bridge with route_localnet
         self._passing: dict[str, int] = {}  # the same, with what links need
         self._up: dict[str, tuple[int, int]] = {}  # network -> its bridge's index, its MTU
@@ -236,48 +232,7 @@ class Networks:
 
     def plugs(self, endpoints: Sequence[Endpoint]) -> list[dict[str, object]]:
         """What the maker is told to make of them; their networks are up."""
-        ways = {endpoint.id: gateways for endpoint, gateways in self.ways_out(endpoints)}
-        plugs = []
-        for endpoint in endpoints:
-            network = self._all[endpoint.network]
-            index, mtu = self._up[network.id]
-            shares = network.driver in parents.KINDS
-            one = (parents if shares else bridge).plug(network, endpoint, index, mtu)
-            plugs.append({**one, **_asked(endpoint), "gateways": ways.get(endpoint.id, [])})
-        return plugs
-
-    def on_parent(self, endpoint: Endpoint) -> bool:
-        """Whether its link is a macvlan or ipvlan one."""
-        network = self._all.get(endpoint.network)
-        return network is not None and network.driver in parents.KINDS
-
-    def gateways(self, endpoint: Endpoint) -> list[str]:
-        network = self._all[endpoint.network]
-        if network.driver in parents.KINDS:
-            return parents.gateways(network, endpoint)
-        return bridge.gateways(network, endpoint)
-
-    def ways_out(self, endpoints: Sequence[Endpoint]) -> list[tuple[Endpoint, list[str]]]:
-        """By whom the default routes lead, and where to, for each version of IP: the highest
-        priority's; among equals theirs that have both versions, and then the first name's."""
-        gateways = {endpoint.id: self.gateways(endpoint) for endpoint in endpoints}
-        found: list[tuple[Endpoint, list[str]]] = []
-        led: set[bool] = set()  # whether it is IPv6's
-
-        def rank(one: Endpoint) -> tuple[int, int, str]:
-            versions = {":" in gateway for gateway in gateways[one.id]}
-            return -one.wish.priority, -len(versions), one.wish.name
-
-        for endpoint in sorted(endpoints, key=rank):
-            own = [one for one in gateways[endpoint.id] if (":" in one) not in led]
-            if own:
-                found.append((endpoint, own))
-                led |= {":" in gateway for gateway in own}
-        return found
-
-    def way_out(self, endpoints: Sequence[Endpoint]) -> Endpoint | None:
-        """The first of ``ways_out``."""
-        return next((endpoint for endpoint, _ in self.ways_out(endpoints)), None)
+        return self.ways.plugs(endpoints, self._up)
 
     def lease(
         self, container_id: str, wishes: Sequence[Wish], ports: Sequence[PortWish] = ()
@@ -294,40 +249,16 @@ class Networks:
                     for wish in wishes:
                         network = self.find(wish.network)
                         if network.gives_links:
-                            made.append(self._lease(container_id, network, wish))
+                            made.append(self.leases.take(container_id, network, wish))
                     if ports:
-                        self._reserve(made, ports)
+                        self._published.reserve(made, ports)
             except BaseException:
                 if ports:
-                    self._ports.release(container_id)
+                    self._published.release(container_id)
                 for endpoint in made:
                     self.leases.free(self.leases.leave(container_id, endpoint.network))
                 raise
         return made
-
-    def _publisher(self, endpoints: Sequence[Endpoint]) -> Endpoint | None:
-        """The ports are the endpoint's whose bridge leads outside, by priority. A network that is
-        internal publishes nothing, nor do macvlan and ipvlan, as in Docker."""
-        return self.way_out([one for one in endpoints if self._all[one.network].driver == DEFAULT])
-
-    def _reserve(self, endpoints: list[Endpoint], wanted: Sequence[PortWish]) -> None:
-        best = self._publisher(endpoints)
-        if best is None:
-            return
-        if self.firewall is None:
-            raise Unavailable(_RULELESS)
-        found = self._ports.reserve(self._bound(wanted, best), best, self._direct(best))
-        endpoints[endpoints.index(best)] = self.leases.publish(best, found)
-
-    def _bound(self, wanted: Sequence[PortWish], endpoint: Endpoint) -> list[PortWish]:
-        """With the network's own address for those that say none."""
-        own = self._all[endpoint.network].bind
-        return [one if one.address else msgspec.structs.replace(one, address=own) for one in wanted]
-
-    def _direct(self, endpoint: Endpoint) -> list[int]:
-        """The IP versions of which its own address is published."""
-        network = self._all[endpoint.network]
-        return [version for version in (4, 6) if network.gateway_mode(version) == "routed"]
 
     def open_ports(self, endpoints: Sequence[Endpoint]) -> None:
         """Have the kernel lead the published ports of a start to it. Raises KernelError."""
@@ -348,18 +279,10 @@ class Networks:
         # What ends meanwhile is freed behind us, for that takes this lock too.
         with self._lock:
             with self._rows:
-                every = self.leases.of(container_id)
-                best = self._publisher([one for one in every if one.network != leaving])
-                old = next((one for one in every if one.ports), None)
-                if not wanted or best is None or best is old:
-                    return
-                if self.firewall is None:
-                    raise Unavailable(_RULELESS)
-                found = self._ports.move(self._bound(wanted, best), best, self._direct(best))
-                with self._database.transaction():
-                    if old is not None:
-                        self.leases.publish(old, ())
-                    best = self.leases.publish(best, found)
+                moved = self._published.move(container_id, wanted, leaving)
+            if self.firewall is None or moved is None:
+                return
+            best, old = moved
             self.open_ports([best])
             bridge.set_port(self._all[best.network], best)
             if old is not None:
@@ -367,25 +290,10 @@ class Networks:
                     self.refresh()
                 forget_stale((), [old])
 
-    def loopback_ports(
-        self, container_id: str
-    ) -> list[tuple[Port, socket.socket | None, tuple[str, int]]]:
-        """A container's ports that are had at ``::1``; who holds them, to whom comes what is sent
-        there (None where nobody does yet, for the container has no IPv6 address); and where it is
-        to go."""
-        found: list[tuple[Port, socket.socket | None, tuple[str, int]]] = []
+    def local_ports(self, container_id: str) -> list[Local]:
+        """See ``Publishing.local``."""
         with self._rows:
-            for own in self.leases.of(container_id):
-                if not own.ports:
-                    continue
-                for port, held in self._ports.carried(container_id):
-                    found.append((port, held, (own.address6, port.inside)))
-                for port in own.ports:
-                    if own.ipv6 or not port.port or port.address != ANY[4]:
-                        continue
-                    if port.protocol in CARRIED:
-                        found.append((port, None, (own.address4, port.inside)))
-        return found
+            return self._published.local(container_id)
 
     @property
     def keeps_links_shut(self) -> bool:
@@ -428,30 +336,12 @@ class Networks:
             bridge.open_localhost(self._all[network_id].link)
             self._localhost[network_id] = index
 
-    def _lease(self, container_id: str, network: Network, wish: Wish) -> Endpoint:
-        there = self.leases.on(network.id) if network.mode == "passthru" else []
-        if there:
-            raise Conflict(
-                f"network {network.name}: in mode passthru one container has the parent: "
-                f"{there[0].container[:12]}"
-            )
-        names = {endpoint.inside for endpoint in self.leases.of(container_id)}
-        asked = wish.options.get(INTERFACE, "")
-        if asked in names:
-            raise InvalidArgument(
-                f"network {network.name}: the container has an interface {asked} already"
-            )
-        number = 0
-        while f"{network.prefix}{number}" in names:
-            number += 1
-        return self.leases.add(container_id, network, wish, number)
-
     def leave(self, container_id: str, network_id: str = "") -> list[Endpoint]:
         """The run is over, or off one network: what is to be given to ``free``."""
         with self._rows:
             gone = self.leases.leave(container_id, network_id)
             if not network_id or any(endpoint.ports for endpoint in gone):
-                self._ports.release(container_id)
+                self._published.release(container_id)
             return gone
 
     def free(self, endpoints: Sequence[Endpoint]) -> None:
@@ -488,7 +378,7 @@ class Networks:
                     self.free(self.leave(container, endpoint.network))
                     moved.add(container)
                     continue
-                unheld += [(endpoint, port) for port in self._ports.adopt(endpoint)]
+                unheld += [(endpoint, port) for port in self._published.adopt(endpoint)]
                 if self.firewall is not None:
                     self.firewall.note([endpoint])
         for network in self.leases.used():
@@ -505,26 +395,8 @@ class Networks:
     def _remove_unused(self) -> None:
         """Bridges of ours that an earlier daemon left and nobody is on."""
         used = self._used_links()
-        left = [
-            network
-            for network in self._all.values()
-            if network.link not in used and network.link and index_of(network.link)
-        ]
-        if left:
-            machine = Machine()
-            for network in left:
-                there = machine.links.get(network.link)
-                if there is not None and bridge.is_ours(there, self._identity, network):
-                    bridge.remove(network.link)
+        bridge.remove_those_of(
+            self._identity, [one for one in self._all.values() if one.link not in used]
+        )
         if not self._up and self.firewall is not None and self.firewall.present():
             self.firewall.remove()
-
-
-def _asked(endpoint: Endpoint) -> dict[str, object]:
-    """What of its link somebody asked for."""
-    wish = endpoint.wish
-    found = parameters(wish.options.get(SYSCTLS, ""), endpoint.inside)
-    return {
-        "local": [link_local(one) for one in wish.link_local],
-        "parameters": [f"{name}={value}" for name, value in found],
-    }
