@@ -26,7 +26,7 @@ from tests import leftovers
 
 BESIDE = [
     f"tests/{name}"
-    for name in ("cli", "engine", "image", "kernel", "oci", "runtime", "sdk", "storage", "volume")
+    for name in "cli engine image kernel oci registry runtime sdk storage volume".split()
 ]
 """Half of the suite's time. No test of these looks at the machine's networks or its firewall, and
 each operation of the API has its check elsewhere (``tests.compatibility``)."""
