@@ -14,7 +14,7 @@ from sampan.api.http.files import send_file
 from sampan.api.http.messages import Request
 from sampan.api.http.stream import Answer
 from sampan.errors import KernelError
-from tests.api.test_http import GET, looped, site
+from tests.api.serving import GET, looped, site
 
 DATA = os.urandom(10_000_000)
 

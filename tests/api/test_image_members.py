@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.api.test_pull import index_of, pull
+from tests.api.pulling import index_of, pull
 from tests.daemon_fixture import DOCKER, Daemon, daemon
 from tests.image.archives import BASE, configuration, image_id
 from tests.registry.registries import OCI_INDEX, OCI_MANIFEST, Liar, image_of, liar, sha256

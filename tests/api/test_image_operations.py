@@ -189,7 +189,7 @@ def test_loading_tells_how_far_a_large_layer_is(daemon: Daemon) -> None:
 
 def test_what_comes_faster_than_it_is_taken_apart_waits(daemon: Daemon) -> None:
     """The archive is larger than what the daemon keeps of it."""
-    from tests.api.test_pull import peak
+    from tests.api.pulling import peak
 
     load(daemon, [BASE], "warm:1")
     before = peak(daemon.pid)

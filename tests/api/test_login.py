@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.api.test_pull import auth, index_of
+from tests.api.pulling import auth, index_of
 from tests.daemon_fixture import Answer, Daemon
 from tests.image.archives import BASE
 from tests.registry.registries import (

@@ -19,7 +19,7 @@ from typing import Any
 
 import pytest
 
-from tests.api.test_pull import auth, nothing_stays, partials, pull
+from tests.api.pulling import auth, nothing_stays, partials, pull
 from tests.daemon_fixture import Daemon
 from tests.image.archives import BASE, ONE, docker_save
 from tests.registry.registries import (

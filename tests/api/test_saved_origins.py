@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from tests.api.test_pull import DOCKER_LAYER, DOCKER_MANIFEST, index_of, pull
+from tests.api.pulling import DOCKER_LAYER, DOCKER_MANIFEST, index_of, pull
 from tests.daemon_fixture import Daemon
 from tests.image.archives import BASE, ONE, configuration, image_id
 from tests.registry.registries import (

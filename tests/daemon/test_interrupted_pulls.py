@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from sampan.kernel.mounts import mount, umount
-from tests.api.test_pull import Slow, carrier_of, left, partials, pull
+from tests.api.pulling import Slow, carrier_of, left, partials, pull
 from tests.daemon_fixture import Daemon
 from tests.image.archives import BASE
 from tests.registry.registries import Liar, image_of, liar, sha256

@@ -16,8 +16,8 @@ from contextlib import suppress
 import pytest
 
 from sampan.kernel.mounts import mount, umount
-from tests.api.test_archive import memory
-from tests.api.test_pull import is_clean, left
+from tests.api.copying import memory
+from tests.api.pulling import is_clean, left
 from tests.daemon_fixture import Daemon
 from tests.image.archives import BASE, configuration, docker_save, sha256, tar
 

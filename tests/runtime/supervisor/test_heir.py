@@ -14,7 +14,7 @@ from sampan.oci.runtime import Process, Spec
 from sampan.runtime.supervisor import exec_maker, messages, protocol
 from sampan.runtime.supervisor.heir import takes_over
 from tests.runtime.containers import configuration
-from tests.runtime.supervisor.test_monitor import PATIENCE, Factory, frames, read_all, spawn
+from tests.runtime.supervisor.spawning import PATIENCE, Factory, frames, read_all, spawn
 
 __all__ = ["spawn"]
 

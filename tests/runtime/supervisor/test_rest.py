@@ -14,7 +14,7 @@ import pytest
 
 from sampan.kernel.syscalls import NUMBERS
 from sampan.runtime.supervisor import client
-from tests.runtime.supervisor.test_monitor import (
+from tests.runtime.supervisor.spawning import (
     PATIENCE,
     Container,
     Factory,

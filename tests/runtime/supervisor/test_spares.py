@@ -10,7 +10,7 @@ import time
 import pytest
 
 from sampan.runtime.supervisor import execs
-from tests.runtime.supervisor.test_monitor import (
+from tests.runtime.supervisor.spawning import (
     PATIENCE,
     Container,
     Factory,
