@@ -107,3 +107,10 @@ def test_the_identity_file_is_there_exactly_if_the_container_is(
     again = sampan("run", *flags, "host")
     assert (again.returncode, kept.read_text()) == (125, made)
     sampan("rm", made, check=True)
+
+
+def test_who_has_no_registry_is_told_what_there_is_without_one(sampan: Sampan) -> None:
+    done = sampan("run", "--rm", "127.0.0.1:1/away")
+    assert done.returncode == 125
+    assert "connection refused\nWithout a registry there is the image host" in done.stderr
+    assert "Without a registry" not in sampan("run", "--pull", "never", "away").stderr

@@ -33,6 +33,11 @@ __all__ = ["Nothing", "create", "follow_size", "pull_image", "run"]
 _SYNOPSIS = "[OPTIONS] IMAGE [COMMAND] [ARG...]"
 _MISSING = ("executable file not found", "no such file or directory")
 _NOT_EXECUTABLE = ("permission denied", "is a directory", "exec format error")
+_AWAY = ("no such host", "connection refused", "unreachable", "timed out")
+_WITHOUT = (
+    "Without a registry there is the image host, a copy of this machine (sampan run host …), and "
+    "what sampan import and load take in."
+)
 _PULL = ("always", "missing", "never")
 
 
@@ -124,7 +129,12 @@ def _created(client: Client, flags: Values, body: dict[str, Any], policy: str) -
             raise _judged(error) from None
         if not flags.flag("quiet"):
             print(f"Unable to find image '{_tagged(body['Image'])}' locally", file=sys.stderr)
-        _fetch(client, body["Image"], flags)
+        try:
+            _fetch(client, body["Image"], flags)
+        except ApiError as failure:
+            if any(words in failure.message for words in _AWAY):
+                failure.args = (f"{failure.message}\n{_WITHOUT}",)
+            raise
         answer = client.call("POST", "/containers/create", query, body)
     for message in answer.get("Warnings") or []:
         warn(f"WARNING: {message}")
