@@ -14,6 +14,7 @@ import msgspec
 
 from sampan.engine import hosts, log_drivers, merge, names, ports, restarts, spec
 from sampan.engine import resources as limits
+from sampan.engine.assembly import spec_of
 from sampan.engine.checking import check_config, check_host, check_joined
 from sampan.engine.container import ContainerRecord, now
 from sampan.engine.files import write_files
@@ -166,7 +167,7 @@ class Creation:
         self._engine.log_options(record)
         if restarts.joined(host):
             return ()
-        built = self._engine.containers.spec_of(live)
+        built = spec_of(self._engine, live)
         # The volumes' places are not known yet: it is built again with them.
         if record.mounts:
             live.spec = None

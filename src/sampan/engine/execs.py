@@ -15,6 +15,7 @@ import msgspec
 
 from sampan.engine import security
 from sampan.engine import spec as specs
+from sampan.engine.assembly import with_links
 from sampan.engine.container import now
 from sampan.engine.keys import read_keys
 from sampan.engine.live import Attachment, Exec, Live
@@ -205,7 +206,7 @@ class Execs:
         name = specs.hostname(record, self._engine.machine)
         config = msgspec.structs.replace(record.config, tty=False)
         record = msgspec.structs.replace(record, config=config)
-        return specs.build_process(self._engine.containers.with_links(record), name)
+        return specs.build_process(with_links(self._engine, record), name)
 
     async def resize(self, exec_id: str, rows: int, columns: int) -> None:
         """Set the size of its terminal. Raises NotFound, Conflict."""

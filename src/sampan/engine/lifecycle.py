@@ -13,18 +13,12 @@ import select
 import sqlite3
 from typing import TYPE_CHECKING, Any
 
-import msgspec
-
-from sampan.engine import spec as specs
+from sampan.engine.assembly import assemble
 from sampan.engine.container import advance, now
 from sampan.engine.log import log
-from sampan.engine.monitors import Monitor, rebuilt
-from sampan.engine.restarts import joined
-from sampan.engine.sources import check_sources
+from sampan.engine.monitors import Monitor, read_exit, rebuilt
 from sampan.errors import (
     Conflict,
-    InvalidArgument,
-    NotFound,
     NotModified,
     SampanError,
     Unavailable,
@@ -37,18 +31,14 @@ if TYPE_CHECKING:
     from sampan.engine.container import ContainerRecord
     from sampan.engine.core import Engine
     from sampan.engine.live import Attachment, Live, WaitResult
-    from sampan.oci.runtime import Spec
 
-__all__ = ["DIED", "Lifecycle", "read_exit"]
+__all__ = ["DIED", "Lifecycle"]
 
 START_DEADLINE = 120.0
 """Seconds from spawn to started: hooks of the user may run in between."""
 HANDOVERS = 4
 """How many zygotes may die on a request before it is what they die of."""
 DIED = "the container's monitor died; its processes were killed"
-EXIT_FILE = "exit.json"
-
-_SHOWN = {"network": "network", "ipc": "IPC", "pid": "PID"}
 
 
 class NotBegunError(Unavailable):
@@ -94,88 +84,8 @@ class Lifecycle:
             self._failed(live, error)
             raise
 
-    def spec_of(self, live: Live) -> Spec:
-        """The specification, built once from create to start."""
-        engine = self._engine
-        if live.spec is None:
-            live.spec = specs.build_spec(
-                self.with_links(live.record),
-                directory=engine.directory(live.id),
-                root=engine.settings.mount_point,
-                cgroup=engine.cgroup_of(live.record),
-                machine=engine.machine,
-                other=self._other,
-                image=engine.driver.image_mount,
-            )
-        return live.spec
-
-    def with_links(self, record: ContainerRecord) -> ContainerRecord:
-        """The record as its processes are to have it: with the variables of its links."""
-        if not record.links:
-            return record
-        from sampan.engine.links import with_variables
-
-        return with_variables(self._engine, record)
-
-    def _other(self, namespace: str, reference: str) -> specs.Other:
-        what = f"failed to join {_SHOWN[namespace]} namespace"
-        try:
-            other, _ = self.running(reference)
-        except NotFound as error:
-            raise InvalidArgument(f"{what}: {error.message}") from error
-        except SampanError as error:
-            error.args = (f"{what}: {error.message}",)
-            raise
-        if namespace == "ipc" and other.record.host_config.ipc_mode != "shareable":
-            raise InvalidArgument(
-                f"{what}: container {reference}: non-shareable IPC (hint: use IpcMode:shareable "
-                "for the donor container)"
-            )
-        directory = self._engine.directory(other.id)
-        if namespace == "network":
-            directory = self._engine.names_directory(other.record)
-        return specs.Other(other.record.state.pid, directory)
-
     async def _launch(self, live: Live) -> None:
-        engine, record = self._engine, live.record
-        config, host = record.config, record.host_config
-        if joined(host) or record.links:
-            live.spec = None
-        if record.links:
-            from sampan.engine.links import check
-
-            check(engine, record)
-        await engine.archives.vacate(record.id)
-        check_sources(record, engine.settings.data_root)
-        await engine.volumes.attach(record)
-        engine.provide_shm(record)
-        spec, seccomp = specs.spec_json(self.spec_of(live))
-        live.spec = None  # what a running container is made of, its monitor knows
-        rows, columns = host.console_size
-        plugs = await engine.networking.prepare(live)
-        message: dict[str, object] = {
-            "id": record.id,
-            "run_dir": engine.run_dir(record.id),
-            "spec": spec,
-            "seccomp": seccomp,
-            "bundle": engine.directory(record.id),
-            "rootfs": [
-                mount.to_json()
-                for mount in engine.driver.mounts(record.id, disposable=host.auto_remove)
-            ],
-            "cgroup": engine.cgroup_of(record),
-            "log": engine.log_options(record),
-            "terminal": config.tty,
-            "console_size": [rows, columns] if config.tty and rows else None,
-            "stdin": config.open_stdin,
-            "stdin_once": config.stdin_once,
-            "init": bool(host.init),
-            "links": specs.LINKS,
-            # With clients waiting, these go first: the socket keeps requests in order.
-            # So does the resolver, whose sockets are made in the container's network.
-            "start": not (live.parked or engine.networking.resolving.uses(live)),
-            **({"plugs": plugs} if plugs else {}),
-        }
+        message = await assemble(self._engine, live)
         for attempt in range(1, HANDOVERS + 1):
             try:
                 await self._spawn(live, message)
@@ -480,19 +390,6 @@ class Lifecycle:
         live.parked.append(attachment)
         self._engine.publish(live.record, "attach")
         return {}
-
-
-def read_exit(directory: str) -> dict[str, Any] | None:
-    """The exit event as a monitor left it in its run directory."""
-    try:
-        with open(f"{directory}/{EXIT_FILE}", "rb") as file:
-            event = msgspec.json.decode(file.read())
-    except (FileNotFoundError, NotADirectoryError):
-        return None
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        log.error("an exit record cannot be read", directory=directory, error=str(error))
-        return None
-    return event if isinstance(event, dict) else None
 
 
 def _hung_up(fd: int) -> bool:

@@ -3,7 +3,7 @@
 A connection is a SOCK_SEQPACKET socket (``sampan.runtime.supervisor.protocol``): requests carry a
 number and get one reply each, events come between. Requests may be sent before the monitor is up:
 the socket keeps them, in order. The end of the connection without an ``exit`` event means that
-the monitor died.
+the monitor died; its last word may be in its run directory.
 """
 
 from __future__ import annotations
@@ -13,6 +13,9 @@ import os
 from collections import deque
 from typing import TYPE_CHECKING, Any
 
+import msgspec
+
+from sampan.engine.log import log
 from sampan.errors import SampanError, Unavailable, by_name
 from sampan.runtime.supervisor import protocol
 
@@ -20,7 +23,9 @@ if TYPE_CHECKING:
     import socket
     from collections.abc import Callable, Mapping, Sequence
 
-__all__ = ["Monitor", "rebuilt"]
+__all__ = ["Monitor", "read_exit", "rebuilt"]
+
+EXIT_FILE = "exit.json"
 
 REQUEST_DEADLINE = 30.0
 """Seconds a monitor has for a reply. It answers in microseconds; a start may wait for the disk."""
@@ -185,3 +190,16 @@ class Monitor:
 def _close(fds: Sequence[int]) -> None:
     for fd in fds:
         os.close(fd)
+
+
+def read_exit(directory: str) -> dict[str, Any] | None:
+    """The exit event as a monitor left it in its run directory."""
+    try:
+        with open(f"{directory}/{EXIT_FILE}", "rb") as file:
+            event = msgspec.json.decode(file.read())
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        log.error("an exit record cannot be read", directory=directory, error=str(error))
+        return None
+    return event if isinstance(event, dict) else None

@@ -22,9 +22,10 @@ import os
 from typing import TYPE_CHECKING, Any
 
 from sampan.engine.container import advance, now
-from sampan.engine.lifecycle import DIED, read_exit
+from sampan.engine.lifecycle import DIED
 from sampan.engine.live import Live
 from sampan.engine.log import log
+from sampan.engine.monitors import read_exit
 from sampan.engine.restarts import after_daemon
 from sampan.errors import NotFound, SampanError
 from sampan.runtime.supervisor.client import connect
