@@ -223,6 +223,19 @@ def test_old_clients_see_a_container_s_own_names_among_its_aliases(networks: Hou
         assert found["NetworkSettings"]["Networks"]["one"]["Aliases"] == shown
 
 
+def test_a_full_name_is_in_hosts_with_its_first_word(house: House) -> None:
+    daemon = house.daemon
+    for hostname, domain, names in (
+        ("foo.bar.baz", "", "foo.bar.baz foo"),
+        ("foo", "bar.baz", "foo.bar.baz foo"),
+        ("foo.bar", "baz", "foo.bar.baz foo"),
+        ("foo", "", "foo"),
+    ):
+        container = daemon.run(*SLEEP, Hostname=hostname, Domainname=domain, HostConfig=DEFAULT)
+        last = etc(daemon, container)["hosts"].splitlines()[-1]
+        assert last.partition("\t")[2] == names
+
+
 def test_what_is_not_there_is_named(networks: House) -> None:
     daemon = networks.daemon
     make(daemon, "one")

@@ -185,12 +185,14 @@ def test_without_a_daemon_it_is_refused_and_with_the_next_one_carried(six: House
 def test_who_has_no_address_of_ipv6_is_localhost_all_the_same(six: House) -> None:
     """As behind dockerd's proxy; a program that has that port of ``::1`` keeps it."""
     (gateway,) = gateways(six, "four")
-    serve(six, SERVE, "7/tcp", ("", "8080"), ("127.0.0.1", "8081"), mode="four")
-    serve(six, ECHO, "7/udp", ("", "8080"), mode="four")
+    serve(six, SERVE, "7/tcp", ("", "8080"), ("127.0.0.1", "8081"), ("::1", "8082"), mode="four")
+    serve(six, ECHO, "7/udp", ("", "8080"), ("::1", "8082"), mode="four")
     assert [ask(six, host, 8080) for host in ("127.0.0.1", "::1")] == [gateway] * 2
     assert "refused" in ask(six, "::1", 8081)
-    with client(six, "::1", 8080) as sock:
-        assert say(sock).decode().split()[0] == gateway
+    assert (ask(six, "::1", 8082), "refused" in ask(six, "127.0.0.1", 8082)) == (gateway, True)
+    for port in (8080, 8082):
+        with client(six, "::1", port) as sock:
+            assert say(sock).decode().split()[0] == gateway
     binding: Any = {"7/tcp": [{"HostIp": "::1", "HostPort": "8080"}]}
     other = six.daemon.create(
         "true", HostConfig={"NetworkMode": "default", "PortBindings": binding}

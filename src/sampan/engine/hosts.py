@@ -58,7 +58,9 @@ def lines(record: ContainerRecord, endpoints: Sequence[Endpoint]) -> list[str]:
     config = record.config
     names = config.hostname or record.id[:12]
     if config.domainname:
-        names = f"{config.hostname}.{config.domainname} {config.hostname}"
+        names = f"{config.hostname}.{config.domainname}"
+    if "." in names.strip("."):
+        names += f" {names.partition('.')[0]}"
     return [
         f"{address}\t{names}\n"
         for endpoint in endpoints

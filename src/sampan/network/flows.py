@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from sampan.errors import KernelError
 from sampan.kernel import conntrack, routes
 from sampan.kernel.nlmsg import Socket
+from sampan.network.ports import LOOPBACK
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -62,6 +63,8 @@ def forget_stale(published: Iterable[Endpoint], withdrawn: Iterable[Endpoint] = 
     for endpoints, there in ((published, True), (withdrawn, False)):
         for endpoint in endpoints:
             for port in endpoint.ports:
+                if port.address == LOOPBACK:
+                    continue  # which is not translated
                 if port.protocol in _PROTOCOLS and port.port:
                     key = (10 if ":" in port.address else 2, _PROTOCOLS[port.protocol])
                     place = _Place(port, endpoint, there=there)

@@ -206,7 +206,8 @@ class Ports:
         try:
             held = bound(port)
         except OSError as error:
-            inner = endpoint.address6 if ":" in port.address else endpoint.address4
+            six = ":" in port.address and endpoint.ipv6
+            inner = endpoint.address6 if six else endpoint.address4
             why = os.strerror(error.errno or 0).lower()
             message = (
                 f"failed to bind host port for {_shown(port)}:{inner}:{port.inside}/"
@@ -253,7 +254,9 @@ def _addresses(wish: PortWish, endpoint: Endpoint) -> list[str]:
         families = ((4, endpoint.ipv4), (6, endpoint.ipv6))
         return [ANY[family] for family, has in families if has]
     six = ":" in wish.address
-    if not (endpoint.ipv6 if six else endpoint.ipv4):
+    # What is carried may go on by IPv4.
+    carried = wish.address == LOOPBACK and wish.protocol in CARRIED
+    if not (carried or (endpoint.ipv6 if six else endpoint.ipv4)):
         raise PortError(
             f"cannot publish {wish.inside}/{wish.protocol} on {wish.address}: the container has no "
             f"IPv{6 if six else 4} address; give its network a subnet of that family",

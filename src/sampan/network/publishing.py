@@ -106,7 +106,7 @@ class Publishing:
             if not own.ports:
                 continue
             for port, held in self._ports.carried(container_id):
-                found.append(Local(port, held, (own.address6, port.inside)))
+                found.append(Local(port, held, (own.address6 or own.address4, port.inside)))
             for port in own.ports:
                 if own.ipv6 or not port.port or port.address != ANY[4]:
                     continue
@@ -122,4 +122,5 @@ class Publishing:
     def _direct(self, endpoint: Endpoint) -> list[int]:
         """The IP versions of which its own address is published."""
         network = self._networks[endpoint.network]
-        return [version for version in (4, 6) if network.gateway_mode(version) == "routed"]
+        has = {4: endpoint.ipv4, 6: endpoint.ipv6}
+        return [one for one in has if has[one] and network.gateway_mode(one) == "routed"]
