@@ -17,11 +17,12 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page, ViewportSize
 
-__all__ = ["DESK", "PATIENCE", "PHONE", "SHOTS", "chromium", "opened"]
+__all__ = ["DESK", "PATIENCE", "PHONE", "SHOTS", "SMALL", "chromium", "opened"]
 
 PATIENCE = 60_000
 DESK: ViewportSize = {"width": 1280, "height": 860}
 PHONE: ViewportSize = {"width": 390, "height": 844}
+SMALL: ViewportSize = {"width": 320, "height": 568}
 SHOTS = Path(__file__).parents[3] / ".cache" / "page"
 _FLAGS = """--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking
 --disable-component-update --disable-sync --disable-dev-shm-usage""".split()

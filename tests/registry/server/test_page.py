@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.registry.server.accounts import basic, htpasswd
-from tests.registry.server.browser import PATIENCE, PHONE, SHOTS, chromium, opened
+from tests.registry.server.browser import PATIENCE, PHONE, SHOTS, SMALL, chromium, opened
 from tests.registry.server.gallery import fill, pushed_page
 from tests.registry.server.house import House
 
@@ -254,6 +254,18 @@ def test_every_view_fits_a_phone_in_light_and_dark(browser: Browser, shown: Hous
                 "[document.documentElement.scrollWidth, document.documentElement.clientWidth]"
             )
             assert wide <= room, f"{name} is {wide} wide, the screen {room}"
+        page.set_viewport_size(SMALL)
+        for name in ("tags", "image"):
+            go(page, views[name])
+            # What a box hides of its content makes no page wider.
+            cut = page.evaluate(
+                """[...document.querySelectorAll("main button, main label, main input, main a")]
+                .filter(one => one.getBoundingClientRect().right > innerWidth)
+                .filter(one => !one.closest(".platforms")).map(one => one.outerHTML)"""
+            )
+            assert cut == [], name
+        shoot(page, "phone-small")
+        page.set_viewport_size(PHONE)
         go(page, views["image"])
         ground = "getComputedStyle(document.body).backgroundColor"
         colours = [page.evaluate(ground)]
@@ -317,6 +329,28 @@ def test_who_has_an_account_logs_in_and_sees_what_is_his(
             page.get_by_role("button", name="Log out").click()
             expect(page.get_by_role("heading", name="Log in")).to_be_visible()
             shoot(page, f"login-{scheme}")
+    finally:
+        house.close()
+        shutil.rmtree(place)
+
+
+def test_where_tokens_come_from_elsewhere_there_is_no_form(browser: Browser, quick: Path) -> None:
+    from playwright.sync_api import expect
+
+    from tests.registry.server.test_foreign_tokens import of_set, signer
+
+    place = Path(tempfile.mkdtemp(prefix="registry-", dir=quick))
+    keys = of_set(place, signer("EC").jwk())
+    said = ("--token-issuer", "x", "--token-realm", "https://tokens.test/auth")
+    house = House(place / "root", "--token-keys", str(keys), *said).start()
+    try:
+        with opened(browser, house.address, allow="status of 401") as page:
+            page.goto("/")
+            expect(page.get_by_role("heading", name="Not for you")).to_be_visible()
+            expect(page.locator("main")).to_contain_text(
+                "the list of repositories needs an account"
+            )
+            expect(page.locator("#who")).to_be_empty()
     finally:
         house.close()
         shutil.rmtree(place)

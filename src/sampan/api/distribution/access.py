@@ -201,10 +201,11 @@ class Gate:
             return visitor
         if action == LIST and (seen := self._seen(visitor)) is not None:
             return seen
-        what = name or "the list of all repositories"
         if not visitor.user or isinstance(visitor, _Bearer):
-            raise Unauthorized(f"{action} of {what} needs an account that may", {"name": name})
-        raise Denied(f"{visitor.user} may not {action} {what}", {"name": name})
+            what = f"{action} of {name}" if name else "the list of repositories"
+            raise Unauthorized(f"{what} needs an account that may", {"name": name})
+        what = f"{action} {name}" if name else "see the list of all repositories"
+        raise Denied(f"{visitor.user} may not {what}", {"name": name})
 
     def _seen(self, visitor: Visitor) -> Visitor | None:
         """Who is told of what he may pull; nobody where that is nothing for whoever has no name.

@@ -21,7 +21,7 @@ function failed(error) {
     main.replaceChildren(form);
     return form.querySelector("input");
   }
-  const title = { 0: "No answer", 403: "Not for you", 404: "Not found", 429: "Too much at once" }[error.status] ?? "That went wrong";
+  const title = { 0: "No answer", 401: "Not for you", 403: "Not for you", 404: "Not found", 429: "Too much at once" }[error.status] ?? "That went wrong";
   const retry = h("button", { type: "button", class: "main", click: () => draw(true) }, "Try again");
   main.replaceChildren(
     notice(title, h("p", {}, error.message), error.status === 404 ? h("p", {}, h("a", { href: "#/" }, "All repositories")) : retry),
