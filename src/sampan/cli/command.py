@@ -64,6 +64,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "ps": ("listing", "ps", "List containers"),
     "pull": ("pull", "pull", "Fetch an image from a registry"),
     "push": ("push", "push", "Send an image to a registry"),
+    "registry account": ("registry_account", "account", "Add an account to a registry's file"),
     "registry fsck": ("registry", "fsck", "Hold a registry's bytes against their digests"),
     "registry gc": ("registry", "gc", "Remove from a registry what nothing uses"),
     "registry ls": ("registry_lists", "repositories", "List what a registry has"),
@@ -136,7 +137,9 @@ GROUPS: dict[str, dict[str, str]] = {
         "list": "network ls",
         "remove": "network rm",
     },
-    "registry": {name: f"registry {name}" for name in "fsck gc ls retention rm serve tags".split()},
+    "registry": {
+        name: f"registry {name}" for name in "account fsck gc ls retention rm serve tags".split()
+    },
     "system": {
         "df": "system df",
         "dial-stdio": "system dial-stdio",

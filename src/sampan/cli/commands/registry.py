@@ -26,7 +26,12 @@ _SERVE = [
     *_WHERE,
     Flag("no-redirect", "bool", "Send blobs from the bucket, instead of clients to it"),
     Flag("listen", "list", "Serve at this address (127.0.0.1:5000)", hint="host:port"),
-    Flag("htpasswd", "str", "Accounts: a file made with htpasswd -B", hint="file"),
+    Flag(
+        "htpasswd",
+        "str",
+        "Accounts: a file of sampan registry account, or htpasswd -B",
+        hint="file",
+    ),
     Flag("access", "str", "Who may do what with which repositories (TOML)", hint="file"),
     Flag("anonymous-pull", "bool", "Let anybody pull; accounts may do everything"),
     Flag("auth", "str", "How clients log in: token or basic (token)"),

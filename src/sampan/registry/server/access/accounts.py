@@ -85,7 +85,8 @@ def read_accounts(path: str) -> Accounts:
         name, _, hashed = line.strip().partition(b":")
         if not name or not _BCRYPT.fullmatch(hashed):
             raise InvalidArgument(
-                f"--htpasswd {path}: line {number} is not NAME:BCRYPT; make it with htpasswd -B"
+                f"--htpasswd {path}: line {number} is not NAME:BCRYPT; make it with "
+                "sampan registry account, or htpasswd -B"
             )
         lines[name.decode("utf-8", "replace")] = hashed
     return Accounts(lines)
