@@ -271,7 +271,7 @@ def test_files_that_are_not_there_are_refused(root: Path) -> None:
     for words, said in (
         (("--htpasswd", "/nowhere"), "--htpasswd /nowhere: No such file"),
         (("--tls-cert", "/nowhere", "--tls-key", "/nowhere"), "TLS with /nowhere"),
-        (("--storage", "s3://x"), "--storage: expected s3://"),
+        (("--storage", "s3://x"), '--storage: "x" is no bucket'),
     ):
         done = House(root).tool("serve", "--listen", "127.0.0.1:0", *words)
         assert done.returncode == 1
