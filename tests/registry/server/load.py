@@ -144,6 +144,9 @@ class Load:
 
     @property
     def pushed(self) -> int:
+        """What was acknowledged so far. A worker that has found something wrong says so here."""
+        for worker in self.workers:
+            assert not worker.errors, worker.errors
         return sum(worker.pushed for worker in self.workers)
 
     def verify(self) -> None:
