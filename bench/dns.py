@@ -13,22 +13,20 @@ from __future__ import annotations
 import argparse
 import os
 import select
+import socket
 import statistics
 import struct
 import sys
 import tempfile
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from tests.network.resolver.place import Place, endpoint, question
 
-if TYPE_CHECKING:
-    import socket
-
 _TARGET = 5000
+_SO_RCVBUFFORCE = 33  # socket(7)
 
 
 def main() -> None:
@@ -75,6 +73,8 @@ def even(
 ) -> tuple[int, list[float]]:
     """Queries lost, and the times of the others. IDs come again after 65,536 queries."""
     sock.setblocking(False)
+    # Who asks is not scheduled either where others work: what it loses itself is nobody's fault.
+    sock.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, 1 << 23)
     sent: dict[int, float] = {}
     times: list[float] = []
     start = time.perf_counter()

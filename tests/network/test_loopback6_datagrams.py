@@ -37,11 +37,17 @@ ECHO = (
 IDLE = "net.netfilter.nf_conntrack_udp_timeout"
 
 
+def idle(house: House, seconds: int) -> None:
+    """How long flows are kept: that of those that were answered is an hour."""
+    house.run("sysctl", "-w", f"{IDLE}={seconds}", f"{IDLE}_stream=3600")
+
+
 @pytest.fixture(scope="module")
 def shared_six(quick: Path) -> Iterator[House]:
     """With IPv6 on the default network, and a network ``four`` without."""
     house = House(own_root(quick), "--ipv6")
     try:
+        idle(house, 3600)
         house.daemon.start()
         assert house.daemon.post("/networks/create", {"Name": "four"}).status == 201
         yield house
@@ -141,10 +147,8 @@ def test_a_port_where_nobody_listens_is_refused_on_both(six: House) -> None:
 
 
 def test_a_flow_ends_when_it_is_idle_as_in_the_kernel(six: House) -> None:
-    before = {name: six.run("sysctl", "-n", name).stdout for name in (IDLE, f"{IDLE}_stream")}
     try:
-        for name, seconds in ((IDLE, 1), (f"{IDLE}_stream", 3600)):
-            six.run("sysctl", "-w", f"{name}={seconds}")
+        idle(six, 1)
         container = serve(six, ECHO, "7/udp", ("::1", "5353"))
         with client(six, "::1", 5353) as answered, client(six, "::1", 5353) as mute:
             first = say(answered)
@@ -155,8 +159,7 @@ def test_a_flow_ends_when_it_is_idle_as_in_the_kernel(six: House) -> None:
             assert say(answered) == first
             assert say(mute).decode() not in six.daemon.logs(container)
     finally:
-        for name, value in before.items():
-            six.run("sysctl", "-w", f"{name}={value.strip()}")
+        idle(six, 3600)
 
 
 def test_there_are_only_so_many_flows_and_who_comes_last_is_served(six: House) -> None:
