@@ -156,7 +156,13 @@ def test_detach_keys_leave_it_running(terminal: Callable[..., Terminal], daemon:
     two.press(b"echo sum-$((1+2))\r")
     two.wait_for("sum-3")
     two.press(b"\x18x")
-    assert two.end() == 0 and daemon.state("left")["Running"]
+    two.wait_for("read escape sequence")
+    assert two.end() == 1 and daemon.state("left")["Running"]
+    three = terminal("exec", "-it", "left", "sh")
+    three.wait_until(lambda: three.raw)
+    three.press(b"\x10\x11")
+    three.wait_for("read escape sequence")
+    assert three.end() == 1
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 
 from sampan.cli import terminal
 from sampan.cli.client import ApiError, Client
@@ -12,7 +13,7 @@ from sampan.cli.flags import Flag
 from sampan.cli.streams import DetachKeys, pump
 from sampan.errors import Conflict
 
-__all__ = ["attach", "attach_to"]
+__all__ = ["attach", "attach_to", "escaped"]
 
 _FLAGS = [
     Flag("detach-keys", "str", "Override the key sequence for detaching a container"),
@@ -43,13 +44,29 @@ def attach(client: Client, argv: list[str]) -> int:
     stdin = bool(details["Config"]["OpenStdin"]) and not flags.flag("no-stdin")
     proxy = flags.flag("sig-proxy") or not flags.given("sig-proxy")
     keys = flags.text("detach-keys") or client.settings.preference("detachKeys")
-    return attach_to(client, details, stdin, proxy, keys)
+    return attach_to(client, details, stdin, proxy, keys, told=True)
+
+
+def escaped() -> int:
+    """The status of who left by the keys for it, which is said."""
+    print("read escape sequence", file=sys.stderr)
+    return 1
 
 
 def attach_to(
-    client: Client, details: dict[str, object], stdin: bool, proxy: bool, detach_keys: str
+    client: Client,
+    details: dict[str, object],
+    stdin: bool,
+    proxy: bool,
+    detach_keys: str,
+    *,
+    told: bool = False,
 ) -> int:
-    """Attach to the container of an inspect answer that runs, or is about to be started."""
+    """Attach to the container of an inspect answer that runs, or is about to be started.
+
+    ``told``: that the user left it by the keys for it is said, and no success; as Docker's
+    ``attach``, whose caller waits for the container's end, and unlike its ``run`` and ``start``.
+    """
     identity = str(details["Id"])
     config = details["Config"]
     assert isinstance(config, dict)
@@ -82,5 +99,5 @@ def attach_to(
             follow_size(client, f"/containers/{identity}/resize", again=bool(state["Running"]))
         pump(sock, stdin=stdin, raw=tty, detach_keys=keys)
     if keys is not None and keys.pressed:
-        return 0
+        return escaped() if told else 0
     return int(json.loads(waiting.read())["StatusCode"])

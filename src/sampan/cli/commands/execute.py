@@ -6,6 +6,7 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from sampan.cli import terminal
+from sampan.cli.commands.attach import escaped
 from sampan.cli.commands.common import read
 from sampan.cli.commands.run import Nothing, follow_size
 from sampan.cli.flags import Flag
@@ -49,6 +50,7 @@ def execute(client: Client, argv: list[str]) -> int:
     tty, stdin, detached = flags.flag("tty"), flags.flag("interactive"), flags.flag("detach")
     if tty and stdin and not detached and not sys.stdin.isatty():
         raise InvalidArgument("the input device is not a TTY: leave -t out")
+    leave = flags.text("detach-keys") or client.settings.preference("detachKeys")
     body: dict[str, Any] = {
         "AttachStdin": stdin and not detached,
         "AttachStdout": not detached,
@@ -59,7 +61,7 @@ def execute(client: Client, argv: list[str]) -> int:
         "User": flags.text("user"),
         "WorkingDir": flags.text("workdir"),
         "Privileged": flags.flag("privileged"),
-        "DetachKeys": flags.text("detach-keys"),
+        "DetachKeys": leave,
     }
     now = terminal.size() if tty else None
     if now:
@@ -69,12 +71,12 @@ def execute(client: Client, argv: list[str]) -> int:
     if detached:
         client.call("POST", f"/exec/{identity}/start", None, start)
         return 0
-    keys = DetachKeys(flags.text("detach-keys")) if tty else None
+    keys = DetachKeys(leave) if tty else None
     sock = client.hijack(f"/exec/{identity}/start", None, start)
     with terminal.RawTerminal() if tty and stdin else Nothing():
         if tty:
             follow_size(client, f"/exec/{identity}/resize")
         pump(sock, stdin=stdin, raw=tty, detach_keys=keys)
     if keys is not None and keys.pressed:
-        return 0
+        return escaped()
     return int(client.call("GET", f"/exec/{identity}/json")["ExitCode"] or 0)
