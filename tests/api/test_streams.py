@@ -136,6 +136,31 @@ def test_input_in_the_same_packet_as_the_request_is_not_lost(daemon: Daemon) -> 
     assert texts(stream.rest(), 1) == b"early\nlate\n"
 
 
+@pytest.mark.parametrize("behind", [b"", b"the first"], ids=["alone", "behind its request"])
+def test_input_that_nobody_reads_does_not_turn_the_end_into_a_reset(
+    daemon: Daemon, behind: bytes
+) -> None:
+    # As in `docker run -i … head < large`: its client takes a reset for a failure.
+    script = "head -c 5 > /dev/null; echo enough; exit 4"
+    container = daemon.create("sh", "-c", script, OpenStdin=True, StdinOnce=True)
+    stream = attach(daemon, container, "stream=1&stdin=1&stdout=1", behind=behind)
+
+    def send() -> None:
+        with pytest.raises(BrokenPipeError):
+            while True:
+                stream.sock.sendall(b"x" * 65536)
+
+    with ThreadPoolExecutor(1) as pool:
+        sending = pool.submit(send)
+        assert daemon.post(f"/containers/{container}/start").status == 204
+        while data := stream.sock.recv(65536):
+            stream.buffer += data
+        sending.result(60)
+    stream.sock.close()
+    assert texts(stream.buffer, 1) == b"enough\n"
+    assert daemon.wait(container) == 4
+
+
 def test_a_refused_upgrade_leaves_the_connection_to_http(daemon: Daemon) -> None:
     stream = Stream(daemon, "/containers/nosuch/attach?stream=1&stdout=1")
     behind = b"GET /_ping HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Hijack"]
 
+_MOST_UNREAD = 16 * 1024 * 1024
+
 
 class Hijack:
     """One connection. ``take`` gives its descriptor, ``write`` is for our own words."""
@@ -71,6 +73,17 @@ async def _copy(source: socket.socket, target: socket.socket, first: bytes = b""
         return  # one side is gone; the other direction sees it too
 
 
+def _empty(sock: socket.socket) -> None:
+    """Take what a client sends to nobody: unread, it would make the close a reset."""
+    try:
+        sock.shutdown(socket.SHUT_RDWR)
+        left = _MOST_UNREAD
+        while left > 0 and (data := sock.recv(65536)):
+            left -= len(data)
+    except OSError:
+        return  # there is nothing more, or the client is gone
+
+
 async def _pump(client: socket.socket, monitor: socket.socket, first: bytes) -> None:
     for sock in (client, monitor):
         sock.setblocking(False)
@@ -80,3 +93,4 @@ async def _pump(client: socket.socket, monitor: socket.socket, first: bytes) -> 
             await _copy(monitor, client)
         finally:
             upward.cancel()
+            _empty(client)

@@ -33,6 +33,7 @@ __all__ = ["Client", "DetachKeys", "stream_socket"]
 _HEADER = struct.Struct(">BxxxI").pack
 _FLAGS = socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL
 _LEFTOVERS = 64 * 1024
+_MOST_LEFTOVERS = 256  # so many pieces: 16 MiB
 _PIECES = 64  # of pending output in one call; the kernel takes up to 1024
 
 
@@ -235,13 +236,16 @@ class Client:
             return
         self.wants_input = self._output_held = False
         self._loop.forget(self._fd)
-        # Input left unread would turn the close of a TCP socket into a reset, and a reset destroys
-        # output that is still on its way.
-        self.receive(_LEFTOVERS)
         try:
             self._socket.shutdown(socket.SHUT_RDWR)
         except OSError:
             pass  # The peer is gone.
+        # Input left unread would turn the close into a reset, which a peer that still sends takes
+        # for an error, and which destroys output that is on its way by TCP. From here on a Unix
+        # socket takes no more, so this is what its buffer held.
+        for _ in range(_MOST_LEFTOVERS):
+            if not self.receive(_LEFTOVERS):
+                break
         self._socket.close()
         self._on_gone(self)
 
