@@ -171,9 +171,9 @@ class _Sending:
 
     def _back(self, aside: asyncio.Future[int]) -> None:
         self._aside = None
+        error = aside.exception()
         if self._done.done():
             return
-        error = aside.exception()
         if error is None:
             self._sent(aside.result())
         elif not isinstance(error, (BlockingIOError, InterruptedError)):
