@@ -26,6 +26,8 @@ __all__ = ["Authority", "Liar", "Registry", "TokenServer", "image_of", "put_imag
 
 USER, PASSWORD = "anna", "s3cret:with colon"
 _DEADLINE = 60.0
+TIED = ("setpriv", "--pdeathsig", "TERM")
+"""Before a command: it ends with us, however we end."""
 OCI_MANIFEST = "application/vnd.oci.image.manifest.v1+json"
 OCI_INDEX = "application/vnd.oci.image.index.v1+json"
 OCI_CONFIG = "application/vnd.oci.image.config.v1+json"
@@ -241,7 +243,8 @@ class Registry:
         path = root / "config.yml"
         path.write_text(json.dumps(config))  # JSON is YAML
         with (root / "log").open("wb") as log:
-            self._process = subprocess.Popen([program, "serve", str(path)], stdout=log, stderr=log)
+            command = [*TIED, program, "serve", str(path)]
+            self._process = subprocess.Popen(command, stdout=log, stderr=log)
         self._await()
 
     def _await(self) -> None:

@@ -12,11 +12,11 @@ import threading
 import time
 from pathlib import Path
 
+from tests.registry.registries import TIED
+
 __all__ = ["ENVIRONMENT", "Bucket", "Faulty"]
 
 _DEADLINE = 60.0
-_TIED = ("setpriv", "--pdeathsig", "TERM")
-"""It ends with us, however we end."""
 _KEY, _SECRET = "TESTKEYTESTKEY", "testsecrettestsecret"
 ENVIRONMENT = {
     "AWS_ACCESS_KEY_ID": _KEY,
@@ -40,9 +40,7 @@ class Bucket:
         with self._log.open("wb") as log:
             self.process = subprocess.Popen(
                 [
-                    "setpriv",
-                    "--pdeathsig",
-                    "TERM",
+                    *TIED,
                     program,
                     "serve",
                     "s3",

@@ -15,7 +15,7 @@ import urllib.request
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from tests.registry.registries import sha256
+from tests.registry.registries import TIED, sha256
 from tests.registry.server.description import faults
 
 __all__ = ["Answer", "House"]
@@ -61,7 +61,7 @@ class House:
         self.log.parent.mkdir(parents=True, exist_ok=True)
         with self.log.open("wb") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "sampan.cli", *words, *self.options],
+                [*TIED, sys.executable, "-m", "sampan.cli", *words, *self.options],
                 stdout=log,
                 stderr=log,
                 env={**os.environ, "NOTIFY_SOCKET": ""},
