@@ -138,7 +138,7 @@ def test_networks_are_filtered(
         ("POST /networks/create", None, 400, "EOF"),
         ("POST /networks/create", {}, 400, "Name"),
         ("POST /networks/create", {"Name": "bridge"}, 403, "predefined bridge network"),
-        ("POST /networks/nosuch/connect", {"Container": "x"}, 404, "network nosuch"),
+        ("POST /networks/nosuch/connect", {"Container": "x"}, 404, "No such container: x"),
         ("POST /networks/none/connect", {"Container": "x"}, 404, "No such container: x"),
         ("POST /networks/none/disconnect", {}, 400, "Container"),
     ],
