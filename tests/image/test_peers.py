@@ -43,7 +43,7 @@ class Docker:
     def __init__(self, directory: Path, *options: str) -> None:
         self._host = f"unix://{directory}/d.sock"
         command = [
-            "dockerd",
+            *("setpriv", "--pdeathsig", "TERM", "dockerd"),  # it ends with us, however we end
             "--data-root",
             f"{directory}/root",
             "--exec-root",

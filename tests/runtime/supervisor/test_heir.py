@@ -4,21 +4,29 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from sampan.oci.runtime import Process, Spec
 from sampan.runtime.supervisor import exec_maker, messages, protocol
-from sampan.runtime.supervisor.heir import takes_over
+from sampan.runtime.supervisor.heir import Heir, takes_over
 from tests.runtime.containers import configuration
 from tests.runtime.supervisor.spawning import PATIENCE, Factory, frames, read_all, spawn
+
+if TYPE_CHECKING:
+    import socket
+    from collections.abc import Callable
+
+    from sampan.runtime.gate import Channel
 
 __all__ = ["spawn"]
 
 pytestmark = pytest.mark.root
+_TRUE = Process(cwd="/", args=("true",))
 NOTIFY = {"program": "", "notify": True}
 
 
@@ -129,6 +137,20 @@ def test_a_monitor_ends_with_a_maker_that_fails_before_it_has_anything_to_report
         time.sleep(0.01)
 
 
+def test_what_an_init_was_ends_with_its_monitor(spawn: Factory) -> None:
+    """It is stopped, or was killed just now: however soon the monitor goes, it goes too."""
+    for pause in (0, 0.005, 0.02):
+        container = spawn("sleep", "1000")
+        monitor = container.monitor()
+        children = _children(monitor)
+        time.sleep(pause)
+        os.kill(monitor, signal.SIGKILL)
+        deadline = time.monotonic() + PATIENCE
+        while any(Path(f"/proc/{child}").exists() for child in children):
+            assert time.monotonic() < deadline, children
+            time.sleep(0.01)
+
+
 @pytest.mark.v2
 def test_what_an_exec_was_takes_no_place_in_the_container(spawn: Factory) -> None:
     """Of three places one is for a process that the program starts at once."""
@@ -159,15 +181,33 @@ def test_what_an_exec_was_is_not_seen_in_the_container_and_soon_gone(spawn: Fact
     container.call("kill", signal=9)
 
 
-def test_an_exec_whose_monitor_is_gone_runs_no_program() -> None:
+def _of_an_exec(monitor: socket.socket) -> Channel:
+    return exec_maker._Heir(monitor, _TRUE, {})
+
+
+def _of_a_start(monitor: socket.socket) -> Channel:
+    return Heir(
+        monitor.fileno(),
+        -1,
+        process=_TRUE,
+        at_once=True,
+        shield=lambda: None,
+        report=lambda _: None,
+        tell=lambda _: None,
+    )
+
+
+@pytest.mark.parametrize("heir", [_of_an_exec, _of_a_start])
+def test_whose_monitor_is_gone_runs_no_program(heir: Callable[[socket.socket], Channel]) -> None:
     """Nobody would stop what it was, nor know of the program."""
     ours, theirs = protocol.pair()
     pid = os.fork()
     if pid == 0:
         ours.close()
-        heir = exec_maker._Heir(theirs, Process(cwd="/", args=("true",)), {})
-        heir.expect(b"x")
-        os._exit(0)
+        try:
+            heir(theirs).expect(b"x")
+        finally:
+            os._exit(0)
     theirs.close()
     ours.close()
     assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 1
