@@ -400,8 +400,8 @@ def canned(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Canned]:
     }
     volume |= {"Options": {"o": "size=1m"}, "CreatedAt": "2024-01-02T03:04:05Z"}
     server.answers["GET /volumes/v"] = (200, volume)
-    images = [_image(1, now, ["b:2", "b:1", "a:1"], [], SharedSize=0, Containers=2)]
-    images += [_image(2, now, [], [], SharedSize=5, Containers=0)]
+    images = [_image(1, now - 9000, ["b:2", "b:1", "a:1"], [], SharedSize=0, Containers=2)]
+    images += [_image(2, now - 9000, [], [], SharedSize=5, Containers=0)]
     usage = {"UsageData": {"Size": 5, "RefCount": 1}}
     server.answers["GET /system/df"] = (
         200,

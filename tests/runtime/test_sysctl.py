@@ -74,18 +74,18 @@ def test_a_joined_host_network_is_refused() -> None:
 @pytest.mark.v2
 def test_they_are_set_in_the_container_only(tmp_path: Path) -> None:
     root = make_root(tmp_path / "root")
-    files = ("/proc/sys/kernel/msgmax", "/proc/sys/net/ipv4/ip_forward")
+    files = ("/proc/sys/kernel/msgmax", "/proc/sys/net/ipv4/ip_default_ttl")
     before = [Path(file).read_text() for file in files]
     seen = within(
         spec(
             root,
             *USUAL,
-            sysctl={"kernel.msgmax": "4321", "net/ipv4/ip_forward": "1"},
+            sysctl={"kernel.msgmax": "4321", "net/ipv4/ip_default_ttl": "33"},
             readonly_paths=("/proc/sys",),
         ),
         lambda: [Path(file).read_text() for file in files],
     )
-    assert seen == ["4321\n", "1\n"]
+    assert seen == ["4321\n", "33\n"]
     assert [Path(file).read_text() for file in files] == before
 
 

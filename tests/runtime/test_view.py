@@ -46,13 +46,12 @@ def test_a_view_shows_the_root_and_what_is_mounted_in_it(tmp_path: Path) -> None
     volume.mkdir()
     (volume / "mine").write_text("of the volume")
     bind = Mount(destination="/mnt/v", type="bind", source=str(volume), options=("rbind",))
-    before = mountinfo()
     view = open_view([overlay(tmp_path, base)], [bind], str(tmp_path))
     try:
         assert read(view, "/data/sub/file") == "content"
         assert read(view, "/mnt/v/mine") == "of the volume"
         # It is nowhere in our own tree, and what is written there is the container's.
-        assert [row.mount_point for row in mountinfo()] == [row.mount_point for row in before]
+        assert not [row for row in mountinfo() if str(tmp_path) in str(row)]
         os.close(open_in_root(view, "/new", os.O_CREAT | os.O_WRONLY, 0o600))
         assert (tmp_path / "upper/new").exists()
     finally:

@@ -78,10 +78,11 @@ class Loop:
         """
         limit = self._until_next() if self._timers else patience
         ready = self._epoll.poll(limit)
-        for fd, events in ready:
-            # A callback may forget, or close, a descriptor that is later in this same list.
-            callback = self._callbacks.get(fd)
-            if callback is not None:
+        expected = [self._callbacks.get(fd) for fd, _ in ready]
+        for (fd, events), callback in zip(ready, expected, strict=True):
+            # A callback may close a descriptor that is later in this same list, and another may
+            # then be given its number: these events are not the new one's.
+            if callback is not None and self._callbacks.get(fd) is callback:
                 callback(events)
         if self._timers:
             self._call_due()
