@@ -4,6 +4,8 @@ tests/daemon/test_restarts.py."""
 from __future__ import annotations
 
 import json
+import os
+import signal
 import time
 from typing import Any
 
@@ -171,3 +173,22 @@ def test_the_docker_client_restarts(daemon: Daemon) -> None:
     done = daemon.docker("run", "--rm", "--restart", "always", "host", "true")
     assert done.returncode == 125
     assert daemon.docker("rm", "rr").returncode == 0
+
+
+def test_a_restart_that_the_machine_fails_is_an_end(daemon: Daemon) -> None:
+    """Its files cannot be written, as on a full disk."""
+    bridge = {"NetworkMode": "bridge"}
+    container = daemon.run("sleep", "600", HostConfig={**policy("always"), **bridge})
+    hosts = daemon.data_root / "containers" / container / "hosts"
+    hosts.unlink()
+    hosts.mkdir()
+    os.kill(daemon.state(container)["Pid"], signal.SIGKILL)
+    daemon.wait_for(lambda: daemon.state(container)["Status"] == "exited")
+    assert str(hosts) in daemon.state(container)["Error"]
+    assert daemon.post(f"/containers/{container}/stop").status == 304
+    answer = daemon.post(f"/containers/{container}/start")
+    assert (answer.status, str(hosts) in answer.message) == (500, True)
+    hosts.rmdir()
+    assert daemon.post(f"/containers/{container}/start").status == 204
+    assert daemon.delete(f"/containers/{container}", force=1).status == 204
+    assert daemon.leftovers(container) == []

@@ -111,12 +111,16 @@ class Control:
 
     async def _between_runs(self, live: Live) -> bool:
         """Take a planned start back; True when there was one: the container is ended now."""
-        while live.record.state.status == "restarting":
-            if self._engine.restarts.cancel(live):
-                return True
-            async with live.lock:
-                pass  # it is being started: now it runs, or failed to
-        return False
+        if live.record.state.status != "restarting":
+            return False
+        if self._engine.restarts.cancel(live):
+            return True
+        async with live.lock:
+            # It was being started: now it runs, or failed to, or is between two runs once more.
+            if live.record.state.status != "restarting":
+                return False
+            self._engine.restarts.withdraw(live)
+            return True
 
     async def _end_of(self, live: Live, seconds: float | None) -> bool:
         """Wait for the end; False when it did not come in time."""

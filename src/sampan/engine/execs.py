@@ -119,22 +119,28 @@ class Execs:
     def startable(self, exec_id: str) -> Exec:
         """The exec, if it may be started now. Raises NotFound, Conflict."""
         request = self.find(exec_id)
-        if request.started:
-            state = "is already running" if request.running else "has already run"
-            raise Conflict(f"exec command {exec_id} {state}")
+        self._check_fresh(request)
         self._runnable(self._engine.registry.find(request.container_id))
         return request
+
+    @staticmethod
+    def _check_fresh(request: Exec) -> None:
+        if request.started:
+            state = "is already running" if request.running else "has already run"
+            raise Conflict(f"exec command {request.id} {state}")
 
     async def start(self, request: Exec, stream: Attachment | None) -> None:
         """Execute; ``stream`` goes to the process, or nothing does (detached).
 
-        Raises CommandNotFound, CommandNotExecutable, InvalidArgument, Unavailable. The stream is
-        closed here in any case.
+        Raises CommandNotFound, CommandNotExecutable, InvalidArgument, Unavailable, Conflict. The
+        stream is closed here in any case.
         """
+        begun: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         try:
+            self._check_fresh(request)  # somebody else's may be since the stream was asked for
             live, monitor = self._engine.containers.running(request.container_id)
             request.started = request.running = True
-            request.begun = asyncio.get_running_loop().create_future()
+            request.begun = begun
             self._ready.pop(live.id, None)
             size = request.console_size
             attached = stream is not None
@@ -166,8 +172,7 @@ class Execs:
                 raise
             request.pid = int(answer["pid"])
         finally:
-            if request.begun is not None and not request.begun.done():
-                request.begun.set_result(None)
+            begun.set_result(None)
             if stream is not None:
                 stream.close()
 

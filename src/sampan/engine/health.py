@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from sampan.engine.beside import beside
 from sampan.engine.container import Check, Health, now
 from sampan.engine.live import Attachment, Exec
 from sampan.engine.log import log
@@ -207,12 +208,11 @@ class Checks:
                 stream.close()
                 raise
             output = bytearray()
-            reading = asyncio.ensure_future(_read(ours, output))
             try:
-                await self._engine.execs.start(request, stream)
-                return await self._wait(live, request, reading, output)
+                async with beside(_read(ours, output)) as reading:
+                    await self._engine.execs.start(request, stream)
+                    return await self._wait(live, request, reading, output)
             finally:
-                reading.cancel()
                 self._engine.execs.forget(live, request)
 
     async def _wait(

@@ -40,6 +40,8 @@ class Images:
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
         self._known: dict[str, Image] = {}
+        # How often that was forgotten: what was looked up before is not to be kept after.
+        self._changes = 0
         self._pruning = False
 
     @property
@@ -50,23 +52,25 @@ class Images:
         try:
             return await asyncio.to_thread(work)
         finally:
-            self._known.clear()
+            self.changed()
             # Archives take megabytes of buffers, and the daemon stays for months.
             give_back()
 
     def changed(self) -> None:
         """Names may stand for other images now."""
         self._known.clear()
+        self._changes += 1
 
     async def resolve(self, name: str) -> Image:
         """Raises NotFound, InvalidArgument."""
-        image = self._known.get(name)
+        image, changes = self._known.get(name), self._changes
         if image is None:
             image = await asyncio.to_thread(self._store.resolve, name)
         elif image.system:
             # The host image follows the machine's /etc; to look costs microseconds.
             image = self._store.resolve(name)
-        self._known[name] = image
+        if changes == self._changes:
+            self._known[name] = image
         return image
 
     async def find(self, name: str) -> Image | None:
@@ -155,11 +159,11 @@ class Images:
             await asyncio.gather(task, return_exceptions=True)
             raise
         finally:
-            self._known.clear()
+            self.changed()
         try:
             return await task
         finally:
-            self._known.clear()
+            self.changed()
             give_back()
 
     async def save(

@@ -74,7 +74,8 @@ class Lifecycle:
     async def start_again(self, live: Live) -> None:
         """The restart policy's start. Raises what ``start`` does."""
         async with live.lock:
-            if live.record.state.status == "restarting" and not live.removing:
+            # Who removes it waits for this, or is told that it is between two runs.
+            if live.record.state.status == "restarting":
                 await self._try(live)
 
     async def _try(self, live: Live) -> None:
@@ -82,6 +83,10 @@ class Lifecycle:
             await self._launch(live)
         except SampanError as error:
             self._failed(live, error)
+            raise
+        except (OSError, sqlite3.Error) as error:
+            # A full disk, most of all. What the start had got by then is given back all the same.
+            self._failed(live, Unavailable(f"container {live.record.name} cannot start: {error}"))
             raise
 
     async def _launch(self, live: Live) -> None:
@@ -174,7 +179,7 @@ class Lifecycle:
             error=error.message,
             finished_at=now(),
         )
-        self._engine.store.put_state(live.record)
+        self._save(live.record)
         self._engine.clear_run_dir(live.id)
         self._engine.release_shm(live.record)
         self._engine.volumes.release(live.record)

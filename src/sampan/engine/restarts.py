@@ -12,6 +12,7 @@ daemon that is killed in between leaves it to the next one.
 from __future__ import annotations
 
 import asyncio
+import sqlite3
 from typing import TYPE_CHECKING
 
 from sampan.engine.container import advance, now
@@ -117,16 +118,21 @@ class Restarts:
 
     def cancel(self, live: Live) -> bool:
         """Take a planned start back; False when there is none, or it is being done already."""
-        task = live.recurring
-        if task is None or live.record.state.status != "restarting":
+        if live.recurring is None or live.record.state.status != "restarting":
             return False
-        live.recurring = None
-        task.cancel()
+        self.withdraw(live)
+        return True
+
+    def withdraw(self, live: Live) -> None:
+        """End a container that is between two runs, and is not being started: its start is planned
+        only, or the caller holds its lock."""
+        if live.recurring is not None:
+            live.recurring.cancel()
+            live.recurring = None
         live.record = advance(live.record, "cancel", by_hand=True, restart_at=0)
         self._engine.store.put_state(live.record, ending=True)
         live.settle_ends()
         live.settle_starts()
-        return True
 
     async def _again(self, live: Live) -> None:
         left = live.record.state.restart_at - now()
@@ -138,8 +144,8 @@ class Restarts:
             live.recurring = None  # from here on it is a start like any other
             try:
                 await self._engine.containers.start_again(live)
-            except SampanError as error:
-                log.error("a restart failed", container=live.id, error=error.message)
+            except (SampanError, OSError, sqlite3.Error) as error:
+                log.error("a restart failed", container=live.id, error=error)
 
     async def _wait_for_others(self, live: Live) -> None:
         """Let those whose namespaces it joins, or to whom it is linked, go first, where they are

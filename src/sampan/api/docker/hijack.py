@@ -13,6 +13,7 @@ import socket
 from typing import TYPE_CHECKING
 
 from sampan.api.http.messages import Taken
+from sampan.engine.beside import beside
 
 if TYPE_CHECKING:
     from sampan.api.docker.context import Context
@@ -88,9 +89,8 @@ async def _pump(client: socket.socket, monitor: socket.socket, first: bytes) -> 
     for sock in (client, monitor):
         sock.setblocking(False)
     with client, monitor:
-        upward = asyncio.ensure_future(_copy(client, monitor, first))
         try:
-            await _copy(monitor, client)
+            async with beside(_copy(client, monitor, first)):
+                await _copy(monitor, client)
         finally:
-            upward.cancel()
             _empty(client)

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from sampan.api.docker.hijack import Hijack
 from sampan.api.http import websocket
+from sampan.engine.beside import beside
 from sampan.errors import InvalidArgument
 
 if TYPE_CHECKING:
@@ -58,14 +59,11 @@ class _Pump:
         for sock in (self._client, self._monitor):
             sock.setblocking(False)
         with self._client, self._monitor:
-            upward = asyncio.ensure_future(self._upward(first))
             try:
-                await self._downward()
+                async with beside(self._upward(first)):
+                    await self._downward()
             except OSError:
                 return  # The client is gone; the monitor sees our end close.
-            finally:
-                upward.cancel()
-                await asyncio.wait((upward,))
 
     async def _send(self, data: bytes) -> None:
         """A whole frame: pongs and output come from two sides."""
