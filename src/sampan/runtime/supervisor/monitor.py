@@ -60,6 +60,9 @@ if TYPE_CHECKING:
 
 __all__ = ["Monitor"]
 
+_LAST_TURN = 0.5
+"""Seconds in which clients take the last output before the disk is synced, at an overlay's end."""
+
 
 class Monitor(Requests):
     """A monitor that is awake: see the module's text."""
@@ -152,11 +155,22 @@ class Monitor(Requests):
         while self._server.pending:
             self._loop.turn()
         self._server.close()
+        # Who takes the last output at once goes before the disk; the next start waits for nobody
+        # who does not.
+        self._loop.call_later(_LAST_TURN, self._let_go_of_roots)
         while self._stdio.has_clients or self._execs.has_clients:
             self._loop.turn()
-        for fd in self._roots:
-            os.close(fd)  # Before the claim on them, which ends with this process.
+        self._let_go_of_roots()
         return False
+
+    def _let_go_of_roots(self) -> None:
+        """And then of the claim on them, for which the container's next start waits."""
+        for fd in self._roots:
+            os.close(fd)
+        self._roots.clear()
+        claim = self._fds.pop("claim", -1)
+        if claim >= 0:
+            os.close(claim)
 
     # Rest
 
