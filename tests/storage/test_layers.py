@@ -144,6 +144,46 @@ def test_a_lock_below_lets_what_is_above_go(world: World) -> None:
     os.close(fd)
 
 
+@pytest.mark.parametrize("held", [False, True], ids=["stands on it", "holds it"])
+def test_a_container_that_is_made_while_layers_are_collected_has_its_own(
+    world: World, monkeypatch: pytest.MonkeyPatch, held: bool
+) -> None:
+    """Between the look at who uses a layer and its removal."""
+    first = world.ensure(ONE)
+    chain = world.ensure(ONE, TWO)
+    if held:
+        world.driver.create_container("c", first)
+    claim = world.driver.claim_layer
+
+    def late(chain_id: str) -> int | None:
+        if chain_id == chain[1]:
+            if held:
+                world.driver.hold_layer("c", chain[1])
+            else:
+                world.driver.create_container("c", chain)
+        return claim(chain_id)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(world.driver, "claim_layer", late)
+        assert world.layers.collect() == []
+    assert sorted(world.driver.layers()) == sorted(chain)
+    world.driver.remove_container("c")
+    assert world.layers.collect() == list(reversed(chain))
+
+
+def test_on_a_layer_that_is_being_removed_nothing_is_made(world: World) -> None:
+    chain = world.ensure(ONE)
+    claim = world.driver.claim_layer(chain[0])
+    assert claim is not None
+    try:
+        with pytest.raises(NotFound, match="is being removed"):
+            world.driver.create_container("c", chain)
+    finally:
+        os.close(claim)
+    assert world.driver.containers() == {}
+    world.driver.create_container("c", chain)
+
+
 def test_layers_become_durable_by_themselves(world: World) -> None:
     world.ensure(ONE, TWO)
     deadline = time.monotonic() + 60

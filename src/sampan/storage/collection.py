@@ -45,7 +45,8 @@ def collect_layers(
     for chain_id in _topmost_first({n: rows[n] for n in rows if n not in used}):
         claim = None if chain_id in used else driver.claim_layer(chain_id)
         if claim is None:
-            # Another program runs containers on it: what is below stays with it.
+            # Another program runs containers on it, or one of ours was made on it since we looked:
+            # what is below stays with it.
             used.update(name for name in (rows[chain_id],) if name is not None)
             continue
         try:

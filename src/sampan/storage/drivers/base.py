@@ -79,8 +79,8 @@ class SnapshotDriver(Protocol):
     def layer_usage(self, chain_id: str) -> Usage: ...
 
     def claim_layer(self, chain_id: str) -> int | None:
-        """A descriptor that keeps programs' sessions from starting to use a layer while it is open;
-        None where one uses it."""
+        """A descriptor that keeps programs' sessions, and containers that are made, from starting
+        to use a layer while it is open; None where one uses it."""
 
     def remove_layer(self, chain_id: str) -> None:
         """Remove a layer nothing uses any more; a missing one is no error."""

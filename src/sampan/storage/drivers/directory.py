@@ -26,6 +26,7 @@ import itertools
 import os
 import threading
 from abc import ABC, abstractmethod
+from contextlib import contextmanager
 from errno import EEXIST, EMLINK, ENOTEMPTY
 from typing import TYPE_CHECKING
 
@@ -36,7 +37,7 @@ from sampan.storage.drivers.removal import Trash
 from sampan.storage.drivers.trees import tree_usage
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
 __all__ = ["DirectoryDriver"]
 
@@ -187,17 +188,44 @@ class DirectoryDriver(ABC):
             os.close(fd)
 
     def claim_layer(self, chain_id: str) -> int | None:
-        # Sessions hold a shared lock on the topmost layer's directory (sampan.sdk.images).
+        # Sessions hold a shared lock on the topmost layer's directory (sampan.sdk.images), and who
+        # makes a container does until it stands on it.
         try:
             fd = os.open(digests.hexadecimal(chain_id), _DIRECTORY, dir_fd=self._layers_fd)
         except FileNotFoundError:
             return os.dup(self._layers_fd)  # Nobody can use it.
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            # The caller looked before that. A link may be one of a container in the trash.
+            if os.stat("name", dir_fd=fd).st_nlink == 1 or chain_id not in self.held():
+                free, fd = fd, -1
+                return free
         except BlockingIOError:
-            os.close(fd)
             return None
-        return fd
+        finally:
+            if fd >= 0:
+                os.close(fd)
+        return None
+
+    @contextmanager
+    def _kept(self, chain_id: str) -> Iterator[str]:
+        """A layer's hex name; it is not removed meanwhile. NotFound."""
+        layer = digests.hexadecimal(chain_id)
+        self._require_layer(chain_id)
+        fd = -1
+        try:
+            try:
+                fd = os.open(layer, _DIRECTORY, dir_fd=self._layers_fd)
+                fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+                there = os.stat(layer, dir_fd=self._layers_fd)
+            except (BlockingIOError, FileNotFoundError) as error:
+                raise NotFound(f"layer {chain_id} is being removed") from error
+            if not os.path.samestat(os.fstat(fd), there):
+                raise NotFound(f"layer {chain_id} was removed just now")
+            yield layer
+        finally:
+            if fd >= 0:
+                os.close(fd)
 
     def remove_layer(self, chain_id: str) -> None:
         name = digests.hexadecimal(chain_id)
@@ -221,15 +249,14 @@ class DirectoryDriver(ABC):
         return found
 
     def hold_layer(self, name: str, chain_id: str) -> None:
-        self._require_layer(chain_id)
-        layer = digests.hexadecimal(chain_id)
-        fd = os.open(self._checked(name), _DIRECTORY, dir_fd=self._rw_fd)
-        try:
-            self._link_name(layer, fd, f"{_HELD}{layer}")
-        except FileExistsError:
-            pass
-        finally:
-            os.close(fd)
+        with self._kept(chain_id) as layer:
+            fd = os.open(self._checked(name), _DIRECTORY, dir_fd=self._rw_fd)
+            try:
+                self._link_name(layer, fd, f"{_HELD}{layer}")
+            except FileExistsError:
+                pass
+            finally:
+                os.close(fd)
 
     def held(self) -> set[str]:
         found = set(self.containers().values())
@@ -316,24 +343,28 @@ class DirectoryDriver(ABC):
         finally:
             os.close(fd)
 
-    def _begin_container(self, name: str, chain: Sequence[str]) -> tuple[int, str]:
-        """Make a container's directory, without what makes it one; and its top layer's name."""
+    @contextmanager
+    def _making(self, name: str, chain: Sequence[str]) -> Iterator[int]:
+        """A container's directory, in which it is made; what makes it one comes last."""
         if not chain:
             raise InvalidArgument(f"container {name}: a root file system needs at least one layer")
-        top = digests.hexadecimal(chain[-1])
-        if top not in self._parents:
-            raise NotFound(f"layer {chain[-1]} is not unpacked by driver {self.name}")
-        try:
-            os.mkdir(self._checked(name), 0o700, dir_fd=self._rw_fd)
-        except FileExistsError as error:
-            raise AlreadyExists(f"container {name} has a root file system already") from error
-        return os.open(name, _DIRECTORY, dir_fd=self._rw_fd), top
-
-    def _finish_container(self, fd: int, top: str) -> None:
-        try:
-            self._link_name(top, fd, "top")
-        except OSError as error:
-            raise KernelError("linkat", error.errno or 0, f"layers/{top}/name") from error
+        with self._kept(chain[-1]) as top:
+            try:
+                os.mkdir(self._checked(name), 0o700, dir_fd=self._rw_fd)
+            except FileExistsError as error:
+                raise AlreadyExists(f"container {name} has a root file system already") from error
+            fd = os.open(name, _DIRECTORY, dir_fd=self._rw_fd)
+            try:
+                yield fd
+                try:
+                    self._link_name(top, fd, "top")
+                except OSError as error:
+                    raise KernelError("linkat", error.errno or 0, f"layers/{top}/name") from error
+            except BaseException:
+                self._trash.put(self._rw_fd, name)
+                raise
+            finally:
+                os.close(fd)
 
     def _link_name(self, layer: str, fd: int, name: str) -> None:
         try:

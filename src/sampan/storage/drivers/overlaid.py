@@ -102,20 +102,14 @@ class OverlaidDriver(DirectoryDriver):
         system: Sequence[str] = (),
         empty: Sequence[str] = (),
     ) -> None:
-        fd, top = self._begin_container(name, chain)
-        try:
+        with self._making(name, chain) as fd:
+            top = digests.hexadecimal(chain[-1])
             make_pair(fd, "", os.stat(f"{top}/diff", dir_fd=self._layers_fd))
             for file in empty:
                 make_empty(f"upper/{file}", fd)
             for directory in system:
                 self._check_system(directory)
                 make_pair(fd, directory.replace("/", "%"), os.stat(directory))
-            self._finish_container(fd, top)
-        except BaseException:
-            self._trash.put(self._rw_fd, name)
-            raise
-        finally:
-            os.close(fd)
 
     def mounts(self, name: str, *, disposable: bool = False) -> tuple[Mount, ...]:
         top = self._top(name)

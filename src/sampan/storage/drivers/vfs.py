@@ -46,8 +46,7 @@ class Vfs(DirectoryDriver):
                 f"storage driver vfs cannot lay a writable layer over {', '.join(system)} of this "
                 "machine: the host image needs the overlay2 or the overlay driver"
             )
-        fd, top = self._begin_container(name, chain)
-        try:
+        with self._making(name, chain) as fd:
             os.mkdir("fs", 0o755, dir_fd=fd)
             source = self._open_layer(chain[-1])
             try:
@@ -61,12 +60,6 @@ class Vfs(DirectoryDriver):
             for file in empty:
                 with suppress(FileExistsError):  # the image's own
                     make_empty(f"fs/{file}", fd)
-            self._finish_container(fd, top)
-        except BaseException:
-            self._trash.put(self._rw_fd, name)
-            raise
-        finally:
-            os.close(fd)
 
     def mounts(self, name: str, *, disposable: bool = False) -> tuple[Mount, ...]:
         self._top(name)
