@@ -112,9 +112,12 @@ def each(
     echo: bool = True,
     *,
     client: Client | None = None,
+    absent: bool = False,
 ) -> int:
-    """Act on every name, print those that went well, report the others; 1 if any failed.
+    """Act on every name, report those that failed, and print of the others what ``act`` returns, or
+    their names where that is no text; 1 if any failed.
 
+    ``absent``: what is not there is told too, but is no failure: it is as ``--force`` wants it.
     With ``client`` several are under way at once: ten containers that take their ten seconds to
     stop take ten seconds. What is printed is in the order of the names.
     """
@@ -126,8 +129,9 @@ def each(
     for name, result in zip(names, attempts, strict=True):
         if isinstance(result, SampanError):
             report(result)
-            status = 1
-        elif echo:
+            if not absent or result.status != 404:
+                status = 1
+        elif echo and result != "":
             print(result if isinstance(result, str) else name, flush=True)
     return status
 

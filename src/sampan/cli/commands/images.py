@@ -7,11 +7,10 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from sampan.cli import autostart
-from sampan.cli.commands.common import FORMAT, filters, path, read, report
+from sampan.cli.commands.common import FORMAT, each, filters, path, read
 from sampan.cli.commands.inspect import platform_json
 from sampan.cli.flags import Flag
 from sampan.cli.output import age, local_time, print_rows, short_id, shorten, size
-from sampan.errors import SampanError
 
 if TYPE_CHECKING:
     from sampan.cli.client import Client
@@ -241,15 +240,9 @@ def remove(client: Client, argv: list[str]) -> int:
         "noprune": "1" if flags.flag("no-prune") else None,
         "platforms": [platform_json(text) for text in flags.items("platform")] or None,
     }
-    status = 0
-    for name in flags.arguments:
-        try:
-            answer = client.call("DELETE", path("/images/{}", name), query)
-        except SampanError as error:
-            report(error)
-            status = 0 if flags.flag("force") and getattr(error, "status", 0) == 404 else 1
-            continue
-        for change in answer:
-            for kind, what in change.items():
-                print(f"{kind}: {what}")
-    return status
+
+    def one(name: str) -> str:
+        changes = client.call("DELETE", path("/images/{}", name), query)
+        return "\n".join(f"{kind}: {what}" for change in changes for kind, what in change.items())
+
+    return each(flags.arguments, one, absent=flags.flag("force"))

@@ -5,10 +5,10 @@ One request for each container named, several at once where they take time.
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING
 
 from sampan.cli import autostart
-from sampan.cli.client import ApiError
 from sampan.cli.commands.common import each, path, read
 from sampan.cli.flags import Flag
 from sampan.errors import InvalidArgument, SampanError
@@ -50,14 +50,24 @@ def start(client: Client, argv: list[str]) -> int:
         from sampan.cli.commands.attach import attach_to
 
         if len(flags.arguments) > 1:
-            raise InvalidArgument("start: only one container can be attached to")
+            raise InvalidArgument("you cannot start and attach multiple containers at once")
         details = client.call("GET", path("/containers/{}/json", flags.arguments[0]))
         stdin = flags.flag("interactive") and bool(details["Config"]["OpenStdin"])
         keys = flags.text("detach-keys") or client.settings.preference("detachKeys")
         return attach_to(client, details, stdin, True, keys)
-    return each(
-        flags.arguments, lambda name: client.call("POST", path("/containers/{}/start", name))
-    )
+    failed: list[str] = []
+
+    def one(name: str) -> None:
+        try:
+            client.call("POST", path("/containers/{}/start", name))
+        except SampanError:
+            failed.append(name)
+            raise
+
+    status = each(flags.arguments, one)
+    if failed:
+        print(f"Error: failed to start containers: {', '.join(failed)}", file=sys.stderr)
+    return status
 
 
 def stop(client: Client, argv: list[str]) -> int:
@@ -153,9 +163,18 @@ def rename(client: Client, argv: list[str]) -> int:
     )
     if flags is None:
         return 0
-    old, new = flags.arguments
-    client.call("POST", path("/containers/{}/rename", old), {"name": new})
-    return 0
+    old, new = (text.strip() for text in flags.arguments)
+    if not old or not new:
+        print("Error: Neither old nor new names may be empty", file=sys.stderr)
+        return 1
+
+    def one(name: str) -> None:
+        client.call("POST", path("/containers/{}/rename", name), {"name": new})
+
+    status = each([old], one, echo=False)
+    if status:
+        print(f"Error: failed to rename container named {old}", file=sys.stderr)
+    return status
 
 
 def remove(client: Client, argv: list[str]) -> int:
@@ -180,19 +199,11 @@ def remove(client: Client, argv: list[str]) -> int:
         "link": "1" if flags.flag("link") else None,
         "v": "1" if flags.flag("volumes") else None,
     }
-    absent: list[str] = []
 
     def one(name: str) -> None:
-        try:
-            client.call("DELETE", path("/containers/{}", name), query)
-        except ApiError as error:
-            # rm --force of what is not there is what was asked for, as with rm(1) -f.
-            if force and error.status == 404:
-                absent.append(name)
-            raise
+        client.call("DELETE", path("/containers/{}", name), query)
 
-    status = each(flags.arguments, one, client=client)
-    return 0 if len(absent) == len(flags.arguments) else status
+    return each(flags.arguments, one, client=client, absent=force)
 
 
 def update(client: Client, argv: list[str]) -> int:

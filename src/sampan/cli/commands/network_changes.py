@@ -182,12 +182,14 @@ def remove(client: Client, argv: list[str]) -> int:
     if flags is None:
         return 0
 
-    def one(name: str) -> None:
+    def one(name: str) -> str:
         try:
             client.call("DELETE", path("/networks/{}", name))
         except ApiError as error:
-            if not (flags.flag("force") and error.status == 404):
-                raise
+            if flags.flag("force") and error.status == 404:
+                return ""
+            raise
+        return name
 
     return each(flags.arguments, one)
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING
 
 from sampan.cli.commands.common import path, read
-from sampan.errors import InvalidArgument, NotFound
+from sampan.errors import InvalidArgument
 
 if TYPE_CHECKING:
     from sampan.cli.client import Client
@@ -46,7 +47,8 @@ def port(client: Client, argv: list[str]) -> int:
         raise InvalidArgument(f"port: {asked}: expected a port from 1 to 65535")
     bindings = published.get(f"{int(number)}/{protocol or 'tcp'}")
     if not bindings:
-        raise NotFound(f"no public port '{asked}' is published for {name}")
+        print(f"Error: No public port '{asked}' published for {name}", file=sys.stderr)
+        return 1
     for binding in bindings:
         print(_place(binding))
     return 0
