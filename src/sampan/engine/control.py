@@ -99,7 +99,11 @@ class Control:
         )
         if ends and number != SIGKILL and live.record.state.status == "paused":
             # A frozen process takes no signal but this one: who ends it does not want it frozen.
-            await self.unpause(live.id)
+            try:
+                await self.unpause(live.id)
+            except Conflict:
+                if live.record.state.status == "paused":
+                    raise  # else somebody was faster, or it has ended
 
     def _stopped_by_hand(self, live: Live) -> None:
         if live.record.state.by_hand:
@@ -198,16 +202,17 @@ class Control:
         in the row before the container is frozen.
         """
         live = self._engine.registry.find(reference)
-        if live.record.state.status == "paused":
-            raise Conflict(f"container {live.id} is already paused")
-        _, monitor = self._engine.containers.running(live.id)
-        self._for_commit(live, committing)
-        try:
-            await monitor.call("pause")
-        except SampanError:
-            self._for_commit(live, False)
-            raise
-        self._change(live, "pause")
+        async with live.freezing:
+            if live.record.state.status == "paused":
+                raise Conflict(f"container {live.id} is already paused")
+            _, monitor = self._engine.containers.running(live.id)
+            self._for_commit(live, committing)
+            try:
+                await monitor.call("pause")
+            except SampanError:
+                self._for_commit(live, False)
+                raise
+            self._change(live, "pause")
 
     def _for_commit(self, live: Live, committing: bool) -> None:
         if live.record.state.committing != committing:
@@ -217,11 +222,12 @@ class Control:
     async def unpause(self, reference: str) -> None:
         """Thaw. Raises Conflict."""
         live = self._engine.registry.find(reference)
-        if live.record.state.status != "paused":
-            raise Conflict(f"Container {live.id} is not paused")
-        _, monitor = self._engine.containers.running(live.id)
-        await monitor.call("resume")
-        self._change(live, "resume")
+        async with live.freezing:
+            if live.record.state.status != "paused":
+                raise Conflict(f"Container {live.id} is not paused")
+            _, monitor = self._engine.containers.running(live.id)
+            await monitor.call("resume")
+            self._change(live, "resume")
 
     def _change(self, live: Live, event: str) -> None:
         if live.record.state.running:

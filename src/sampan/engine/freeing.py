@@ -65,7 +65,7 @@ class Freeing:
     async def settle(self) -> None:
         """Wait until what has ended is freed."""
         if self._running is not None:
-            await self._running
+            await asyncio.shield(self._running)  # who waits may be cancelled, and not this
 
     def recover(self, running: Mapping[str, Collection[str]]) -> None:
         """Links on parents that a daemon died before it deleted them: before their addresses are

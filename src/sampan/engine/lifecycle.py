@@ -136,16 +136,22 @@ class Lifecycle:
         if not self._engine.networking.resolving.uses(live):
             monitor.request("start").add_done_callback(_observed)
 
-    async def _start_named(self, live: Live) -> None:
+    async def _start_named(self, live: Live, monitor: Monitor) -> None:
         """Of a container that is made: its names are answered before its command asks."""
         try:
             await self._engine.networking.resolving.serve(live)
+            problem = None
         except SampanError as error:
-            await self._destroy(live)
-            self._resolve(live, error)
+            problem = error
+        if live.monitor is not monitor:
+            return  # It has ended meanwhile, and another start may be under way.
+        if problem is None:
+            monitor.request("start").add_done_callback(_observed)
             return
-        if live.monitor is not None:
-            live.monitor.request("start").add_done_callback(_observed)
+        live.monitor = None  # What it has to say of its end is not why.
+        monitor.close()
+        await self._destroy(live)
+        self._resolve(live, problem)
 
     def _pass(
         self, monitor: Monitor, attachment: Attachment, *, hold: bool = False
@@ -195,8 +201,8 @@ class Lifecycle:
         name = event.get("event")
         if name == "created":
             live.record = live.record.with_state(pid=event["pid"], start_time=event["start_time"])
-            if self._engine.networking.resolving.uses(live):
-                self._engine.spawn_task(self._start_named(live))
+            if live.monitor is not None and self._engine.networking.resolving.uses(live):
+                self._engine.spawn_task(self._start_named(live, live.monitor))
         elif name == "started":
             self.started(live, event)
         elif name == "exit":

@@ -1,7 +1,8 @@
 """Containers in memory: the record, who waits for it, and its connections.
 
 ``Live`` is the one mutable thing about a container. Its record is replaced at once and never
-awaited for, so listings and inspections take no lock; the lock orders what starts and removes.
+awaited for, so listings and inspections take no lock; the lock orders what starts and removes,
+``freezing`` what freezes and thaws.
 """
 
 from __future__ import annotations
@@ -86,6 +87,7 @@ class Live:
         "checking",
         "ends",
         "execs",
+        "freezing",
         "kept",
         "lock",
         "monitor",
@@ -103,6 +105,7 @@ class Live:
     def __init__(self, record: ContainerRecord) -> None:
         self.record = record
         self.lock = asyncio.Lock()
+        self.freezing = asyncio.Lock()
         self.monitor: Monitor | None = None
         self.spec: Spec | None = None
         self.begun: asyncio.Future[None] | None = None

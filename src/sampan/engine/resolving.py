@@ -83,8 +83,9 @@ class Resolving:
     def release(self, endpoints: Iterable[Endpoint]) -> None:
         """After an end."""
         gone = [one for one in endpoints if self._is_named(one)]
-        if gone and self._resolver is not None:
-            # Its sockets are closed by the resolver, and may be those of its next run already.
+        if gone:
+            # Its sockets are closed by the resolver, and may be those of its next run already. One
+            # that is being told everything may have been told of it too.
             message = {"op": "forget", "endpoints": [one.id for one in gone]}
             self._engine.spawn_task(self._forget(message))
 

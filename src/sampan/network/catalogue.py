@@ -50,7 +50,8 @@ def _former_id(identity: str, name: str) -> str:
 
 
 class Catalogue:
-    """``all`` networks by ID, as the rows say, and the ``leases`` on them."""
+    """``all`` networks by ID, as the rows say, and the ``leases`` on them. Threads add and remove
+    while others look: who goes through ``all`` goes through a copy."""
 
     def __init__(self, database: Database, identity: str, options: Options, created: int) -> None:
         self._options = options
@@ -87,10 +88,10 @@ class Catalogue:
         found = self.all.get(reference) or self._former.get(reference)
         if found is not None:
             return found
-        for network in self.all.values():
+        for network in self:
             if network.name == reference:
                 return network
-        begun = [one for key, one in self.all.items() if reference and key.startswith(reference)]
+        begun = [one for one in self if reference and one.id.startswith(reference)]
         if len(begun) > 1:
             raise InvalidArgument(f"network {reference} is ambiguous: {len(begun)} IDs begin so")
         if not begun:
@@ -153,7 +154,7 @@ class Catalogue:
         if not network.link:
             number = 0
             while f"sampan{number}" in machine.links or any(
-                one.link == f"sampan{number}" for one in self.all.values()
+                one.link == f"sampan{number}" for one in self
             ):
                 number += 1
             changes["link"] = f"sampan{number}"
@@ -167,8 +168,8 @@ class Catalogue:
     def _check_free(self, network: Network, machine: Machine) -> None:
         shares = network.driver in parents.KINDS
         if shares:
-            parents.check(network, self.all.values())
-        for other in self.all.values():
+            parents.check(network, list(self))
+        for other in self:
             if other.link == network.link and not shares:
                 raise PermissionDenied(
                     f"cannot create network {network.name}: network {other.name} has the bridge "
@@ -181,7 +182,7 @@ class Catalogue:
             )
         for subnet in network.subnets:
             net = parse(subnet.subnet)
-            for other in self.all.values():
+            for other in self:
                 if other.config_only:
                     continue
                 if overlap(net, [parse(one.subnet) for one in other.subnets]) is not None:
@@ -202,7 +203,7 @@ class Catalogue:
 
         Raises AlreadyExists (name), PermissionDenied (what it asks for is another's), Unavailable.
         """
-        if any(one.name == network.name for one in self.all.values()):
+        if any(one.name == network.name for one in self):
             raise AlreadyExists(f"network with name {network.name} already exists")
         machine = Machine()
         if network.ipv6 and not os.path.exists("/proc/sys/net/ipv6"):
@@ -229,7 +230,7 @@ class Catalogue:
                 f"error while removing network: network {network.name} has active endpoints "
                 f"(containers {', '.join(used)})"
             )
-        like = [one.name for one in self.all.values() if one.config_from == network.name]
+        like = [one.name for one in self if one.config_from == network.name]
         if network.config_only and like:
             raise PermissionDenied(
                 f'error while removing network: configuration network "{network.name}" is in use '
@@ -279,5 +280,5 @@ class Catalogue:
         return Subnet(subnet=str(net), gateway=gateway, automatic=True)
 
     def _nets(self) -> list[Net]:
-        used = [network for network in self.all.values() if not network.config_only]
+        used = [network for network in self if not network.config_only]
         return [parse(subnet.subnet) for network in used for subnet in network.subnets]

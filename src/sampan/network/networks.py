@@ -170,17 +170,18 @@ class Networks:
         """Build the rule set of the networks that are up."""
         with self._lock:
             if self.firewall is not None:
-                up = [one for key, one in self._all.items() if self._has_bridge(key)]
+                up = [one for one in self if self._has_bridge(one.id)]
                 guard = self.options.guard and did_not_forward(self._exec_root)
                 self.firewall.apply(up, guard=guard)
                 forget_stale(one for network in up for one in self.leases.on(network.id))
 
     def _has_bridge(self, key: str) -> bool:
-        return key in self._up and self._all[key].driver == DEFAULT
+        network = self._all.get(key)  # none: it is being removed
+        return key in self._up and network is not None and network.driver == DEFAULT
 
     def _take_down(self, network: Network) -> None:
         if network.driver in parents.KINDS:
-            parents.remove(network, self._identity, self._all.values())
+            parents.remove(network, self._identity, list(self))
         else:
             bridge.remove(network.link)
 
@@ -395,8 +396,6 @@ class Networks:
     def _remove_unused(self) -> None:
         """Bridges of ours that an earlier daemon left and nobody is on."""
         used = self._used_links()
-        bridge.remove_those_of(
-            self._identity, [one for one in self._all.values() if one.link not in used]
-        )
+        bridge.remove_those_of(self._identity, [one for one in self if one.link not in used])
         if not self._up and self.firewall is not None and self.firewall.present():
             self.firewall.remove()

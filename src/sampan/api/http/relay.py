@@ -79,7 +79,8 @@ async def relay(
 ) -> tuple[socket.socket, asyncio.Future[None]]:
     """A socket that is the stream of ``transport``, and a future of its end.
 
-    ``first`` are bytes that the client has sent already. The caller owns the socket.
+    ``first`` are bytes that the client has sent already. The caller owns the socket. Raises
+    ConnectionResetError when the client is gone.
     """
     loop = asyncio.get_running_loop()
     ours, theirs = socket.socketpair()
@@ -87,6 +88,12 @@ async def relay(
     outer, inner = _Client(connection), _Socket()
     inner.other = transport
     await loop.connect_accepted_socket(lambda: inner, ours)
+    if connection.transport is None:
+        # Its end was told already, and will not be told again.
+        assert inner.own is not None
+        inner.own.abort()
+        theirs.close()
+        raise ConnectionResetError("the client is gone")
     outer.own, outer.other = transport, inner.own
     transport.set_protocol(outer)
     outer.data_received(first)
