@@ -99,13 +99,14 @@ class Events:
     def publish(
         self, kind: str, action: str, actor: str, attributes: dict[str, str], mark: int = 0
     ) -> None:
-        """Write it down, and tell every listener. From the event loop's thread only."""
+        """Write it down, and tell every listener, with the attributes in the order of their names.
+        From the event loop's thread only."""
         event = Event(
             number=self.log.last + 1,
             type=kind,
             action=action,
             id=actor,
-            attributes=attributes,
+            attributes=dict(sorted(attributes.items())),
             time=now(),
             mark=mark,
         )

@@ -13,14 +13,14 @@ from sampan.api.http.messages import Request, Response
 from sampan.errors import InvalidArgument, SampanError
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Collection, Mapping
 
     from sampan.api.docker.versions import Version
     from sampan.api.http.connection import Connection
     from sampan.api.http.stream import Stream
     from sampan.engine.core import Engine
 
-__all__ = ["HEADERS", "Context", "empty", "error", "reply", "wording"]
+__all__ = ["HEADERS", "Context", "empty", "error", "ordered", "reply", "wording"]
 
 HEADERS = {
     "Api-Version": versions.text(versions.MAXIMUM),
@@ -135,6 +135,11 @@ class Context:
             for name, item in value.items()
             if name[:1].isupper() or (asked(name) is None and name[:1] != "_")
         }
+
+
+def ordered(values: Mapping[str, Any] | None) -> Mapping[str, Any] | None:
+    """A map as Go writes one: by its keys."""
+    return dict(sorted(values.items())) if values else values
 
 
 def reply(value: object, status: int = 200) -> Response:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import msgspec
 
 from sampan.api.docker import credentials, progress
-from sampan.api.docker.context import Context, empty, reply
+from sampan.api.docker.context import Context, empty, ordered, reply
 from sampan.api.docker.platforms import platform_of, platforms_of
 from sampan.api.http.messages import Response
 from sampan.errors import Corrupt, InvalidArgument, NotSupported
@@ -49,7 +49,7 @@ def summary(
         "Created": int(image.created),
         "Size": image.size,
         "SharedSize": shared.get(image.id, -1),
-        "Labels": image.config.labels or {},
+        "Labels": ordered(image.config.labels) or {},
         "Containers": users,
     }
     if version < (1, 44):
@@ -102,14 +102,14 @@ def _config(image: Image) -> dict[str, Any]:
         "User": config.user,
         "Env": list(config.env) or None,
         "Cmd": list(config.cmd) or None,
-        "Volumes": config.volumes or None,
+        "Volumes": ordered(config.volumes) or None,
         "WorkingDir": config.working_dir,
         "Entrypoint": list(config.entrypoint) or None,
         "OnBuild": list(config.on_build) or None,
-        "Labels": config.labels or None,
+        "Labels": ordered(config.labels) or None,
     }
     if config.exposed_ports:
-        shown["ExposedPorts"] = config.exposed_ports
+        shown["ExposedPorts"] = ordered(config.exposed_ports)
     if config.stop_signal:
         shown["StopSignal"] = config.stop_signal
     if config.shell:

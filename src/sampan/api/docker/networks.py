@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from sampan.api.docker.context import Context, empty, reply
+from sampan.api.docker.context import Context, empty, ordered, reply
 from sampan.engine.container import rfc3339
 from sampan.engine.pruning import is_labelled
 from sampan.errors import InvalidArgument, NotFound
@@ -36,7 +36,7 @@ def _network(engine: Engine, network: Network, detailed: bool) -> dict[str, Any]
             "Subnet": subnet.subnet,
             **({"IPRange": subnet.ip_range} if subnet.ip_range else {}),
             **({"Gateway": subnet.gateway} if subnet.gateway else {}),
-            **({"AuxiliaryAddresses": subnet.auxiliary} if subnet.auxiliary else {}),
+            **({"AuxiliaryAddresses": ordered(subnet.auxiliary)} if subnet.auxiliary else {}),
         }
         for subnet in subnets
     ]
@@ -48,15 +48,15 @@ def _network(engine: Engine, network: Network, detailed: bool) -> dict[str, Any]
         "Driver": network.driver,
         "EnableIPv4": network.ipv4,
         "EnableIPv6": network.ipv6,
-        "IPAM": {"Driver": "default", "Options": network.ipam_options, "Config": config},
+        "IPAM": {"Driver": "default", "Options": ordered(network.ipam_options), "Config": config},
         "Internal": network.internal,
         "Attachable": network.attachable,
         "Ingress": False,
         "ConfigFrom": {"Network": network.config_from},
         "ConfigOnly": network.config_only,
-        "Containers": _containers(engine, network) if detailed else {},
-        "Options": network.options,
-        "Labels": network.labels,
+        "Containers": ordered(_containers(engine, network)) if detailed else {},
+        "Options": ordered(network.options),
+        "Labels": ordered(network.labels),
     }
 
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from sampan.api.docker.context import ordered
 from sampan.engine import ports, security
 from sampan.engine.container import rfc3339
 from sampan.network.types import PREDEFINED
@@ -93,7 +94,7 @@ def _endpoint(
         "Links": list(wish.links) or None,
         "Aliases": list(wish.aliases) or None,
         "MacAddress": endpoint.mac if endpoint else wish.mac,
-        "DriverOpts": wish.options or None,
+        "DriverOpts": ordered(wish.options) or None,
         "GwPriority": wish.priority,
         "NetworkID": wish.network,
         "EndpointID": endpoint.id if endpoint else "",
@@ -147,7 +148,7 @@ def _network_settings(engine: Engine, record: ContainerRecord) -> dict[str, Any]
         "Bridge": "",
         "SandboxID": record.id if record.state.running else "",
         "SandboxKey": f"/proc/{record.state.pid}/ns/net" if record.state.running else "",
-        "Ports": _port_map(engine, record),
+        "Ports": ordered(_port_map(engine, record)),
         "HairpinMode": False,
         "LinkLocalIPv6Address": "",
         "LinkLocalIPv6PrefixLen": 0,
@@ -161,7 +162,7 @@ def _network_settings(engine: Engine, record: ContainerRecord) -> dict[str, Any]
         "IPPrefixLen": old.get("IPPrefixLen", 0),
         "IPv6Gateway": old.get("IPv6Gateway", ""),
         "MacAddress": old.get("MacAddress", ""),
-        "Networks": networks,
+        "Networks": ordered(networks),
     }
 
 
@@ -226,7 +227,7 @@ def _filled(value: Any) -> Any:
 
 
 def _config(record: ContainerRecord) -> dict[str, Any]:
-    shown: dict[str, Any] = msgspec.to_builtins(record.config)
+    shown: dict[str, Any] = msgspec.to_builtins(record.config, order="deterministic")
     timeout = shown["StopTimeout"]
     shown["Healthcheck"] = _filled(shown["Healthcheck"])
     shown = _said(shown, _UNSAID_CONFIG)
@@ -235,7 +236,9 @@ def _config(record: ContainerRecord) -> dict[str, Any]:
 
 def _host_config(record: ContainerRecord) -> dict[str, Any]:
     """What was asked for, with the defaults that stand behind silence."""
-    shown: dict[str, Any] = _said(msgspec.to_builtins(record.host_config), _UNSAID)
+    shown: dict[str, Any] = _said(
+        msgspec.to_builtins(record.host_config, order="deterministic"), _UNSAID
+    )
     if "Mounts" in shown:
         shown["Mounts"] = _filled(shown["Mounts"])
     shown["LogConfig"]["Type"] = shown["LogConfig"]["Type"] or "json-file"
@@ -325,7 +328,7 @@ def summary(engine: Engine, live: Live, version: Version, image_name: str) -> di
     record = live.record
     host: dict[str, Any] = {"NetworkMode": record.host_config.network_mode or "default"}
     if version >= (1, 46) and record.host_config.annotations:
-        host["Annotations"] = record.host_config.annotations
+        host["Annotations"] = ordered(record.host_config.annotations)
     return {
         "Id": record.id,
         "Names": [f"/{record.name}"],
@@ -334,11 +337,11 @@ def summary(engine: Engine, live: Live, version: Version, image_name: str) -> di
         "Command": _command(record),
         "Created": record.created // 1_000_000_000,
         "Ports": _ports(engine, record),
-        "Labels": record.config.labels or {},
+        "Labels": ordered(record.config.labels) or {},
         "State": live.status,
         "Status": status_text(live, time.time()),
         "HostConfig": host,
-        "NetworkSettings": {"Networks": _networks(engine, record)},
+        "NetworkSettings": {"Networks": ordered(_networks(engine, record))},
         "Mounts": _mounts(record),
     }
 

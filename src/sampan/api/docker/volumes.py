@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from sampan.api.docker.context import Context, empty, reply
+from sampan.api.docker.context import Context, empty, ordered, reply
 from sampan.engine.container import rfc3339
 from sampan.engine.reading import read_body
 from sampan.errors import NotFound, Unavailable
@@ -34,10 +34,10 @@ def shown(volume: Volume) -> dict[str, Any]:
     return {
         "CreatedAt": rfc3339(int(volume.created) * 1_000_000_000),
         "Driver": volume.driver,
-        "Labels": volume.labels,
+        "Labels": ordered(volume.labels),
         "Mountpoint": volume.path,
         "Name": volume.name,
-        "Options": volume.options,
+        "Options": ordered(volume.options),
         "Scope": "local",
     }
 
