@@ -84,6 +84,8 @@ class Faulty:
         self._marked = b""
         self.reached = threading.Event()
         """A marked request has come."""
+        self.waiting = 0
+        """Such requests at the moment."""
         self._let = threading.Event()
         self._lock = threading.Lock()
         self._open: set[socket.socket] = set()
@@ -142,6 +144,14 @@ class Faulty:
                 with self._lock:
                     self._open -= {client, server}
 
+    def _wait(self) -> None:
+        with self._lock:
+            self.waiting += 1
+        self.reached.set()
+        self._let.wait(_DEADLINE)
+        with self._lock:
+            self.waiting -= 1
+
     def _pump(self, source: socket.socket, target: socket.socket, up: bool) -> None:
         total = 0
         with contextlib.suppress(OSError):
@@ -149,8 +159,7 @@ class Faulty:
                 total += len(data)
                 # A head comes alone: whoever asks waits for the answer to what came before.
                 if up and self._marked and self._marked in data.partition(b"\r\n\r\n")[0]:
-                    self.reached.set()
-                    self._let.wait(_DEADLINE)
+                    self._wait()
                     if self._mode == "503":
                         self.failed += 1
                         source.sendall(_SLOW_DOWN)
@@ -159,6 +168,9 @@ class Faulty:
                     self.failed += 1
                     break
                 target.sendall(data)
+        if not up and self._marked:
+            # The bucket is tired of a head that does not come: nobody hears of it before the end.
+            self._let.wait(_DEADLINE)
         for one in (source, target):
             with contextlib.suppress(OSError):
                 one.shutdown(socket.SHUT_RDWR)

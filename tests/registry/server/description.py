@@ -14,7 +14,7 @@ import re
 import urllib.parse
 from typing import TYPE_CHECKING, Any
 
-from sampan.api.distribution import server
+from sampan.api.distribution.routes import PATHS
 
 if TYPE_CHECKING:
     from email.message import Message
@@ -46,7 +46,7 @@ def routes() -> dict[str, str]:
     known = {template(path): path for path in document()["paths"]}
     return {
         path.pattern.pattern: known[template(path.pattern.pattern)]
-        for path in server._PATHS
+        for path in PATHS
         if template(path.pattern.pattern) in known
     }
 
@@ -61,7 +61,7 @@ def _resolved(value: dict[str, Any]) -> dict[str, Any]:
 
 
 def _operation(method: str, path: str) -> dict[str, Any] | None:
-    for one in server._PATHS:
+    for one in PATHS:
         if one.pattern.fullmatch(path):
             item = document()["paths"][routes()[one.pattern.pattern]]
             found: dict[str, Any] | None = item.get(method.lower())

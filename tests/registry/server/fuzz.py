@@ -22,7 +22,7 @@ from urllib.parse import quote
 
 from hypothesis import strategies as st
 
-from sampan.api.distribution import server
+from sampan.api.distribution.routes import PATHS
 from tests.registry.registries import sha256
 from tests.registry.server.accounts import htpasswd
 from tests.registry.server.house import House
@@ -91,7 +91,7 @@ def _targets(draw: st.DrawFn) -> _Target:
     kind = draw(st.integers(0, 19))
     if kind == 19:
         return _Target("/" + draw(_text(60)), ["GET", "PUT"])
-    route = draw(st.sampled_from(server._PATHS))
+    route = draw(st.sampled_from(PATHS))
     path, methods = route.pattern.pattern, list(route.methods)
     if kind == 18:
         return _Target(draw(st.from_regex(path, fullmatch=True)), methods)

@@ -10,7 +10,8 @@ import urllib.request
 from pathlib import Path
 from typing import Any
 
-from sampan.api.distribution import context, server
+from sampan.api.distribution import context
+from sampan.api.distribution.routes import FREE, PATHS
 from sampan.errors import SampanError
 from sampan.registry.server import errors
 from tests.registry.server.description import METHODS, document, faults, routes, template
@@ -43,24 +44,24 @@ def test_it_is_openapi() -> None:
 def test_every_route_is_in_it_and_nothing_else() -> None:
     table = {
         (template(path.pattern.pattern), method.lower())
-        for path in server._PATHS
+        for path in PATHS
         for method in path.methods
     }
     said = {(template(path), method) for path, method, _ in operations() if path not in ELSEWHERE}
     assert said == table
-    assert len(routes()) == len(server._PATHS)
+    assert len(routes()) == len(PATHS)
 
 
 def test_who_is_let_in_without_a_name_is_said() -> None:
     methods = {
         (routes()[path.pattern.pattern], method.lower()): route
-        for path in server._PATHS
+        for path in PATHS
         for method, route in path.methods.items()
     }
     for path, method, operation in operations():
         if path in ELSEWHERE:
             continue
-        free = methods[path, method].action == server.FREE
+        free = methods[path, method].action == FREE
         assert ("403" not in operation["responses"]) == free, (path, method)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import http.client
 import os
+import select
 import socket
 import time
 from collections.abc import Iterator
@@ -12,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from sampan.api.distribution.threads import THREADS
 from tests.registry.registries import sha256
 from tests.registry.server.buckets import Bucket, Faulty
 from tests.registry.server.house import Answer, House
@@ -156,3 +158,77 @@ def test_an_upload_that_ends_while_a_part_is_sent_leaves_nothing(
     assert [int(line.split()[0]) for line in said.splitlines()[:6]] == [0] * 6, said
     assert opened(house) == []
     assert house.tool("fsck").stdout == "clean\n"
+
+
+def test_uploads_that_hang_keep_nobody_else_waiting(house: House, faulty: Faulty) -> None:
+    house.push("parts/pulled", "v", b"layer")
+    manifest = house.request("GET", "/v2/parts/pulled/manifests/v").body
+    where = [house.begin("parts/hang") for _ in range(THREADS + 8)]
+    faulty.hold(b"PUT /")
+    with contextlib.ExitStack() as stack:
+        socks = [stack.enter_context(sending(house, "PATCH", one, b"")) for one in where]
+        for sock in socks:
+            sock.sendall(b"!")
+        wait_until_held(faulty, THREADS)
+        rows_are_read(house)
+        blob = house.request("GET", f"/v2/parts/pulled/blobs/{sha256(b'layer')}")
+        assert (blob.status, blob.body) == (200, b"layer")
+        assert house.put_manifest("parts/pulled", "w", manifest).status == 201
+        still_held(faulty, socks)
+        faulty.let()
+        assert [answer(sock).status for sock in socks] == [202] * len(socks)
+    assert [house.request("DELETE", one).status for one in where] == [204] * len(where)
+
+
+def test_pulls_that_hang_keep_nobody_else_waiting(house: House, faulty: Faulty) -> None:
+    house.push("parts/pulled", "v", b"layer")
+    faulty.hold(b"GET /")
+    path = f"/v2/parts/pulled/blobs/{sha256(b'layer')}"
+    with contextlib.ExitStack() as stack:
+        socks = asking(house, path, stack, THREADS + 8)
+        wait_until_held(faulty, THREADS)
+        rows_are_read(house)
+        house.put_blob("parts/pulled", os.urandom(100))
+        still_held(faulty, socks)
+        faulty.let()
+        assert [answer(sock).body for sock in socks] == [b"layer"] * len(socks)
+
+
+def test_one_look_at_the_bucket_is_for_all_who_ask(house: House, faulty: Faulty) -> None:
+    faulty.hold(b"HEAD /bucket HTTP")
+    with contextlib.ExitStack() as stack:
+        socks = asking(house, "/readyz", stack, 40)
+        wait_until_held(faulty, 1)
+        rows_are_read(house, "/healthz")
+        still_held(faulty, socks, 1)
+        faulty.let()
+        assert [answer(sock).body for sock in socks] == [b"ready\n"] * len(socks)
+
+
+def asking(house: House, path: str, stack: contextlib.ExitStack, count: int) -> list[socket.socket]:
+    """So many clients who wait for an answer."""
+    socks = []
+    for _ in range(count):
+        sock = socket.create_connection(("127.0.0.1", house.port), timeout=_DEADLINE)
+        socks.append(stack.enter_context(sock))
+        sock.sendall(f"GET {path} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+    return socks
+
+
+def rows_are_read(house: House, *more: str) -> None:
+    """What needs no byte of a blob is answered."""
+    for path in ("/v2/", "/v2/_catalog", "/v1/search?q=pulled", *more):
+        assert house.request("GET", path).status == 200
+
+
+def wait_until_held(faulty: Faulty, count: int) -> None:
+    deadline = time.monotonic() + _DEADLINE
+    while faulty.waiting < count:
+        assert time.monotonic() < deadline, faulty.waiting
+        time.sleep(0.02)
+
+
+def still_held(faulty: Faulty, socks: list[socket.socket], count: int = THREADS) -> None:
+    """All that while nothing has moved."""
+    assert faulty.waiting == count
+    assert select.select(socks, [], [], 0)[0] == []

@@ -60,10 +60,10 @@ async def get(context: Context) -> Answer:
     url = None
     if context.registry.place.storage.stateful:
         # To sign an address takes a while, and may take credentials from somewhere.
-        url = await context.run(links.url, blob)
+        url = await context.load(links.url, blob)
     if url is not None:
         return Response(307, headers={"Location": url, "Docker-Content-Digest": digest})
-    reader = await context.run(links.open, context.name, digest)
+    reader = await context.load(links.open, context.name, digest)
     return await _send(context, digest, reader, reader.size, how=HIT)
 
 

@@ -92,7 +92,7 @@ async def tags(context: Context) -> Response:
 async def manifest(context: Context) -> Response:
     registry, name = context.registry, context.name
     digest = (await context.read(registry.manifests.get, name, context.reference, head=True)).digest
-    found = await context.run(details.describe, registry, name, digest)
+    found = await context.load(details.describe, registry, name, digest)
     said: dict[str, Any] = msgspec.to_builtins(found)
     said |= {
         "repository": name,

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from concurrent.futures import Executor
 
     from sampan.api.distribution.access import Gate, Visitor
+    from sampan.api.distribution.health import Readiness
+    from sampan.api.distribution.threads import Threads
     from sampan.api.http.messages import Request
     from sampan.errors import SampanError
     from sampan.registry.cache.cache import Cache
@@ -68,11 +70,12 @@ class Context:
         "draining",
         "gate",
         "name",
-        "pool",
         "pulled",
+        "readiness",
         "reference",
         "registry",
         "request",
+        "threads",
         "trace",
         "visitor",
     )
@@ -80,7 +83,7 @@ class Context:
     def __init__(
         self,
         registry: Registry,
-        pool: Executor,
+        threads: Threads,
         request: Request,
         *,
         trace: Trace,
@@ -89,9 +92,10 @@ class Context:
         cache: Cache | None,
         pulled: Callable[[str, str], None],
         draining: bool,
+        readiness: Readiness,
     ) -> None:
         self.registry = registry
-        self.pool = pool
+        self.threads = threads
         self.request = request
         self.trace = trace
         self.name = trace.name
@@ -101,11 +105,25 @@ class Context:
         self.cache = cache
         self.pulled = pulled
         self.draining = draining
+        self.readiness = readiness
 
     async def run(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """On a thread, since it may wait for the disk."""
+        """On a thread, since it may wait for the database."""
+        return await self._on(self.threads.rows, work, *args, **kwargs)
+
+    async def store(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """``run`` for an upload: its bytes, or whoever has its lock, may wait for the storage."""
+        return await self._on(self.threads.uploads, work, *args, **kwargs)
+
+    async def load(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """``run`` for what reads from the storage."""
+        return await self._on(self.threads.blobs, work, *args, **kwargs)
+
+    async def _on(
+        self, pool: Executor, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs
+    ) -> T:
         call = partial(work, *args, **kwargs)
-        return await asyncio.get_running_loop().run_in_executor(self.pool, call)
+        return await asyncio.get_running_loop().run_in_executor(pool, call)
 
     async def read(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """A few rows: at once, where no network is between."""

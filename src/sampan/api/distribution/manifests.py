@@ -96,7 +96,8 @@ async def put(context: Context) -> Answer:
             raise
         raise ManifestTooLarge(f"the manifest is larger than {MANIFEST_LIMIT} bytes") from problem
     media_type = request.media_type if "content-type" in request.headers else ""
-    done = await context.run(
+    # It reads the image's configuration.
+    done = await context.load(
         context.registry.manifests.put, context.name, media_type, data, digest=digest, tags=tags
     )
     fields = {

@@ -3,34 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-import re
 import sqlite3
 import sys
 import time
-from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
-from sampan.api.distribution import (
-    audit,
-    blobs,
-    catalogue,
-    description,
-    health,
-    manifests,
-    page,
-    search,
-    session,
-    uploads,
-)
-from sampan.api.distribution.access import CATALOG, EVERYBODY, LIST, token
-from sampan.api.distribution.context import HEADERS, Context, Trace, error, reply
+from sampan.api.distribution import audit, health, manifests, page, session
+from sampan.api.distribution.access import EVERYBODY, token
+from sampan.api.distribution.context import HEADERS, Context, Trace, error
 from sampan.api.distribution.rates import Brake, address_of
+from sampan.api.distribution.routes import DELETE, FREE, PUSH, find, kind, routes_of
+from sampan.api.distribution.threads import Threads
 from sampan.api.http.server import Limits, Server
 from sampan.engine.log import log
-from sampan.errors import InvalidArgument, NotFound, SampanError, Unavailable
-from sampan.oci.reference import is_path
+from sampan.errors import InvalidArgument, SampanError, Unavailable
 from sampan.registry.server.errors import (
-    NameInvalid,
     TooManyRequests,
     Unauthorized,
     Unsupported,
@@ -38,111 +25,19 @@ from sampan.registry.server.errors import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterator
+    from collections.abc import Callable, Iterator
 
     from sampan.api.distribution.access import Gate
+    from sampan.api.distribution.routes import Route
     from sampan.api.http.messages import Request
     from sampan.api.http.stream import Answer
     from sampan.registry.cache.cache import Cache
     from sampan.registry.server.audit import AuditLog
     from sampan.registry.server.core import Registry
 
-    Handler = Callable[[Context], Awaitable[Answer]]
     Observer = Callable[[str, str, int, float], None]
 
-__all__ = ["DistributionServer", "Route"]
-
-PULL, PUSH, DELETE = "pull", "push", "delete"
-LOGIN = ""
-"""Nothing, but one has to be somebody."""
-FREE = "free"
-_THREADS = 32
-
-
-async def _probe(context: Context) -> Answer:
-    return reply({})
-
-
-class Route(NamedTuple):
-    """``action`` is what a client has to be allowed to do."""
-
-    action: str
-    handler: Handler
-
-
-class Path(NamedTuple):
-    pattern: re.Pattern[str]
-    methods: dict[str, Route]
-
-
-def _path(pattern: str, **methods: tuple[str, Handler]) -> Path:
-    return Path(re.compile(pattern), {method: Route(*route) for method, route in methods.items()})
-
-
-_PATHS = (
-    _path(r"/v2/?", GET=(LOGIN, _probe), HEAD=(LOGIN, _probe)),
-    _path(r"/v2/_catalog", GET=(CATALOG, manifests.catalog), HEAD=(CATALOG, manifests.catalog)),
-    _path(r"/v2/(.+)/tags/list", GET=(PULL, manifests.tags), HEAD=(PULL, manifests.tags)),
-    _path(
-        r"/v2/(.+)/manifests/([^/]+)",
-        GET=(PULL, manifests.get),
-        HEAD=(PULL, manifests.head),
-        PUT=(PUSH, manifests.put),
-        DELETE=(DELETE, manifests.delete),
-    ),
-    _path(
-        r"/v2/(.+)/referrers/([^/]+)",
-        GET=(PULL, manifests.referrers),
-        HEAD=(PULL, manifests.referrers),
-    ),
-    _path(r"/v2/(.+)/blobs/uploads/?", POST=(PUSH, uploads.begin)),
-    _path(
-        r"/v2/(.+)/blobs/uploads/([^/]+)",
-        GET=(PUSH, uploads.status),
-        HEAD=(PUSH, uploads.status),
-        PATCH=(PUSH, uploads.continue_),
-        PUT=(PUSH, uploads.finish),
-        DELETE=(PUSH, uploads.cancel),
-    ),
-    _path(
-        r"/v2/(.+)/blobs/([^/]+)",
-        GET=(PULL, blobs.get),
-        HEAD=(PULL, blobs.head),
-        DELETE=(DELETE, blobs.delete),
-    ),
-    _path(r"/token", GET=(FREE, token), POST=(FREE, token)),
-    _path(r"/v1/_ping", GET=(FREE, search.ping)),
-    _path(r"/healthz", GET=(FREE, health.alive), HEAD=(FREE, health.alive)),
-    _path(r"/readyz", GET=(FREE, health.ready), HEAD=(FREE, health.ready)),
-    _path(r"/", GET=(FREE, page.index), HEAD=(FREE, page.index)),
-    _path(r"/web/[^/]+/[^/]+", GET=(FREE, page.part), HEAD=(FREE, page.part)),
-    _path(
-        r"/api/v1/session",
-        GET=(FREE, session.show),
-        POST=(FREE, session.begin),
-        DELETE=(FREE, session.end),
-    ),
-    _path(
-        r"/api/v1/repositories",
-        GET=(LIST, catalogue.repositories),
-        HEAD=(LIST, catalogue.repositories),
-    ),
-    _path(
-        r"/api/v1/repositories/(.+)/tags", GET=(PULL, catalogue.tags), HEAD=(PULL, catalogue.tags)
-    ),
-    _path(
-        r"/api/v1/repositories/(.+)/manifests/([^/]+)",
-        GET=(PULL, catalogue.manifest),
-        HEAD=(PULL, catalogue.manifest),
-    ),
-    _path(
-        r"/api/v1/openapi\.json",
-        GET=(FREE, description.document),
-        HEAD=(FREE, description.document),
-    ),
-    _path(r"/v1/search", GET=(CATALOG, search.find), HEAD=(CATALOG, search.find)),
-)
-
+__all__ = ["DistributionServer"]
 
 _UNCOUNTED = (health.alive, health.ready, page.index, page.part)
 """By rates of requests: whoever shows a page has asked for a dozen files."""
@@ -170,7 +65,8 @@ class DistributionServer(Server):
         self._registry = registry
         self._read_only = read_only
         self._brake = Brake(registry.place)
-        self._pool = ThreadPoolExecutor(_THREADS, thread_name_prefix="registry")
+        self._threads = Threads()
+        self._readiness = health.Readiness(registry.place, self._threads.rows)
         self._pulls: dict[tuple[str, str], int] = {}
 
     async def _dispatch(self, request: Request) -> Answer:
@@ -184,7 +80,7 @@ class DistributionServer(Server):
         finally:
             seconds = time.monotonic() - before
             if self.observer is not None:
-                self.observer(request.method, _kind(request.path), status, seconds)
+                self.observer(request.method, kind(request.path), status, seconds)
             if self.access_log:
                 self._log(request, trace, status, seconds)
             if self.audit_log is not None:
@@ -215,7 +111,7 @@ class DistributionServer(Server):
     async def _answer(self, request: Request, trace: Trace) -> Answer:
         action = ""
         try:
-            route, trace.name, trace.reference = _find(request)
+            route, trace.name, trace.reference = find(request)
             if self.cache is not None:
                 trace.name = self.cache.home(trace.name)
             action, trace.handler = route.action, route.handler
@@ -229,7 +125,7 @@ class DistributionServer(Server):
                 self._check_change()
             context = Context(
                 self._registry,
-                self._pool,
+                self._threads,
                 request,
                 trace=trace,
                 visitor=visitor,
@@ -237,6 +133,7 @@ class DistributionServer(Server):
                 cache=self.cache,
                 pulled=self._pulled,
                 draining=self.draining,
+                readiness=self._readiness,
             )
             return await route.handler(context)
         except SampanError as problem:
@@ -265,13 +162,10 @@ class DistributionServer(Server):
 
     def _methods(self, path: str) -> Iterator[str]:
         """What may be done with ``path`` (RFC 9110, section 15.5.6)."""
-        for pattern, methods in _PATHS:
-            if pattern.fullmatch(path) is not None:
-                for method, route in methods.items():
-                    changes = route.action in (PUSH, DELETE)
-                    if not (changes and (self._read_only or self.cache is not None)):
-                        yield method
-                return
+        for method, route in routes_of(path):
+            changes = route.action in (PUSH, DELETE)
+            if not (changes and (self._read_only or self.cache is not None)):
+                yield method
 
     def _check_change(self) -> None:
         """Raises Unsupported, Unavailable."""
@@ -320,14 +214,16 @@ class DistributionServer(Server):
     async def tend(self) -> None:
         """What is to be done now and then: note the time and the pulls, forget dead uploads."""
         pulls, self._pulls = self._pulls, {}
-        await asyncio.get_running_loop().run_in_executor(self._pool, self._registry.tend, pulls)
+        await asyncio.get_running_loop().run_in_executor(
+            self._threads.rows, self._registry.tend, pulls
+        )
 
     async def evict(self, keep: float, size: int) -> None:
         """What a cache forgets."""
         from sampan.registry.cache.eviction import evict
 
         manifests, freed = await asyncio.get_running_loop().run_in_executor(
-            self._pool, evict, self._registry.place, keep, size
+            self._threads.rows, evict, self._registry.place, keep, size
         )
         if manifests or freed:
             log.info("forgotten", manifests=manifests, bytes=freed)
@@ -335,7 +231,7 @@ class DistributionServer(Server):
     async def collect(self, upload_seconds: float) -> None:
         """A collection, beside the requests."""
         removed = await asyncio.get_running_loop().run_in_executor(
-            self._pool, self._registry.collect, upload_seconds
+            self._threads.rows, self._registry.collect, upload_seconds
         )
         for one in removed:
             log.debug("collected", what=one.what, why=one.why, bytes=one.bytes)
@@ -345,7 +241,7 @@ class DistributionServer(Server):
     async def retain(self) -> None:
         """Retention, beside the requests."""
         removed = await asyncio.get_running_loop().run_in_executor(
-            self._pool, self._registry.retain
+            self._threads.rows, self._registry.retain
         )
         for one in removed:
             what = one.tag or one.digest
@@ -366,39 +262,13 @@ class DistributionServer(Server):
         if self.cache is not None:
             await self.cache.close()
         await self.tend()
-        self._pool.shutdown()
-
-
-def _find(request: Request) -> tuple[Route, str, str]:
-    """Raises NotFound, NameInvalid, Unsupported."""
-    for pattern, methods in _PATHS:
-        match = pattern.fullmatch(request.path)
-        if match is None:
-            continue
-        name, reference = (*match.groups(), "", "")[:2]
-        if pattern.groups and not is_path(name):
-            raise NameInvalid(f'"{name}" is not a repository\'s name', {"name": name})
-        route = methods.get(request.method)
-        if route is None:
-            raise Unsupported(f"{request.method} is not for {request.path}: {', '.join(methods)}")
-        return route, name, reference
-    raise NotFound(f"there is nothing at {request.path}")
+        self._threads.shutdown()
 
 
 def _has_password(request: Request, route: Route) -> bool:
     """In a field, or in the body of what logs in."""
     in_body = request.method == "POST" and route.handler in (token, session.begin)
     return in_body or "authorization" in request.headers
-
-
-def _kind(path: str) -> str:
-    """What a request is about, for counting."""
-    if path.startswith("/api/"):
-        return "catalogue"
-    for word in ("manifests", "blobs/uploads", "blobs", "tags", "referrers"):
-        if f"/{word}/" in path:
-            return word
-    return path[1:] if path in ("/v2/_catalog", "/v1/search", "/token") else "other"
 
 
 def _report(problem: BaseException) -> None:

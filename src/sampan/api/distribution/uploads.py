@@ -66,7 +66,7 @@ async def begin(context: Context) -> Answer:
     upload = await context.run(registry.uploads.begin, context.name, algorithm)
     if digest is not None and mount is None:
         await _receive(context, upload, last=True)
-        await context.run(registry.uploads.commit, upload, digest)
+        await context.store(registry.uploads.commit, upload, digest)
         return _created(context, digest)
     return Response(202, headers=_fields(context, upload.identifier, 0))
 
@@ -74,7 +74,7 @@ async def begin(context: Context) -> Answer:
 async def status(context: Context) -> Answer:
     uploads = context.registry.uploads
     upload = await context.read(uploads.find, context.name, context.reference)
-    size = await context.run(uploads.size, upload)
+    size = await context.store(uploads.size, upload)
     return Response(204, headers=_fields(context, upload.identifier, size))
 
 
@@ -96,14 +96,14 @@ async def finish(context: Context) -> Answer:
         await _receive(context, upload, last=True)
     except RangeInvalid as problem:
         return _elsewhere(context, upload, problem)
-    await context.run(uploads.commit, upload, digest)
+    await context.store(uploads.commit, upload, digest)
     return _created(context, digest)
 
 
 async def cancel(context: Context) -> Answer:
     uploads = context.registry.uploads
     upload = await context.read(uploads.find, context.name, context.reference)
-    await context.run(uploads.cancel, upload)
+    await context.store(uploads.cancel, upload)
     return Response(204)
 
 
@@ -122,12 +122,12 @@ async def _receive(context: Context, upload: Upload, *, last: bool = False) -> i
     uploads = context.registry.uploads
     fields = context.request.headers
     if "transfer-encoding" not in fields and not fields.get("content-length", "0").strip("0"):
-        return await context.run(uploads.size, upload)
+        return await context.store(uploads.size, upload)
     part = ranges.chunk(fields.get("content-range"))
     length = fields.get("content-length")
     if part is not None and length is not None and int(length) != part[1]:
         raise SizeInvalid(f"Content-Range is {part[1]} bytes, Content-Length {length}")
-    turn = await context.run(uploads.take, upload)
+    turn = await context.store(uploads.take, upload)
     try:
         if part is not None:
             uploads.expect(turn, part[0])
@@ -138,7 +138,7 @@ async def _receive(context: Context, upload: Upload, *, last: bool = False) -> i
             came += len(data)
             if part is not None and came > part[1]:
                 raise SizeInvalid(f"the chunk is longer than the {part[1]} bytes of Content-Range")
-            await context.run(turn.write, data)
+            await context.store(turn.write, data)
             if uploads.is_stale(upload):
                 await context.run(uploads.touch, upload)
         if part is not None and came < part[1]:
@@ -147,19 +147,19 @@ async def _receive(context: Context, upload: Upload, *, last: bool = False) -> i
         if last:
             turn.last = True
         elif context.registry.place.storage.stateful:
-            await context.run(turn.close)  # what is answered for is kept
+            await context.store(turn.close)  # what is answered for is kept
         return offset
     except HttpError as problem:
         raise SizeInvalid(problem.message) if problem.status == 400 else problem from problem
     except Denied:
-        await context.run(uploads.cancel, upload)  # it will never fit
+        await context.store(uploads.cancel, upload)  # it will never fit
         raise
     except Refusal:
         raise  # what has come stays
     except SampanError:
         # The disk is full, or fails: others need the room more than this client its beginning.
-        await context.run(uploads.cancel, upload)
+        await context.store(uploads.cancel, upload)
         raise
     finally:
         if not turn.last:
-            context.pool.submit(turn.close)
+            context.threads.uploads.submit(turn.close)

@@ -11,7 +11,7 @@ for. A third less processor time a byte (``python -m bench.registry``).
 sendfile(2) does not wait for the client, but it waits for the disk, and the loop would wait with
 it. So the kernel is asked first what is in memory (``resident``); what is not is sent by one of a
 few threads, which is also how it is brought in. A disk that hangs holds those, and the answers that
-need it, and nobody else.
+need it, and nobody else; so does a bucket, whose bytes the same threads read.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ async def send_file(
     transport = connection.transport
     if request.method == "HEAD" or not count or transport is None:
         return stream
-    sock = transport.get_extra_info("socket")
+    sock, loop = transport.get_extra_info("socket"), asyncio.get_running_loop()
     try:
         if available is None and file.fileno() >= 0 and sock is not None:
             async with asyncio.timeout(_STALL_SECONDS):
@@ -76,7 +76,8 @@ async def send_file(
             return stream
         while count:
             ready = count if available is None else await available(offset) - offset
-            data = await asyncio.to_thread(file.read, offset, min(count, ready, _READ))
+            size = min(count, ready, _READ)
+            data = await loop.run_in_executor(_POOL, file.read, offset, size)
             if not data:
                 raise _short()
             async with asyncio.timeout(_STALL_SECONDS):

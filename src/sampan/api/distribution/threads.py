@@ -1,0 +1,31 @@
+"""Threads for what blocks, by what it waits for.
+
+A bucket or a disk that is slow holds the threads of those who wait for it, and no others: uploads
+that hang leave pulls alone, and neither keeps anybody from rows, which is all that a manifest, a
+list or a look-up needs. The event loop itself waits for nothing.
+"""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+
+__all__ = ["THREADS", "Threads"]
+
+THREADS = 32
+"""Of each kind; they are made when they are needed."""
+
+
+class Threads:
+    """``rows``: the database, and nothing behind it. ``uploads``: an upload's lock and its bytes on
+    their way into the storage. ``blobs``: reading what is there.
+    """
+
+    def __init__(self) -> None:
+        self.rows = ThreadPoolExecutor(THREADS, thread_name_prefix="rows")
+        self.uploads = ThreadPoolExecutor(THREADS, thread_name_prefix="uploads")
+        self.blobs = ThreadPoolExecutor(THREADS, thread_name_prefix="blobs")
+
+    def shutdown(self) -> None:
+        """Uploads first: what their ends write are rows."""
+        for pool in (self.uploads, self.blobs, self.rows):
+            pool.shutdown()
