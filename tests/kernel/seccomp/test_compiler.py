@@ -238,7 +238,7 @@ def test_unknown_names_are_ignored() -> None:
 
 def test_the_tree_asks_few_questions() -> None:
     program = compile_program(default_seccomp(()), "x86_64")
-    assert len(program) // 8 < 1000
+    assert len(program) // 8 < 500
 
 
 @pytest.mark.parametrize(

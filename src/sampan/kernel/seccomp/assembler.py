@@ -24,6 +24,7 @@ __all__ = [
     "load_number",
     "pack",
     "ret",
+    "shared",
     "tree",
 ]
 
@@ -123,6 +124,56 @@ def alternative(conditions: list[Code], value: int) -> Code:
             marks = {_PASS: end - here, _FAIL: length - here}
             result.append((test, marks.get(jt, jt), marks.get(jf, jf), k))
     return result + ret(value)
+
+
+def shared(code: Code) -> Code:
+    """The same program with one ``ret`` of each value where a jump reaches it, instead of one at
+    every end: half the instructions, which the kernel translates with each load.
+
+    ``code`` as it is where a jump would become longer than one can be.
+    """
+    backward: Code = []  # what is done, the last instruction first
+    place: dict[int, int] = {}  # of an instruction in it
+    returns: dict[int, int] = {}  # the place of the nearest ``ret`` by its value
+
+    def offset(target: int) -> int:
+        """From the instruction that is to be next, to what was at ``target``."""
+        end, _, _, value = code[target]
+        if end != _RET_K:
+            return len(backward) - 1 - place[target]
+        if value not in returns or len(backward) - 1 - returns[value] > _LONGEST:
+            returns[value] = len(backward)
+            backward.append(code[target])
+        return len(backward) - 1 - returns[value]
+
+    for i in range(len(code) - 1, -1, -1):
+        test, jt, jf, value = code[i]
+        if test == _RET_K:
+            if not i or code[i - 1][0] in (_LD_W_ABS, _ALU_AND_K):
+                returns[value] = place[i] = len(backward)
+                backward.append(code[i])
+        elif test == _JA:
+            target = i + 1 + value
+            if code[target][0] == _RET_K:
+                place[i] = len(backward)
+                backward.append(code[target])
+            else:
+                distance = offset(target)
+                place[i] = len(backward)
+                backward.append((_JA, 0, 0, distance))
+        elif test in (_LD_W_ABS, _ALU_AND_K):
+            place[i] = len(backward)
+            backward.append(code[i])
+        else:
+            done = -1
+            while len(backward) != done:  # Either may put a ``ret`` between here and the other.
+                done = len(backward)
+                if_true, if_false = offset(i + 1 + jt), offset(i + 1 + jf)
+            if max(if_true, if_false) > _LONGEST:
+                return code
+            place[i] = len(backward)
+            backward.append((test, if_true, if_false, value))
+    return backward[::-1]
 
 
 def pack(code: Code) -> bytes:

@@ -33,6 +33,7 @@ from sampan.kernel.seccomp.assembler import (
     load_number,
     pack,
     ret,
+    shared,
     tree,
 )
 from sampan.kernel.seccomp.tables import numbers
@@ -137,7 +138,7 @@ def compile_program(seccomp: Seccomp, machine: str = "") -> bytes:
     code = ret(RET_KILL_THREAD)
     for name in reversed(bodies):
         code = branch(JEQ, _ABIS[name][0], load_number() + bodies[name], code)
-    code = load_arch() + code
+    code = shared(load_arch() + code)
     if len(code) > _MAX_INSTRUCTIONS:
         raise InvalidArgument(
             f"linux.seccomp: needs {len(code)} BPF instructions, the kernel takes "

@@ -35,7 +35,7 @@ FLAGS = {
 }
 
 # Part of every key: a change of the compiler must not find the old one's work.
-_COMPILER = "sampan-bpf-1"
+_COMPILER = "sampan-bpf-2"
 _memory: dict[str, Filter] = {}
 
 
