@@ -10,13 +10,14 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import asynccontextmanager
 from typing import Any, ParamSpec
 
+from sampan.api.http.local import LocalTransport
 from sampan.api.http.messages import Request, Response
 from sampan.api.http.server import Limits, Server
 from sampan.api.http.stream import Answer
 
 __all__ = ["CHUNKED", "GET", "Handler", "P", "PLAIN", "Peer", "Site", "echo", "looped", "site"]
 
-Handler = Callable[[Request], Awaitable[Answer]]
+Handler = Callable[[Request], Response | Awaitable[Answer]]
 PLAIN = "text/plain"
 GET = b"GET %b HTTP/1.1\r\nHost: x\r\n\r\n"
 CHUNKED = b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
@@ -93,7 +94,7 @@ class Site:
         ours, theirs = socket.socketpair()
         ours.setblocking(False)
         self.socks.append(ours)
-        await asyncio.get_running_loop().create_unix_connection(self.server, sock=theirs)
+        LocalTransport(asyncio.get_running_loop(), theirs, self.server()).begin()
         return Peer(ours)
 
 

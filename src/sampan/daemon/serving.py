@@ -6,6 +6,7 @@ import os
 import socket
 from typing import TYPE_CHECKING
 
+from sampan.api.http.local import LocalListener
 from sampan.daemon import sockets
 from sampan.daemon.options import Address, unprotected
 from sampan.daemon.sockets import BACKLOG
@@ -28,7 +29,7 @@ class Doors:
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
-        self._servers: list[asyncio.Server] = []
+        self._servers: list[asyncio.Server | LocalListener] = []
         self._paths: list[str] = []
         self._tls: Tls | None = None
         self._context: ssl.SSLContext | None = None
@@ -87,13 +88,13 @@ class Doors:
             log.error("the certificates stay as they were", error=error.message)
 
     async def _listen(self, sock: socket.socket, factory: Callable[[], asyncio.Protocol]) -> None:
-        # To asyncio a backlog is also how often it tries to accept at once; mostly one has come.
         if sock.family == socket.AF_UNIX:
-            listener = await self._loop.create_unix_server(factory, sock=sock, backlog=1)
-        else:
-            listener = await self._loop.create_server(factory, sock=sock, backlog=1)
+            sock.listen(BACKLOG)
+            self._servers.append(LocalListener(self._loop, sock, factory, _report))
+            return
+        # To asyncio a backlog is also how often it tries to accept at once; mostly one has come.
+        self._servers.append(await self._loop.create_server(factory, sock=sock, backlog=1))
         sock.listen(BACKLOG)
-        self._servers.append(listener)
 
     async def also(self, address: Address, factory: Callable[[], asyncio.Protocol]) -> None:
         """Listen at one more TCP address, for something else."""
@@ -108,6 +109,10 @@ class Doors:
                 os.unlink(path)
             except FileNotFoundError:
                 continue
+
+
+def _report(error: OSError) -> None:
+    log.error("no connection can be accepted for a moment", error=error)
 
 
 def _context(tls: Tls) -> ssl.SSLContext:

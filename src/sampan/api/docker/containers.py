@@ -17,8 +17,12 @@ from sampan.engine.update import read_update, update
 from sampan.errors import InvalidArgument, NotSupported
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable
+
+    from sampan.api.http.messages import Response
     from sampan.api.http.stream import Answer
-    from sampan.engine.live import WaitResult
+    from sampan.engine.core import Engine
+    from sampan.engine.live import Live, WaitResult
 
 __all__ = ["ROUTES"]
 
@@ -60,14 +64,17 @@ def _own_platforms() -> tuple[str, ...]:
     return tuple(names)
 
 
-async def inspect(context: Context) -> Answer:
+def inspect(context: Context) -> Response | Awaitable[Answer]:
     engine = context.engine
     live = engine.registry.find(context.parameters[0])
     shown = render.inspect(engine, live)
     if context.version < (1, 45):
         render.add_own_names(shown, live.record)
-    if context.flag("size"):
-        shown["SizeRw"], shown["SizeRootFs"] = await container_sizes(engine, live.record)
+    return _with_sizes(engine, live, shown) if context.flag("size") else reply(shown)
+
+
+async def _with_sizes(engine: Engine, live: Live, shown: dict[str, Any]) -> Response:
+    shown["SizeRw"], shown["SizeRootFs"] = await container_sizes(engine, live.record)
     return reply(shown)
 
 

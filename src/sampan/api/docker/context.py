@@ -30,7 +30,7 @@ HEADERS = {
 }
 """On every answer."""
 
-_BODY_LIMIT = 4 * 1024 * 1024
+BODY_LIMIT = 4 * 1024 * 1024
 """Bytes of a JSON body."""
 _SMALL = 64 * 1024
 _VALUES = 100_000
@@ -108,7 +108,10 @@ class Context:
 
     async def body(self) -> Any:
         """The request's JSON; None for an empty body. Raises InvalidArgument."""
-        data = await self.request.body.read(_BODY_LIMIT)
+        return self.read(await self.request.body.read(BODY_LIMIT))
+
+    def read(self, data: bytes) -> Any:
+        """A request's whole body, as ``body`` gives it. Raises InvalidArgument."""
         if not data:
             return None
         media = self.request.media_type

@@ -8,7 +8,7 @@ import msgspec
 
 from sampan.api.docker import frames, render
 from sampan.api.docker.attach import read_size
-from sampan.api.docker.context import Context, empty, reply, wording
+from sampan.api.docker.context import BODY_LIMIT, Context, empty, reply, wording
 from sampan.api.docker.hijack import Hijack
 from sampan.engine.keys import read_keys
 from sampan.engine.live import Attachment, Exec
@@ -16,6 +16,9 @@ from sampan.engine.reading import read_body
 from sampan.errors import InvalidArgument, SampanError
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable
+
+    from sampan.api.http.messages import Response
     from sampan.api.http.stream import Answer
 
 __all__ = ["ROUTES"]
@@ -42,8 +45,18 @@ class _Start(msgspec.Struct, kw_only=True, rename="pascal"):
     console_size: tuple[int, int] | None = None
 
 
-async def create(context: Context) -> Answer:
-    asked = read_body(_Create, _without(await context.body(), _REPEATED))
+def create(context: Context) -> Response | Awaitable[Answer]:
+    body = context.request.body.whole(BODY_LIMIT)
+    return _create_later(context) if body is None else _create(context, context.read(body))
+
+
+async def _create_later(context: Context) -> Response:
+    """Its body is on its way."""
+    return _create(context, await context.body())
+
+
+def _create(context: Context, body: object) -> Response:
+    asked = read_body(_Create, _without(body, _REPEATED))
     request = context.engine.execs.create(
         context.parameters[0],
         Exec(
@@ -107,7 +120,7 @@ async def start(context: Context) -> Answer:
     return await hijack.response()
 
 
-async def inspect(context: Context) -> Answer:
+def inspect(context: Context) -> Response:
     return reply(render.exec_json(context.engine.execs.find(context.parameters[0])))
 
 

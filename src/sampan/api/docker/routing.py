@@ -17,9 +17,10 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable
 
     from sampan.api.docker.context import Context
+    from sampan.api.http.messages import Response
     from sampan.api.http.stream import Answer
 
-    Handler = Callable[[Context], Awaitable[Answer]]
+    Handler = Callable[[Context], Response | Awaitable[Answer]]
 
 __all__ = ["KNOWN", "Router"]
 

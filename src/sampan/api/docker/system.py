@@ -20,7 +20,7 @@ __all__ = ["ROUTES"]
 _GO_MACHINES = {"x86_64": "amd64", "aarch64": "arm64"}
 
 
-async def ping(context: Context) -> Answer:
+def ping(context: Context) -> Response:
     """Clients begin with this; ``Builder-Version`` 1 means: the daemon has no BuildKit."""
     return Response(
         200,

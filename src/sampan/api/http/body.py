@@ -96,12 +96,26 @@ class Body:
         while data := await self.next():
             size += len(data)
             if size > limit:
-                raise HttpError(413, f"the request's body is larger than {limit} bytes")
+                raise _too_large(limit)
             parts.append(data)
         return b"".join(parts)
+
+    def whole(self, limit: int) -> bytes | None:
+        """All of it, if it has ended already. Raises HttpError (413)."""
+        if not self.ended:
+            return None
+        if self._size > limit:
+            raise _too_large(limit)
+        data = b"".join(self._parts)
+        self.drop()
+        return data
 
     def drop(self) -> None:
         """Forget what has come: nobody will read it."""
         self._parts.clear()
         self._size = 0
         self.full = False
+
+
+def _too_large(limit: int) -> HttpError:
+    return HttpError(413, f"the request's body is larger than {limit} bytes")

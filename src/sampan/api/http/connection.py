@@ -25,11 +25,12 @@ from sampan.api.http.stream import Stream
 
 if TYPE_CHECKING:
     import socket
-    from collections.abc import Mapping
+    from collections.abc import Awaitable, Mapping
 
     from sampan.api.http.framing import Framing
     from sampan.api.http.messages import Request
     from sampan.api.http.server import Server
+    from sampan.api.http.stream import Answer
 
 __all__ = ["Connection"]
 
@@ -141,14 +142,18 @@ class Connection(asyncio.Protocol):
 
     def _advance(self, data: bytes) -> None:
         try:
+            fresh = None
             if self._state == _HEAD:
                 data = self._read_head(data)
+                fresh = self._request
             if self._framing is not None:
                 data = self._read_body(self._framing, data)
         except HttpError as error:
             self._refuse(error)
             return
         self._ahead = data
+        if fresh is not None:
+            self._begin(fresh)
         self._flow()
 
     def _read_head(self, data: bytes) -> bytes:
@@ -178,8 +183,17 @@ class Connection(asyncio.Protocol):
         if self._framing is None:
             self._body.end()
             self._state = _BUSY
-        self._server.run(self, self._serve(request))
         return data[found.end() :]
+
+    def _begin(self, request: Request) -> None:
+        """Answer at once, if the handler does, or let it work."""
+        answer = self._server.ask(self, request)
+        if isinstance(answer, Response) and not self._ahead:
+            self._send(request, answer)
+            self._answered()
+        elif answer is not None:
+            # Also when the next request is here already: each in its own turn of the loop.
+            self._server.run(self, self._serve(request, answer))
 
     def _read_body(self, framing: Framing, data: bytes) -> bytes:
         assert self._body is not None
@@ -228,8 +242,8 @@ class Connection(asyncio.Protocol):
             request.expects = False
             self.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
 
-    async def _serve(self, request: Request) -> None:
-        answer = await self._server.handler(request)
+    async def _serve(self, request: Request, given: Response | Awaitable[Answer]) -> None:
+        answer = given if isinstance(given, Response) else await given
         if self._state == _TAKEN:
             self.close()
         elif self.transport is None:

@@ -1,4 +1,4 @@
-"""Connections' beginning and end: a protocol factory for ``loop.create_unix_server``."""
+"""Connections' beginning and end: a protocol factory for listeners, the loop's and ``local``'s."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from sampan.api.http.messages import HttpError, Request, Response
     from sampan.api.http.stream import Answer
 
-    Handler = Callable[[Request], Awaitable[Answer]]
+    Handler = Callable[[Request], Response | Awaitable[Answer]]
 
 __all__ = ["Limits", "Server"]
 
@@ -39,8 +39,9 @@ class Limits(NamedTuple):
 class Server:
     """``handler`` answers requests, ``refusal`` words what cannot become one.
 
-    ``fields`` stand in every answer. A handler that raises is a bug (but for ConnectionError): the
-    client gets a 500, ``report`` the error.
+    ``fields`` stand in every answer. A handler that has nothing to wait for returns its answer,
+    which is sent in the turn of the loop that brought the request; others return what is awaited.
+    One that raises is a bug (but for ConnectionError): the client gets a 500, ``report`` the error.
     """
 
     def __init__(
@@ -79,17 +80,30 @@ class Server:
             )
         return self._fields
 
+    def ask(self, connection: Connection, request: Request) -> Response | Awaitable[Answer] | None:
+        """What the handler says; None when it failed, which is dealt with."""
+        try:
+            return self.handler(request)
+        except Exception as error:  # noqa: BLE001 - a bug, told to the client and reported
+            self._failed(connection, error)
+            return None
+
+    def _failed(self, connection: Connection, error: BaseException) -> None:
+        if isinstance(error, ConnectionError):
+            connection.abort()
+        else:
+            self._report(error)
+            connection.crashed()
+
     def run(self, connection: Connection, work: Coroutine[object, object, None]) -> None:
         """Handle a request, and outlive its connection."""
 
         def done(task: asyncio.Task[None]) -> None:
             self._tasks.pop(task, None)
-            error = None if task.cancelled() else task.exception()
-            if task.cancelled() or isinstance(error, ConnectionError):
+            if task.cancelled():
                 connection.abort()
-            elif error is not None:
-                self._report(error)
-                connection.crashed()
+            elif (error := task.exception()) is not None:
+                self._failed(connection, error)
 
         task = asyncio.get_running_loop().create_task(work)
         self._tasks[task] = connection
