@@ -65,7 +65,7 @@ def test_of_two_who_start_one_exec_the_second_does_not_touch_the_first() -> None
     asked: list[str] = []
     live = container("running")
 
-    async def call(op: str, fds: tuple[int, ...], **fields: Any) -> dict[str, Any]:
+    async def call(op: str, *_: object, **fields: Any) -> dict[str, Any]:
         asked.append(op)
         await asyncio.sleep(0)
         return {"pid": 77}
@@ -74,7 +74,7 @@ def test_of_two_who_start_one_exec_the_second_does_not_touch_the_first() -> None
         monitor = SimpleNamespace(call=call)
         containers = SimpleNamespace(running=lambda _: (live, monitor))
         execs = Execs(cast("Any", SimpleNamespace(containers=containers)))
-        execs._process = lambda *_: SimpleNamespace(to_json=dict)  # type: ignore[assignment,method-assign]
+        execs._drafts.process = lambda *_: {}  # type: ignore[method-assign]
         request = Exec(id="e", container_id=live.id, args=("true",))
         ours, theirs = os.pipe()
         stream = Attachment(fd=ours, stdin=False, stdout=True, stderr=True, multiplex=True)

@@ -11,28 +11,20 @@ import asyncio
 import os
 from typing import TYPE_CHECKING, Any
 
-import msgspec
-
-from sampan.engine import security
-from sampan.engine import spec as specs
-from sampan.engine.assembly import with_links
 from sampan.engine.container import now
+from sampan.engine.drafts import Drafts, circumstances
 from sampan.engine.keys import read_keys
 from sampan.engine.live import Attachment, Exec, Live
 from sampan.errors import Conflict, InvalidArgument, NotFound, SampanError
 from sampan.kernel.processes import is_ending
-from sampan.oci.runtime import Capabilities, ConsoleSize, User
 
 if TYPE_CHECKING:
-    from sampan.engine.container import ContainerRecord
     from sampan.engine.core import Engine
-    from sampan.oci.runtime import Process
+    from sampan.engine.monitors import Monitor
 
 __all__ = ["Execs"]
 
 _KEPT = 300 * 1_000_000_000
-_READY = 4 * 1_000_000_000  # a little less than one waits: supervisor.execs.PATIENCE
-_MOST = 8
 _PAUSE = 0.05
 _BEGINNING = 10.0
 
@@ -43,10 +35,7 @@ class Execs:
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
         self._by_id: dict[str, Exec] = {}
-        # Containers that were made ready in the last seconds, and when.
-        self._ready: dict[str, int] = {}
-        # What their next process is made from, for the record that is named.
-        self._bases: dict[str, tuple[ContainerRecord, Process]] = {}
+        self._drafts = Drafts(engine)
 
     def create(self, reference: str, request: Exec) -> Exec:
         """Remember a request; ``id`` and ``container_id`` are filled in.
@@ -63,29 +52,9 @@ class Execs:
         request.container_id = live.id
         live.execs[request.id] = request
         self._by_id[request.id] = request
-        self._prepare(live, request, 0)
+        self._drafts.prepare(live, request, 0)
         self._publish(live, f"exec_create: {' '.join(request.args)}", request.id)
         return request
-
-    def _prepare(self, live: Live, request: Exec, after: float) -> None:
-        """Have a process ready for the next exec in a container, for some seconds.
-
-        An exec that was made is mostly started at once, and one that ended is often followed by
-        another. It takes 3 MB: so a few containers have one, those where something is going on.
-        ``after`` so many seconds, for who is woken may get this process's processor, and a client
-        waits for an answer.
-        """
-        if not request.is_check:  # Nobody waits for those.
-            asyncio.get_running_loop().call_later(after, self._ask_for_one, live)
-
-    def _ask_for_one(self, live: Live) -> None:
-        limit = now() - _READY
-        self._ready = {one: since for one, since in self._ready.items() if since >= limit}
-        if live.monitor is not None and live.id not in self._ready and len(self._ready) < _MOST:
-            self._ready[live.id] = now()
-            live.monitor.request("prepare-exec").add_done_callback(_heard)
-            self._bases = {one: base for one, base in self._bases.items() if one in self._ready}
-            self._bases[live.id] = (live.record, self._base(live.record))
 
     def _runnable(self, live: Live) -> None:
         status = live.record.state.status
@@ -101,8 +70,11 @@ class Execs:
     def _prune(self, live: Live) -> None:
         limit = now() - _KEPT
         for request in list(live.execs.values()):
-            if request.exit_code is not None and request.ended_at < limit:
-                self.forget(live, request)
+            if request.exit_code is None:
+                continue
+            if request.ended_at >= limit:
+                return  # Mostly those behind it have ended later.
+            self.forget(live, request)
 
     def forget(self, live: Live, request: Exec) -> None:
         """Nobody will ask for it any more."""
@@ -141,28 +113,8 @@ class Execs:
             live, monitor = self._engine.containers.running(request.container_id)
             request.started = request.running = True
             request.begun = begun
-            self._ready.pop(live.id, None)
-            size = request.console_size
-            attached = stream is not None
-            reply = monitor.call(
-                "exec",
-                (stream.fd,) if stream is not None else (),
-                exec_id=request.id,
-                process=self._process(live, request).to_json(),
-                terminal=request.tty,
-                console_size=list(size) if size and size[0] else None,
-                stdin=request.stdin and attached,
-                stdout=request.stdout,
-                stderr=request.stderr,
-                multiplex=stream.multiplex if stream is not None else False,
-                detach_keys=list(stream.detach_keys) if stream is not None else [],
-                privileged=request.privileged,
-                then=lambda: self._publish(
-                    live, f"exec_start: {' '.join(request.args)}", request.id
-                ),
-            )
             try:
-                answer: dict[str, Any] = await reply
+                answer = await self._execute(live, monitor, request, stream)
             except SampanError as error:
                 code = error.exit_code if error.exit_code in (126, 127) else 126
                 self._end(request, code)
@@ -176,42 +128,27 @@ class Execs:
             if stream is not None:
                 stream.close()
 
-    def _process(self, live: Live, request: Exec) -> Process:
-        record, base = self._bases.get(live.id, (None, None))
-        if base is None or record is not live.record or record.links:
-            base = self._base(live.record)
-        names = {item.partition("=")[0] for item in request.env}
-        env = list(base.env)
-        if request.tty and not any(item.startswith("TERM=") for item in env):
-            env.append("TERM=xterm")
-        env = [item for item in env if item.partition("=")[0] not in names]
-        env += [item for item in request.env if "=" in item]
-        capabilities = base.capabilities
-        if request.privileged:
-            every = security.all_capabilities()
-            capabilities = Capabilities(effective=every, permitted=every, bounding=every)
-        size = request.console_size
-        return base.replace(
-            args=request.args,
-            env=tuple(env),
-            cwd=request.cwd or base.cwd,
-            terminal=request.tty,
-            console_size=ConsoleSize(height=size[0], width=size[1]) if size and size[0] else None,
-            user=User(
-                username=request.user or base.user.username,
-                additional_gids=base.user.additional_gids,
-                additional_groups=base.user.additional_groups,
-            ),
-            capabilities=capabilities,
-            oom_score_adj=None,
+    async def _execute(
+        self, live: Live, monitor: Monitor, request: Exec, stream: Attachment | None
+    ) -> dict[str, Any]:
+        fds = (stream.fd,) if stream is not None else ()
+        asked = circumstances(
+            request,
+            attached=stream is not None,
+            multiplex=stream is not None and stream.multiplex,
+            keys=tuple(stream.detach_keys) if stream is not None else (),
         )
 
-    def _base(self, record: ContainerRecord) -> Process:
-        """What an exec takes over. Not what a terminal of the container's means: it has its own."""
-        name = specs.hostname(record, self._engine.machine)
-        config = msgspec.structs.replace(record.config, tty=False)
-        record = msgspec.structs.replace(record, config=config)
-        return specs.build_process(with_links(self._engine, record), name)
+        def begun() -> None:
+            self._publish(live, f"exec_start: {' '.join(request.args)}", request.id)
+
+        if self._drafts.take(live, request, monitor, asked):
+            try:
+                return await monitor.call("exec-drafted", fds, begun, exec_id=request.id)
+            except NotFound:
+                pass  # The maker that knew of it has ended; nothing was executed.
+        process = self._drafts.process(live, request)
+        return await monitor.call("exec", fds, begun, exec_id=request.id, process=process, **asked)
 
     async def resize(self, exec_id: str, rows: int, columns: int) -> None:
         """Set the size of its terminal. Raises NotFound, Conflict."""
@@ -230,7 +167,7 @@ class Execs:
         if request is not None:
             self._end(request, code)
             self._publish(live, "exec_die", exec_id, exitCode=str(code))
-            self._prepare(live, request, _PAUSE)
+            self._drafts.prepare(live, request, _PAUSE)
 
     def detached(self, live: Live, exec_id: str | None) -> None:
         """Somebody has typed the keys that leave a terminal: the container's own, or an exec's."""
@@ -275,9 +212,3 @@ class Execs:
             )
             live.execs[exec_id] = request
             self._by_id[exec_id] = request
-
-
-def _heard(reply: asyncio.Future[dict[str, Any]]) -> None:
-    """Nothing depends on a preparation: what is in its way is in the start's, and is told there."""
-    if not reply.cancelled():
-        reply.exception()

@@ -65,6 +65,8 @@ class Exec(msgspec.Struct, kw_only=True):
     stdout: bool = False
     stderr: bool = False
     detach_keys: str = ""
+    detach: bool = False
+    """Whether it was made to be started with nobody attached; its start says so again."""
     console_size: tuple[int, int] | None = None
     started: bool = False
     running: bool = False

@@ -82,10 +82,18 @@ class Monitor:
         self._replies[number] = reply
         if then is not None:
             self._thens[number] = then
-        message: dict[str, object] = {"op": op, "seq": number, **fields}
+        self._send({"op": op, "seq": number, **fields}, fds)
+        return reply
+
+    def hint(self, op: str, **fields: object) -> None:
+        """Send a request now whose outcome nobody has to know: there is no reply."""
+        if self.open:
+            self._send({"op": op, "seq": 0, **fields}, ())
+
+    def _send(self, message: dict[str, object], fds: Sequence[int]) -> None:
         if self._waiting:
             self._waiting.append((message, tuple(os.dup(fd) for fd in fds)))
-            return reply
+            return
         try:
             protocol.send(self._socket, message, fds)
         except BlockingIOError:
@@ -93,7 +101,6 @@ class Monitor:
             self._loop.add_writer(self._socket.fileno(), self._writable)
         except OSError:
             pass  # It has closed; its last words may still be unread: the end is heard there.
-        return reply
 
     async def call(
         self,
@@ -103,10 +110,10 @@ class Monitor:
         **fields: object,
     ) -> dict[str, Any]:
         """Send a request, wait for its reply. Raises SampanError, Unavailable when it is late."""
-        reply = self.request(op, fds, then, **fields)
         try:
             async with asyncio.timeout(REQUEST_DEADLINE):
-                return await reply
+                # The last that is done before others' turn: who gets it is to have the processor.
+                return await self.request(op, fds, then, **fields)
         except TimeoutError as error:
             raise Unavailable(
                 f"the container's monitor did not answer {op} within {REQUEST_DEADLINE:.0f} s"

@@ -8,6 +8,7 @@ written against.
 
 from __future__ import annotations
 
+import functools
 from typing import Any, TypeVar
 
 import msgspec
@@ -67,6 +68,7 @@ ONLY = {
 }
 
 
+@functools.cache
 def _struct_names(kind: type[msgspec.Struct]) -> dict[str, str]:
     return {name.lower(): name for name in kind.__struct_encode_fields__}
 
@@ -148,8 +150,12 @@ def read_struct(kind: type[T], value: object, where: str = "") -> T:
 
     Raises InvalidArgument.
     """
+    return _convert(kind, _without_null(value), where)
+
+
+def _convert(kind: type[T], value: object, where: str) -> T:
     try:
-        return msgspec.convert(_without_null(value), kind)
+        return msgspec.convert(value, kind)
     except msgspec.ValidationError as error:
         raise InvalidArgument(f"{where or 'body'}: {_place(str(error))}") from error
 
@@ -161,7 +167,7 @@ def read_body(kind: type[T], body: object) -> T:
     """
     if not isinstance(body, dict):
         raise InvalidArgument("invalid JSON: got EOF while reading request body")
-    return read_struct(kind, _known(_without_null(body), _struct_names(kind), ""))
+    return _convert(kind, _known(_without_null(body), _struct_names(kind), ""), "")
 
 
 def _place(message: str) -> str:

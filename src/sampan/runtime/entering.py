@@ -47,7 +47,7 @@ if TYPE_CHECKING:
     from sampan.oci.runtime import Process
     from sampan.runtime.gate import Channel
 
-__all__ = ["Way", "become", "is_possible", "rehearse"]
+__all__ = ["Way", "become", "get_ready", "is_possible", "rehearse"]
 
 
 class Way:
@@ -82,29 +82,35 @@ def is_possible(target: RunningContainer, process: Process, way: Way) -> bool:
     )
 
 
-def become(
-    target: RunningContainer,
-    process: Process,
-    way: Way,
-    *,
-    stdio: tuple[int, int, int] | None,
-    channel: Channel,
-    arrived: Callable[[int, int], None],
-) -> NoReturn:
-    """Become ``process`` in the container; the caller has been through ``become_child``, and is not
-    dumpable from here on.
+def get_ready(target: RunningContainer, process: Process, channel: Channel) -> tuple[Entry, int]:
+    """What can be done outside of the container before this becomes ``process``, which it may still
+    not do; it is not dumpable from here on.
 
-    ``arrived(pid, pidfd)`` is called by the new process, ``pid`` counted outside. ``channel`` is to
-    hold the parent's part of the conversation (``gate.Heir``); what goes wrong before that raises.
+    ``channel`` is to hold the parent's part of the conversation (``gate.Heir``). Returns what
+    ``become`` goes on with: the process, and the cgroup of version 2 that it is born in, or -1.
     """
     entry = _prepare(target, process, channel)
     raise_limits(process)
     if process.oom_score_adj is not None:
         kernel.write_process_file("/proc/self/oom_score_adj", str(process.oom_score_adj))
-    born = -1
-    if target.group is not None:
-        unified = target.group.open_fd()
-        born = -1 if unified is None else unified
+    unified = target.group.open_fd() if target.group is not None else None
+    return entry, -1 if unified is None else unified
+
+
+def become(
+    ready: tuple[Entry, int],
+    way: Way,
+    *,
+    stdio: tuple[int, int, int] | None,
+    arrived: Callable[[int, int], None],
+) -> NoReturn:
+    """Become the process that this is ``ready`` for, in the container; the caller has been through
+    ``become_child``.
+
+    ``arrived(pid, pidfd)`` is called by the new process, ``pid`` counted outside. What goes wrong
+    before that raises.
+    """
+    entry, born = ready
     # From within the container's cgroup namespace nobody may be moved out of a cgroup that is not
     # below it, as this process's own is not: ENOENT with nsdelegate. The new process joins it.
     later = way.joined & kernel.CLONE_NEWCGROUP if born >= 0 else 0
@@ -123,7 +129,7 @@ def become(
         place_stdio(stdio, 3)
         become_program(entry)
 
-    run_child(run, channel)
+    run_child(run, entry.channel)
 
 
 def _prepare(target: RunningContainer, process: Process, channel: Channel) -> Entry:

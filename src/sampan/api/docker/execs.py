@@ -72,6 +72,7 @@ def _create(context: Context, body: object) -> Response:
             stdout=asked.attach_stdout,
             stderr=asked.attach_stderr,
             detach_keys=asked.detach_keys,
+            detach=asked.detach,
             console_size=asked.console_size,
         ),
     )

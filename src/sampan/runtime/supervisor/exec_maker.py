@@ -17,8 +17,10 @@ Where that is not possible the maker forks, and says ``{"made": {"pid", "fds"}}`
 error}``, and ends.
 
 It may be forked before there is a request (``Execs.prepare``): it gets ready, and reads the request
-from the same connection, ``{"request": ..., "with_stream": ...}``. What it does is rehearsed in the
-zygote, for whoever runs code for the first time writes to the memory it shares.
+from the same connection, ``{"request": ..., "with_stream": ...}``. Where ``with_stream`` is null
+that is a draft: it does what can be done outside of the container, and a second message says the
+rest. What it does is rehearsed in the zygote, for whoever runs code for the first time writes to
+the memory it shares.
 """
 
 from __future__ import annotations
@@ -130,22 +132,23 @@ def stand_by(
     request = messages.Exec.from_json(asked["request"])
     process = _process(request, score)
     fds: dict[str, int] = {}
+    heir = None
+    if limits_are_harmless(process) and entering.is_possible(target, process, way):
+        heir = _Heir(channel, process, fds)
+        ready = entering.get_ready(target, process, heir)
+    if asked["with_stream"] is None:
+        received = protocol.receive(channel)
+        if received is None:
+            return
+        asked = received[0]
     theirs: tuple[int, int, int] | None = None
     if not request.terminal and asked["with_stream"]:
         theirs, ours = child_pipes(request.stdin)
         fds |= {name: fd for name, fd in zip(STDIO, ours, strict=True) if fd >= 0}
     elif not request.terminal:
         theirs = null_stdio()
-    if limits_are_harmless(process) and entering.is_possible(target, process, way):
-        heir = _Heir(channel, process, fds)
-        entering.become(
-            target,
-            process,
-            way,
-            stdio=theirs,
-            channel=heir,
-            arrived=heir.arrived,
-        )
+    if heir is not None:
+        entering.become(ready, way, stdio=theirs, arrived=heir.arrived)
     child = execute(target, process, theirs, sibling=True)
     fds["pidfd"] = child.pidfd
     if child.console >= 0:

@@ -46,14 +46,33 @@ def exit_code(status: int) -> tuple[int, int | None]:
 
 
 class _Spare:
-    """A maker that waits for an exec to be asked for, and the moment at which it has waited."""
+    """A maker that waits for an exec to be asked for, and the moment at which it has waited.
 
-    __slots__ = ("channel", "pidfd", "timer")
+    ``draft``: what it knows of that exec already.
+    """
+
+    __slots__ = ("channel", "draft", "pidfd", "timer")
 
     def __init__(self, channel: socket.socket, pid: int) -> None:
         self.channel = channel
         self.pidfd = pidfd_open(pid)
         self.timer: Timer | None = None
+        self.draft: Exec | None = None
+
+    def ask(self, request: Exec, with_stream: bool) -> bool:
+        """Have it execute ``request``, its draft if it has one. False when it is not there."""
+        asked: dict[str, object] = {"with_stream": with_stream}
+        if self.draft is None:
+            asked["request"] = request.to_json()
+        return self.send(asked)
+
+    def send(self, message: dict[str, object]) -> bool:
+        """False when it is not there."""
+        try:
+            protocol.send(self.channel, message)
+        except OSError:
+            return False
+        return True
 
     def close(self) -> None:
         """Have it end, if it was asked for nothing."""
@@ -152,15 +171,36 @@ class Execs:
         # Children reaped while a maker was about to report one of them.
         self._early: dict[int, int] = {}
 
-    def prepare(self) -> None:
+    def prepare(self, draft: object = None) -> None:
         """Have a maker ready: an exec is about to be asked for. It waits ``PATIENCE`` seconds.
 
-        Raises KernelError when none can be forked.
+        With ``draft``, an ``Exec`` in JSON, it does what can be done before that is asked for; the
+        draft of another exec stays where there is one. Raises InvalidArgument, KernelError when no
+        maker can be forked.
         """
-        if self._spare is None:
+        spare = self._spare
+        if spare is None:
             spare = self._spare = self._fork()
-            spare.timer = self._loop.call_later(PATIENCE, self._dismiss)
             self._loop.call_later(_LULL, self._rehearse)
+        elif spare.timer is not None:
+            self._loop.cancel(spare.timer)
+        spare.timer = self._loop.call_later(PATIENCE, self._dismiss)
+        if draft is not None and spare.draft is None:
+            # At once: the client is on its way. If the maker is not there any more, that is
+            # noticed when it is to go on.
+            spare.send({"request": draft, "with_stream": None})
+            try:
+                spare.draft = Exec.from_json(draft)
+            except InvalidArgument:
+                self._dismiss()  # It does not understand it either.
+                raise
+
+    def draft(self, exec_id: str) -> Exec:
+        """What ``prepare`` was told of an exec. Raises NotFound when no maker waits with it."""
+        draft = self._spare.draft if self._spare is not None else None
+        if draft is None or draft.exec_id != exec_id:
+            raise NotFound(f"exec {exec_id}: nothing was prepared for it")
+        return draft
 
     def _rehearse(self) -> None:
         """What the next exec takes of this process, to no effect.
@@ -201,30 +241,22 @@ class Execs:
                 self._loop.cancel(spare.timer)
             spare.close()
 
-    def _ask(self, message: dict[str, object]) -> _Spare:
+    def _ask(self, request: Exec, with_stream: bool) -> _Spare:
         """A maker that was asked; the one that waits, if it still does."""
         spare, self._spare = self._spare, None
         if spare is not None:
             if spare.timer is not None:
                 self._loop.cancel(spare.timer)
-            try:
-                protocol.send(spare.channel, message)
-            except OSError:
-                spare.close()  # It was killed; or it had something to say, and so will the next.
-            else:
+            if (spare.draft is None or spare.draft is request) and spare.ask(request, with_stream):
                 return spare
+            spare.close()  # It was killed; or it had something to say, and so will the next.
         spare = self._fork()
-        try:
-            protocol.send(spare.channel, message)
-        except OSError:
-            pass  # It has ended, and what it said is read as any other's word is.
+        # If it has ended, then what it said is read as any other's word is.
+        spare.ask(request, with_stream)
         return spare
 
-    def start(
-        self, request: Exec, message: dict[str, object], fds: list[int], answer: Answer
-    ) -> None:
-        """Have ``request`` executed, which ``message`` is in JSON; ``answer`` gets the pid, or the
-        error.
+    def start(self, request: Exec, fds: list[int], answer: Answer) -> None:
+        """Have ``request`` executed; ``answer`` gets the pid, or the error.
 
         The stream socket is taken out of ``fds``. Raises AlreadyExists for a name in use.
         """
@@ -236,7 +268,7 @@ class Execs:
             raise InvalidArgument(f"exec {name}: one stream at most, not {len(fds)}")
         stream = stream_socket(fds.pop()) if fds else None
         try:
-            spare = self._ask({"request": message, "with_stream": stream is not None})
+            spare = self._ask(request, stream is not None)
         except SampanError:
             if stream is not None:
                 stream.close()

@@ -1,7 +1,8 @@
 """What is said on a monitor's sockets, as records: decoded strictly before anything is done.
 
 Requests carry ``op`` and, but for ``spawn``, a number ``seq`` that the reply repeats:
-``{"reply": seq, "ok": true, …}`` or ``{"reply": seq, "error": {"type", "message", "exit_code"}}``.
+``{"reply": seq, "ok": true, …}`` or ``{"reply": seq, "error": {"type", "message", "exit_code"}}``;
+0 is for who wants none.
 A field this monitor does not know is refused by name: a daemon newer than the monitor it adopted
 learns that it asked for something that will not be done.
 """
@@ -20,12 +21,14 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Attach",
+    "Drafted",
     "Exec",
     "Kill",
     "LogFile",
     "LogOptions",
     "Message",
     "Plain",
+    "Prepare",
     "Release",
     "Resize",
     "SeccompProgram",
@@ -123,8 +126,7 @@ class Spawn(Message):
 
 
 class Plain(Message):
-    """A request without arguments: status, start, pause, resume, usage, prepare-exec (an exec is
-    about to be asked for)."""
+    """A request without arguments: status, start, pause, resume, usage."""
 
 
 class Kill(Message):
@@ -171,6 +173,19 @@ class Exec(Message):
     detach_keys: tuple[int, ...] = ()
     privileged: bool = False
     """What it means stands in ``process`` already: nothing is added to it."""
+
+
+class Prepare(Message):
+    """An exec is about to be asked for: perhaps ``draft``, an ``Exec`` in JSON, by its name
+    (``exec-drafted``)."""
+
+    draft: object = None
+
+
+class Drafted(Message):
+    """The exec of that name, as its draft says; NotFound where that is not there any more."""
+
+    exec_id: str
 
 
 class Update(Message):

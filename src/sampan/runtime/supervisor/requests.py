@@ -69,7 +69,8 @@ class Requests:
         seq = message.get("seq")
 
         def reply(fields: Mapping[str, object]) -> None:
-            connection.send({"reply": seq, **fields})
+            if seq != 0:
+                connection.send({"reply": seq, **fields})
 
         try:
             if not isinstance(seq, int):
@@ -232,19 +233,19 @@ class Requests:
         stand_by(channel, made=self._made, init=init, oom=self._made["unshielded"])
 
     def _prepare_exec(
-        self, _: messages.Plain, fds: list[int], reply: Reply
+        self, request: messages.Prepare, fds: list[int], reply: Reply
     ) -> Mapping[str, object]:
         self._require("running")
-        self._execs.prepare()
+        self._execs.prepare(request.draft)
         return {}
 
     def _exec(self, request: messages.Exec, fds: list[int], reply: Reply) -> None:
         self._require("running")
+        self._execs.start(request, fds, _answering(reply))
 
-        def answer(fields: Mapping[str, object]) -> None:
-            reply(fields if "error" in fields else {"ok": True, **fields})
-
-        self._execs.start(request, request.to_json(), fds, answer)
+    def _exec_drafted(self, request: messages.Drafted, fds: list[int], reply: Reply) -> None:
+        self._require("running")
+        self._execs.start(self._execs.draft(request.exec_id), fds, _answering(reply))
 
     def _usage(self, _: messages.Plain, fds: list[int], reply: Reply) -> Mapping[str, object]:
         self._require()
@@ -266,11 +267,19 @@ _OPERATIONS: dict[str, Operation] = {
     "resize": (messages.Resize, Requests._resize),
     "attach": (messages.Attach, Requests._attach),
     "release": (messages.Release, Requests._release_output),
-    "prepare-exec": (messages.Plain, Requests._prepare_exec),
+    "prepare-exec": (messages.Prepare, Requests._prepare_exec),
     "exec": (messages.Exec, Requests._exec),
+    "exec-drafted": (messages.Drafted, Requests._exec_drafted),
     "usage": (messages.Plain, Requests._usage),
     "update": (messages.Update, Requests._update),
 }
+
+
+def _answering(reply: Reply) -> Reply:
+    def answer(fields: Mapping[str, object]) -> None:
+        reply(fields if "error" in fields else {"ok": True, **fields})
+
+    return answer
 
 
 def _hang_up(sock: socket.socket) -> None:
