@@ -11,7 +11,7 @@ from typing import Any, cast
 import pytest
 
 from sampan.engine.config import ContainerConfig, HostConfig
-from sampan.engine.container import ContainerRecord, State
+from sampan.engine.container import ContainerRecord, Health, State
 from sampan.engine.control import Control
 from sampan.engine.execs import Execs
 from sampan.engine.freeing import Freeing
@@ -22,7 +22,9 @@ from sampan.engine.resolving import Resolving
 from sampan.errors import Conflict, Unavailable
 
 
-def container(status: str) -> Live:
+def container(
+    status: str, config: ContainerConfig | None = None, health: Health | None = None
+) -> Live:
     return Live(
         ContainerRecord(
             id="c" * 64,
@@ -31,10 +33,10 @@ def container(status: str) -> Live:
             image_id="",
             image_name="",
             driver="",
-            config=ContainerConfig(),
+            config=config or ContainerConfig(),
             host_config=HostConfig(),
             args=(),
-            state=State(status=status),
+            state=State(status=status, health=health),
         )
     )
 

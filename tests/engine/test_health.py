@@ -2,17 +2,28 @@
 
 from __future__ import annotations
 
-from typing import Any
+import asyncio
+import sqlite3
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 
 from sampan.engine.config import ContainerConfig, Healthcheck
 from sampan.engine.container import Check, Health
-from sampan.engine.health import check_health, command, go_duration, judge, pause_before
+from sampan.engine.health import (
+    Checks,
+    check_health,
+    command,
+    go_duration,
+    judge,
+    pause_before,
+)
 from sampan.engine.merge import merge
 from sampan.errors import InvalidArgument
 from sampan.oci.image import Healthcheck as ImageHealth
 from sampan.oci.image import ImageConfig
+from tests.engine.test_changes_meanwhile import container
 
 SECOND = 1_000_000_000
 
@@ -109,6 +120,39 @@ def test_what_is_executed(
 ) -> None:
     health = None if test is None else Healthcheck(test=test)
     assert command(ContainerConfig(healthcheck=health, shell=shell)) == expected
+
+
+@pytest.mark.parametrize("problem", ["no descriptor is left", "the disk is full"])
+def test_what_hinders_one_check_does_not_end_them(problem: str) -> None:
+    """A check that cannot be made, and one whose result cannot be written."""
+    full = problem == "the disk is full"
+    config = ContainerConfig(healthcheck=Healthcheck(test=["CMD", "x"], interval=3600 * SECOND))
+
+    def put_state(_: object) -> None:
+        raise sqlite3.OperationalError(problem)
+
+    async def run(_: object) -> tuple[int, str]:
+        if full:
+            return 0, "fine"
+        raise OSError(24, problem)
+
+    async def main() -> None:
+        live = container("running", config, health=Health())
+        checks = Checks(cast("Any", SimpleNamespace(store=SimpleNamespace(put_state=put_state))))
+        checks._run = run  # type: ignore[assignment]
+        live.checking = token = object()
+        if full:
+            with pytest.raises(sqlite3.OperationalError):
+                await checks._check(live, token)
+        else:
+            await checks._check(live, token)
+        health = live.record.state.health
+        assert health is not None
+        assert problem in health.log[0].output or health.status == "healthy"
+        assert live.next_check is not None
+        live.next_check.cancel()
+
+    asyncio.run(main())
 
 
 def test_a_containers_own_check_takes_the_rest_from_the_image() -> None:

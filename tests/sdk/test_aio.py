@@ -92,6 +92,22 @@ def test_chunks(data_root: Path) -> None:
     assert within(data_root, work) == 1_000_000
 
 
+def test_of_two_who_wait_at_one_process_the_second_is_told(data_root: Path) -> None:
+    async def work(session: aio.Session) -> bytes:
+        async with session.start("host", ["cat"], stdin=True) as process:
+            first = asyncio.ensure_future(process.read())
+            while not process._execution._is_waited_for:
+                await asyncio.sleep(0)
+            with pytest.raises(sampan.errors.Conflict, match="one at a time may"):
+                await process.usage()
+            process.kill()
+            assert await first is None
+            assert (await process.wait()).outcome is sampan.Outcome.KILLED
+        return b""
+
+    within(data_root, work)
+
+
 def test_the_end_of_its_time(data_root: Path) -> None:
     async def work(session: aio.Session) -> sampan.Outcome:
         return (await session.run("host", ["sleep", "600"], timeout=0.3)).outcome

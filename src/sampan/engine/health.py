@@ -166,14 +166,16 @@ class Checks:
         start = now()
         try:
             code, output = await self._run(live)
-        except SampanError as error:
-            code, output = -1, error.message
+        except (SampanError, OSError) as error:
+            code, output = -1, str(error)
         self.ended += 1
         self.failed += code != 0
         if live.checking is not token or live.record.state.status != "running":
             return
-        self._record(live, Check(start=start, end=now(), exit_code=code, output=output))
-        self.begin(live)
+        try:
+            self._record(live, Check(start=start, end=now(), exit_code=code, output=output))
+        finally:
+            self.begin(live)  # also where a full disk does not take the result
 
     def _record(self, live: Live, check: Check) -> None:
         health, state = live.record.config.healthcheck, live.record.state

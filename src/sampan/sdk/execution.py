@@ -99,7 +99,8 @@ class _NotBegunError(Unavailable):
 
 
 class Execution:
-    """See the module's text. One at a time may wait here; ``kill`` is for anybody, at any time."""
+    """See the module's text. One at a time may wait here; ``kill`` is for anybody, at any time, and
+    ``destroy`` for whoever owns it: who waits elsewhere waits in vain then."""
 
     def __init__(self, home: Home, request: Request, made: Made) -> None:
         self.id = made.name
@@ -121,6 +122,7 @@ class Execution:
         self._numbers = itertools.count(1)
         self._timed_out = False
         self._killed = False
+        self._is_waited_for = False
         self._result: Result | None = None
         self._closed = False
         self._removed = False
@@ -235,6 +237,7 @@ class Execution:
             if self._exit is None and self._failure is None and not self._closed:
                 self._killed = True
                 self._condemn()
+                self._is_waited_for = False
                 while self._exit is None:
                     yield from self._turn(self._streams.outputs)
         except SampanError:
@@ -251,10 +254,19 @@ class Execution:
         """Wait until anything happens, and take note of it. Raises why it cannot go on."""
         if self._failure is not None:
             raise self._failure
+        if self._is_waited_for:
+            # An event loop tells one task of a descriptor, and the other would never wake up.
+            raise Conflict(
+                f"container {self.id}: another thread or task waits for it; one at a time may"
+            )
         fds = self._streams.interests(outputs)
         fds[self._control.fileno()] = select.POLLIN
         deadlines = [at for at in (self._deadline, self._limit) if at is not None]
-        ready = yield from wait(fds, min(deadlines, default=None))
+        self._is_waited_for = True
+        try:
+            ready = yield from wait(fds, min(deadlines, default=None))
+        finally:
+            self._is_waited_for = False
         for fd, events in ready.items():
             if not self._streams.happened(fd, events):
                 self._hear()

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from sampan.errors import Conflict, InvalidArgument
-from sampan.kernel.cgroups import Group, Hierarchy, detect
+from sampan.kernel.cgroups import Group, Hierarchy, control, detect
 from tests.kernel.cgroups.workers import Worker, sleep, wait_until
 
 pytestmark = [pytest.mark.root, pytest.mark.v2]
@@ -87,6 +87,31 @@ def test_kill_ends_a_frozen_group(group: Group, work: Work) -> None:
     group.kill()
     assert parent.wait() == -signal.SIGKILL
     group.destroy()
+
+
+def test_a_signal_reaches_every_process_below(group: Group, work: Work) -> None:
+    parent = work(group, _family)
+    wait_until(lambda: len(group.processes()) == 7)
+    group.signal(signal.SIGTERM)  # which none minds
+    assert len(group.processes()) == 7
+    group.signal(signal.SIGUSR1)
+    assert parent.wait() == -signal.SIGUSR1
+    wait_until(lambda: not group.processes())
+
+
+def test_a_signal_is_not_for_who_has_the_number_since_it_was_read(
+    group: Group, work: Work, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    inside, outside = work(group, sleep), work(None, sleep)
+    real = control._processes
+    looks = iter([[outside.pid, inside.pid]])
+    monkeypatch.setattr(
+        control, "_processes", lambda directory: next(looks, None) or real(directory)
+    )
+    group.signal(signal.SIGUSR1)
+    assert inside.wait() == -signal.SIGUSR1
+    assert outside.code is None
+    os.kill(outside.pid, 0)
 
 
 def test_kill_ends_a_fork_bomb(group: Group, work: Work) -> None:

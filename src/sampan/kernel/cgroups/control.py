@@ -11,11 +11,12 @@ from __future__ import annotations
 import os
 import signal
 import time
-from errno import EBUSY, ENODEV, ENOENT, ENOTEMPTY
+from errno import EBUSY, ENODEV, ENOENT, ENOTEMPTY, ESRCH
 from typing import TYPE_CHECKING
 
 from sampan.errors import Conflict, KernelError
 from sampan.kernel.cgroups.events import wait_for_event, wait_until_gone
+from sampan.kernel.processes import pidfd_open, pidfd_send_signal
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -31,6 +32,7 @@ __all__ = [
     "kill_v1",
     "kill_v2",
     "remove",
+    "signal_all",
     "thaw_v1",
     "thaw_v2",
 ]
@@ -123,6 +125,25 @@ def kill_v1(directory: Directory, freezer: Directory | None, deadline: float) ->
             thaw_v1(freezer)
         if not wait_until_gone(pids, deadline) or time.monotonic() >= deadline:
             return
+
+
+def signal_all(directory: Directory, number: int) -> None:
+    """A signal to each process of the sub-tree: a number may be another's since it was read."""
+    for pid in _processes(directory):
+        try:
+            pidfd = pidfd_open(pid)
+        except KernelError as error:
+            if error.errno == ESRCH:
+                continue
+            raise
+        try:
+            if pid in _processes(directory):
+                pidfd_send_signal(pidfd, number)
+        except KernelError as error:
+            if error.errno != ESRCH:
+                raise
+        finally:
+            os.close(pidfd)
 
 
 def _processes(directory: Directory) -> list[int]:

@@ -12,6 +12,7 @@ import os
 import select
 import time
 from errno import EBUSY, ENOENT, ENOTEMPTY, EOPNOTSUPP
+from signal import SIGKILL
 from typing import TYPE_CHECKING
 
 from sampan.errors import Conflict, InvalidArgument, KernelError, NotSupported, SampanError
@@ -464,3 +465,10 @@ class Group:
         if not self.exists():
             return
         control.kill_v1(self._main, old_freezer, time.monotonic() + patience)
+
+    def signal(self, number: int) -> None:
+        """A signal to every process of the group and below; SIGKILL as ``kill`` does it."""
+        if number == SIGKILL:
+            self.kill()
+        else:
+            control.signal_all(self._main, number)

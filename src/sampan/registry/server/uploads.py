@@ -110,7 +110,11 @@ class Uploads:
             elif turn.offset != upload.hashed:
                 upload.hashed = -1
             upload.turn = turn
-        self.touch(upload)
+        try:
+            self.touch(upload)
+        except BaseException:
+            turn.close()  # its row went as it was found
+            raise
         return turn
 
     @property

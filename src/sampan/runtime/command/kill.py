@@ -8,11 +8,10 @@ from errno import ESRCH
 from typing import TYPE_CHECKING
 
 from sampan.errors import Conflict, KernelError
-from sampan.kernel.processes import parse_signal, pidfd_open, pidfd_send_signal
+from sampan.kernel.processes import parse_signal, pidfd_send_signal
 from sampan.runtime.command.destroy import open_init
 
 if TYPE_CHECKING:
-    from sampan.kernel.cgroups import Group
     from sampan.runtime.command.context import Context
     from sampan.runtime.command.options import Parsed
 
@@ -26,7 +25,8 @@ def run(context: Context, parsed: Parsed) -> int:
     group = context.group_of(state)
     if parsed.flag("all"):
         if group is not None:
-            _signal_all(group, number)
+            if group.exists():
+                group.signal(number)
             return 0
         if not state.alive():
             return 0
@@ -47,24 +47,3 @@ def run(context: Context, parsed: Parsed) -> int:
     if number == signal.SIGKILL and shares_pids and group is not None:
         group.kill()  # without a pid namespace init's end does not end the others
     return 0
-
-
-def _signal_all(group: Group, number: int) -> None:
-    if number == signal.SIGKILL:
-        group.kill()
-        return
-    for pid in group.processes() if group.exists() else []:
-        try:
-            pidfd = pidfd_open(pid)
-        except KernelError as error:
-            if error.errno == ESRCH:
-                continue
-            raise
-        try:
-            if pid in group.processes():  # the number may be another's since it was read
-                pidfd_send_signal(pidfd, number)
-        except KernelError as error:
-            if error.errno != ESRCH:
-                raise
-        finally:
-            os.close(pidfd)

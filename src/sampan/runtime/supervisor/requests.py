@@ -131,11 +131,7 @@ class Requests:
             self._execs.kill(request.exec_id, request.signal)
             return {}
         if request.all and self._group is not None:
-            for pid in self._group.processes():
-                try:
-                    os.kill(pid, request.signal)
-                except ProcessLookupError:
-                    continue
+            self._group.signal(request.signal)
         else:
             self._signal(request.signal)
         if request.signal == signal.SIGKILL:
