@@ -349,45 +349,6 @@ def drain(listener: socket.socket) -> None:
             pass
 
 
-JOURNAL = Path("/run/systemd/journal/socket")
-
-
-@pytest.mark.skipif(JOURNAL.exists(), reason="this machine's journal is not for tests")
-def test_journald_gets_entries_with_their_fields_or_says_that_it_is_absent(
-    daemon: Daemon,
-) -> None:
-    config = log_config("journald", labels="role", tag="app-{{.Name}}")
-    settings: dict[str, Any] = {"HostConfig": config, "Labels": {"role": "web"}}
-    container = daemon.create("sh", "-c", "echo out; echo err >&2", name="journal", **settings)
-    answer = daemon.post(f"/containers/{container}/start")
-    assert "journald is not enabled on this host" in answer.message
-    missing = [path for path in (JOURNAL.parent, JOURNAL.parent.parent) if not path.exists()]
-    JOURNAL.parent.mkdir(parents=True, exist_ok=True)
-    journal = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-    try:
-        journal.bind(str(JOURNAL))
-        journal.settimeout(60)
-        assert daemon.post(f"/containers/{container}/start").status == 204
-        entries = {}
-        for _ in range(2):
-            lines = journal.recv(65536).decode().splitlines()
-            fields = dict(line.split("=", 1) for line in lines)
-            entries[fields["MESSAGE"]] = fields
-    finally:
-        journal.close()
-        JOURNAL.unlink(missing_ok=True)
-        for path in missing:
-            path.rmdir()
-    assert entries["out"]["PRIORITY"] == "6"
-    assert entries["err"]["PRIORITY"] == "3"
-    assert entries["out"]["CONTAINER_ID_FULL"] == container
-    assert entries["out"]["CONTAINER_NAME"] == "journal"
-    assert entries["out"]["CONTAINER_TAG"] == "app-journal"
-    assert entries["out"]["ROLE"] == "web"
-    daemon.wait(container)
-    assert sorted(daemon.logs(container).split()) == ["err", "out"]
-
-
 @pytest.mark.peer
 @pytest.mark.skipif(not DOCKER, reason="needs the docker client")
 def test_the_real_client_reads_logs(daemon: Daemon) -> None:

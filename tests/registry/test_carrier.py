@@ -326,6 +326,7 @@ def test_no_more_downloads_at_once_than_allowed(tmp_path: Path, liar: Liar) -> N
     blobs = [os.urandom(1000) for _ in range(8)]
     now, most = 0, 0
     lock = threading.Lock()
+    both = threading.Event()
 
     def answer(data: bytes) -> Callable[[object], None]:
         def slowly(request: object) -> None:
@@ -333,7 +334,10 @@ def test_no_more_downloads_at_once_than_allowed(tmp_path: Path, liar: Liar) -> N
             with lock:
                 now += 1
                 most = max(most, now)
-            threading.Event().wait(0.05)
+                if now == 2:
+                    both.set()
+            assert both.wait(60)
+            threading.Event().wait(0.05)  # for a third, which must not come
             with lock:
                 now -= 1
             request.answer(200, data)  # type: ignore[attr-defined]
