@@ -127,6 +127,7 @@ def test_an_older_daemon_is_spoken_to_in_its_version(run: Run, servers: list[Can
         ("npipe:////./pipe/x", "expected unix:///path, tcp://host:port or ssh://"),
         ("nonsense", "expected unix:///path, tcp://host:port or ssh://"),
         ("tcp://127.0.0.1:99999", "tcp://127.0.0.1:99999"),
+        (f"tcp://{'a' * 64}:2375", "can be no host's name"),
         ("ssh://", "expected ssh://[user@]host"),
         ("ssh://user:secret@host", "expected ssh://[user@]host"),
     ],

@@ -15,7 +15,7 @@ import pytest
 from sampan.errors import Corrupt, NotFound, SampanError
 from sampan.registry.client import retries
 from sampan.registry.client.download import download, foreign, from_registry
-from sampan.registry.client.errors import Transient
+from sampan.registry.client.errors import Transient, UnknownHost
 from sampan.registry.client.hosts import Hosts
 from sampan.registry.client.http import Deadlines, Pool
 from sampan.registry.client.proxies import Proxies
@@ -395,6 +395,8 @@ def test_budget(monkeypatch: pytest.MonkeyPatch) -> None:
         asked = retries.Budget(4)
         await asked.spend(Transient("x", after=7))
         await asked.spend(Transient("x", after=7000))
+        with pytest.raises(UnknownHost):
+            await retries.Budget(9).spend(UnknownHost("no such host"))
 
     asyncio.run(main())
     assert slept == [0.5, 1, 2, 4, 8, 16, 30, 30, 7, 60]

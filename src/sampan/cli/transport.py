@@ -47,7 +47,10 @@ def _tcp(endpoint: Endpoint, where: str) -> socket.socket:
         name, port = place.hostname or "localhost", place.port
     except ValueError as error:
         raise InvalidArgument(f"{endpoint.host}: {error}") from None
-    sock = socket.create_connection((name, port or (2376 if endpoint.tls else 2375)))
+    try:
+        sock = socket.create_connection((name, port or (2376 if endpoint.tls else 2375)))
+    except UnicodeError:  # of more than 63 bytes between two dots, or of none
+        raise InvalidArgument(f"{endpoint.host}: {name!r} can be no host's name") from None
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     if endpoint.tls is None:
         return sock

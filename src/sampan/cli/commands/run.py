@@ -33,7 +33,7 @@ __all__ = ["Nothing", "create", "follow_size", "pull_image", "run"]
 _SYNOPSIS = "[OPTIONS] IMAGE [COMMAND] [ARG...]"
 _MISSING = ("executable file not found", "no such file or directory")
 _NOT_EXECUTABLE = ("permission denied", "is a directory", "exec format error")
-_AWAY = ("no such host", "connection refused", "unreachable", "timed out")
+_AWAY = ("lookup ", "connection refused", "unreachable", "timed out")
 _WITHOUT = (
     "Without a registry there is the image host, a copy of this machine (sampan run host …), and "
     "what sampan import and load take in."

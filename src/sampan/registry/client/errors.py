@@ -23,6 +23,8 @@ __all__ = [
     "NotHttp",
     "Refused",
     "Transient",
+    "Unanswered",
+    "UnknownHost",
     "refusal",
 ]
 
@@ -44,6 +46,14 @@ class Transient(SampanError):
 
 class NoConnection(Transient, Unavailable):
     """Nobody answers there: refused, unreachable, too late, or not known by name."""
+
+
+class Unanswered(NoConnection):
+    """Nobody has ever answered there: it is not tried again."""
+
+
+class UnknownHost(NoConnection):
+    """There is no such name, or none with an address, says who knows: it is not asked again."""
 
 
 class NotHttp(SampanError):

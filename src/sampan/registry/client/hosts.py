@@ -78,6 +78,6 @@ async def _addresses(host: str) -> list[ipaddress.IPv4Address | ipaddress.IPv6Ad
         pass
     try:
         found = await asyncio.get_running_loop().getaddrinfo(host, None, type=socket.SOCK_STREAM)
-    except OSError:
+    except (OSError, UnicodeError):
         return []  # whoever connects next says what is wrong with the name
     return [ipaddress.ip_address(row[4][0]) for row in found]

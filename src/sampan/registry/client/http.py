@@ -21,7 +21,7 @@ from urllib.parse import unquote, urlsplit
 from sampan import __version__
 from sampan.errors import InvalidArgument, SampanError
 from sampan.registry.client.connection import Connection
-from sampan.registry.client.errors import NoConnection, NotHttp, Transient
+from sampan.registry.client.errors import NoConnection, NotHttp, Transient, UnknownHost
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Coroutine, Mapping
@@ -35,6 +35,7 @@ __all__ = ["Body", "Deadlines", "Pool", "Response", "Url", "parse_url"]
 _IDLE_SECONDS = 30.0
 _IDLE_CONNECTIONS = 8
 _SMALL = range(4 << 20)
+_EAI_NODATA = -5  # glibc's netdb.h: the name has no address; musl says EAI_NONAME
 _PORTS = {"http": 80, "https": 443}
 _has_scheme = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:").match
 USER_AGENT = f"Sampan/{__version__}"
@@ -100,6 +101,16 @@ def parse_url(text: str) -> Url:
         target += f"?{parts.query}"
     default = _PORTS[parts.scheme]
     return Url(parts.scheme, parts.hostname, port or default, _wire(target, text))
+
+
+def _unresolved(where: str, host: str, error: OSError | UnicodeError) -> NoConnection:
+    """getaddrinfo(3): that there is no such name is final, that nobody says so now is not.
+
+    A name that cannot be one (a label of more than 63 bytes, an empty one) Python does not ask for.
+    """
+    if isinstance(error, UnicodeError) or error.errno in (socket.EAI_NONAME, _EAI_NODATA):
+        return UnknownHost(f"{where}: lookup {host}: no such host")
+    return NoConnection(f"{where}: lookup {host}: {(error.strerror or str(error)).lower()}")
 
 
 def _wire(target: str, whole: str) -> str:
@@ -287,8 +298,8 @@ class Pool:
             if "WRONG_VERSION_NUMBER" in words or "HTTP" in words:
                 words = "http: server gave HTTP response to HTTPS client"
             raise NotHttp(f"{where}: {words}") from error
-        except socket.gaierror as error:
-            raise NoConnection(f"{where}: lookup {url.host}: no such host") from error
+        except (socket.gaierror, UnicodeError) as error:
+            raise _unresolved(where, parse_url(proxy).host if proxy else url.host, error) from error
         except OSError as error:
             reason = os.strerror(error.errno).lower() if error.errno else str(error)
             raise NoConnection(f"{where}: connect: {reason}") from error

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, TypeVar
 
-from sampan.registry.client.errors import NoConnection, Transient
+from sampan.registry.client.errors import NoConnection, Transient, Unanswered, UnknownHost
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -16,6 +16,7 @@ T = TypeVar("T")
 
 PROGRESS = 1 << 20
 """Bytes that make an attempt count as a success, though it broke off."""
+_FINAL = (Unanswered, UnknownHost)
 _FIRST = 0.5
 _LONGEST = 30.0
 _LONGEST_ASKED = 60.0
@@ -36,7 +37,7 @@ class Budget:
         if brought >= PROGRESS:
             self._failed = 0
         self._failed += 1
-        if self._failed >= self._attempts:
+        if self._failed >= self._attempts or isinstance(error, _FINAL):
             raise error
         if error.after is not None:
             delay = min(error.after, _LONGEST_ASKED)

@@ -16,6 +16,7 @@ from sampan.registry.client.errors import (
     NoConnection,
     NotHttp,
     Transient,
+    Unanswered,
     refusal,
 )
 from sampan.registry.client.redirects import follow
@@ -55,6 +56,7 @@ class Session:
         self._endpoints = list(endpoints)
         self.mirror = endpoints[0].mirror
         self.authorizer = Authorizer(pool, hosts, credentials)
+        self._answered = False
 
     @property
     def base(self) -> Url:
@@ -84,8 +86,10 @@ class Session:
                     self._endpoints = [endpoint]
                     yield response
                     return
-            except (NoConnection, NotHttp):
+            except (NoConnection, NotHttp) as error:
                 if self._endpoints == [endpoint]:
+                    if isinstance(error, NoConnection) and not self._answered:
+                        raise Unanswered(error.message) from error
                     raise
                 if endpoint in self._endpoints:  # or another request was faster
                     self._endpoints.remove(endpoint)
@@ -112,6 +116,7 @@ class Session:
                 else self._pool.send(method, url, sent, body, verify=verify)
             )
             async with answer as response:
+                self._answered = True
                 if response.status != 401:
                     yield response
                     return

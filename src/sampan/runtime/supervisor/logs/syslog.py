@@ -175,7 +175,10 @@ def _addresses(text: str) -> list[Address]:
         raise InvalidArgument(f"syslog address {text!r}: expected tcp, udp, unix or unixgram")
     host, _, port = place.rpartition(":")
     kind = socket.SOCK_STREAM if scheme == "tcp" else socket.SOCK_DGRAM
-    found = socket.getaddrinfo(host.strip("[]"), port, type=kind)
+    try:
+        found = socket.getaddrinfo(host.strip("[]"), port, type=kind)
+    except UnicodeError:
+        raise InvalidArgument(f"syslog address {text!r}: {host!r} can be no host's name") from None
     return [(family, kind, (str(where[0]), int(where[1]))) for family, _, _, _, where in found]
 
 
