@@ -31,6 +31,20 @@ def house(quick: Path) -> Iterator[House]:
     shutil.rmtree(place)
 
 
+@pytest.fixture(scope="module", params=["directory and SQLite", "bucket and PostgreSQL"])
+def anywhere(request: pytest.FixtureRequest, quick: Path) -> Iterator[House]:
+    """One for each kind of place that rows and bytes may be in; bytes come from the server."""
+    place = Path(tempfile.mkdtemp(prefix="registry-", dir=quick))
+    one = House(place / "root")
+    if "bucket" in request.param:
+        bucket, cluster = map(request.getfixturevalue, ("bucket", "cluster"))
+        one.where += ("--storage", bucket.address(place.name), "--database", cluster.make())
+        one.options += ("--no-redirect",)
+    yield one.start()
+    one.close()
+    shutil.rmtree(place)
+
+
 @pytest.fixture(scope="session")
 def bucket(quick: Path) -> Iterator[Bucket]:
     """Whoever uses it takes a prefix of his own."""

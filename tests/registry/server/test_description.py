@@ -14,6 +14,7 @@ from sampan.api.distribution import context
 from sampan.api.distribution.routes import FREE, PATHS
 from sampan.errors import SampanError
 from sampan.registry.server import errors
+from tests.registry.registries import sha256
 from tests.registry.server.description import METHODS, document, faults, routes, template
 from tests.registry.server.house import House
 
@@ -109,6 +110,27 @@ def test_a_method_that_a_path_has_not_is_told_which_it_has(house: House) -> None
     answer = house.request("POST", "/v2/a/manifests/v")
     assert (answer.status, answer.codes) == (405, ["UNSUPPORTED"])
     assert answer.headers["Allow"] == "GET, HEAD, PUT, DELETE"
+
+
+def test_what_can_be_got_has_a_head(house: House) -> None:
+    house.push("heads/box", "v", b"layer")
+    box = "/v2/heads/box"
+    there = [path for path in PATHS if "GET" in path.methods]
+    asked = [
+        "/", "/v2/", "/v2/_catalog", f"{box}/tags/list", f"{box}/manifests/v",
+        f"{box}/blobs/{sha256(b'layer')}", f"{box}/referrers/{sha256(b'x')}",
+        house.begin("heads/box"), "/v1/_ping", "/v1/search?q=heads", "/token", "/healthz", "/readyz", "/web/x/page.js",
+        "/api/v1/repositories", "/api/v1/repositories/heads/box/tags", "/api/v1/openapi.json",
+        "/api/v1/repositories/heads/box/manifests/v", "/api/v1/session",
+    ]  # fmt: skip
+    assert {
+        one.pattern for path in asked for one in there if one.pattern.fullmatch(path.split("?")[0])
+    } == {one.pattern for one in there}
+    for path in asked:
+        got, head = house.request("GET", path), house.request("HEAD", path)
+        assert (head.status, head.body) == (got.status, b""), path
+        for name in ("Content-Type", "Content-Length", "Docker-Content-Digest", "Range"):
+            assert head.headers[name] == got.headers[name], (path, name)
 
 
 def test_metrics_are_as_it_says(root: Path) -> None:

@@ -12,6 +12,12 @@ import pytest
 from tests.registry.registries import sha256
 from tests.registry.server.house import House
 
+
+@pytest.fixture(scope="module")
+def house(anywhere: House) -> House:
+    return anywhere
+
+
 MANIFEST = "application/vnd.oci.image.manifest.v1+json"
 INDEX = "application/vnd.oci.image.index.v1+json"
 DOCKER = "application/vnd.docker.distribution.manifest.v2+json"

@@ -9,6 +9,11 @@ import pytest
 from tests.registry.server.house import House
 
 
+@pytest.fixture(scope="module")
+def house(anywhere: House) -> House:
+    return anywhere
+
+
 def found(house: House, text: str, **more: object) -> list[str]:
     return [one["name"] for one in answer(house, text, **more)["results"]]
 

@@ -101,8 +101,8 @@ PATHS = (
         HEAD=(PULL, blobs.head),
         DELETE=(DELETE, blobs.delete),
     ),
-    _path(r"/token", GET=(FREE, token), POST=(FREE, token)),
-    _path(r"/v1/_ping", GET=(FREE, search.ping)),
+    _path(r"/token", GET=(FREE, token), HEAD=(FREE, token), POST=(FREE, token)),
+    _path(r"/v1/_ping", GET=(FREE, search.ping), HEAD=(FREE, search.ping)),
     _path(r"/healthz", GET=(FREE, health.alive), HEAD=(FREE, health.alive)),
     _path(r"/readyz", GET=(FREE, health.ready), HEAD=(FREE, health.ready)),
     _path(r"/", GET=(FREE, page.index), HEAD=(FREE, page.index)),
@@ -110,6 +110,7 @@ PATHS = (
     _path(
         r"/api/v1/session",
         GET=(FREE, session.show),
+        HEAD=(FREE, session.show),
         POST=(FREE, session.begin),
         DELETE=(FREE, session.end),
     ),
