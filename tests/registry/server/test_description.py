@@ -119,7 +119,8 @@ def test_what_can_be_got_has_a_head(house: House) -> None:
     asked = [
         "/", "/v2/", "/v2/_catalog", f"{box}/tags/list", f"{box}/manifests/v",
         f"{box}/blobs/{sha256(b'layer')}", f"{box}/referrers/{sha256(b'x')}",
-        house.begin("heads/box"), "/v1/_ping", "/v1/search?q=heads", "/token", "/healthz", "/readyz", "/web/x/page.js",
+        house.begin("heads/box"), "/v1/_ping", "/v1/search?q=heads", "/token",
+        "/healthz", "/readyz", "/web/x/page.js",
         "/api/v1/repositories", "/api/v1/repositories/heads/box/tags", "/api/v1/openapi.json",
         "/api/v1/repositories/heads/box/manifests/v", "/api/v1/session",
     ]  # fmt: skip
