@@ -12,9 +12,10 @@ import pytest
 
 from sampan.errors import SampanError
 from sampan.registry.client.errors import NoConnection, NotHttp, Transient
-from sampan.registry.client.http import Deadlines, Pool, parse_url
+from sampan.registry.client.http import Deadlines, Pool
 from sampan.registry.client.proxies import Proxies
 from sampan.registry.client.tls import Trust
+from sampan.registry.client.urls import parse_url
 
 Script = Callable[[socket.socket], None]
 

@@ -12,9 +12,10 @@ import base64
 import re
 import urllib.parse
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple
 
 from sampan.api.distribution.context import reply
+from sampan.api.distribution.visitors import CATALOG, LIST, Account, Bearer, Lister
 from sampan.errors import InvalidArgument, NotFound
 from sampan.oci.reference import is_domain
 from sampan.registry.server.access.accounts import Accounts
@@ -26,17 +27,15 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from sampan.api.distribution.context import Context, Trace
+    from sampan.api.distribution.visitors import Visitor
     from sampan.api.http.messages import Request
     from sampan.api.http.stream import Answer
     from sampan.registry.server.access.foreign import Foreign
     from sampan.registry.server.access.rules import Rules
-    from sampan.registry.server.access.tokens import Claims, Tokens
+    from sampan.registry.server.access.tokens import Tokens
 
-__all__ = ["CATALOG", "EVERYBODY", "LIST", "Elsewhere", "Gate", "Visitor", "token"]
+__all__ = ["Elsewhere", "Gate", "token"]
 
-CATALOG = "catalog"
-LIST = "list"
-"""To be told of repositories: of those that one may pull."""
 _TOKEN_SECONDS = 300
 _REFRESH_SECONDS = 30 * 24 * 3600
 _SESSION_SECONDS = 12 * 3600
@@ -45,94 +44,6 @@ _COOKIE = "sampan-registry"
 _SCOPE = re.compile(r"(repository|registry)(?:\([a-z]+\))?:(.+):([a-z*,]*)")
 _SCOPES = 100
 _BODY = 64 * 1024
-
-
-class Visitor(Protocol):
-    """Who asks: ``user`` is empty for whoever did not say."""
-
-    user: str
-
-    def may(self, repository: str, action: str) -> bool: ...
-
-    def sees_all(self) -> bool:
-        """May pull every repository."""
-        ...
-
-
-class _Everybody:
-    """Of a registry without authentication."""
-
-    user = ""
-
-    def may(self, repository: str, action: str) -> bool:
-        return True
-
-    def sees_all(self) -> bool:
-        return True
-
-
-EVERYBODY: Visitor = _Everybody()
-
-
-class _Account:
-    """By the rules, as they are now."""
-
-    def __init__(self, user: str, rules: Rules) -> None:
-        self.user = user
-        self._rules = rules
-
-    def may(self, repository: str, action: str) -> bool:
-        return action in self._rules.allowed(self.user, repository)
-
-    def sees_all(self) -> bool:
-        return self._rules.sees_all(self.user)
-
-
-class _Bearer:
-    """By a token: one of ours, as the rules were when it was given, or another server's."""
-
-    def __init__(self, claims: Claims, home: Callable[[str], str], *, foreign: bool) -> None:
-        self.user = claims.sub
-        self.foreign = foreign
-        self._home = home
-        self._access = claims.access
-
-    def may(self, repository: str, action: str) -> bool:
-        return any(
-            one.type == "repository"
-            and self._home(one.name) == repository
-            and (action in one.actions or "*" in one.actions)
-            for one in self._access
-        )
-
-    def sees_all(self) -> bool:
-        return self._catalog("*")
-
-    def lists(self) -> bool:
-        """May ask which repositories there are."""
-        return self._catalog("*") or self._catalog(LIST)
-
-    def _catalog(self, action: str) -> bool:
-        return any(
-            one.type == "registry" and one.name == "catalog" and action in one.actions
-            for one in self._access
-        )
-
-
-class _Lister:
-    """Who is told of repositories by another server's token: our rules do not know its bearer, even
-    where one of our accounts has the same name.
-    """
-
-    def __init__(self, bearer: _Bearer) -> None:
-        self.user = bearer.user
-        self._bearer = bearer
-
-    def may(self, repository: str, action: str) -> bool:
-        return (action == "pull" and self.sees_all()) or self._bearer.may(repository, action)
-
-    def sees_all(self) -> bool:
-        return self._bearer.sees_all()
 
 
 class Elsewhere(NamedTuple):
@@ -193,7 +104,7 @@ class Gate:
         if visitor is None:
             if not action:
                 raise Unauthorized("say who you are")
-            visitor = _Account("", self._rules)
+            visitor = Account("", self._rules)
         trace.user = visitor.user
         if not action or (action == CATALOG and visitor.sees_all()):
             return visitor
@@ -201,7 +112,7 @@ class Gate:
             return visitor
         if action == LIST and (seen := self._seen(visitor)) is not None:
             return seen
-        if not visitor.user or isinstance(visitor, _Bearer):
+        if not visitor.user or isinstance(visitor, Bearer):
             what = f"{action} of {name}" if name else "the list of repositories"
             raise Unauthorized(f"{what} needs an account that may", {"name": name})
         what = f"{action} {name}" if name else "see the list of all repositories"
@@ -212,30 +123,30 @@ class Gate:
 
         A token says that its bearer may ask, the rules what he is told.
         """
-        if isinstance(visitor, _Bearer):
+        if isinstance(visitor, Bearer):
             if not visitor.lists():
                 return None
-            return _Lister(visitor) if visitor.foreign else _Account(visitor.user, self._rules)
+            return Lister(visitor) if visitor.foreign else Account(visitor.user, self._rules)
         return visitor if visitor.user or self._rules.sees_any("") else None
 
     async def _visitor(self, request: Request) -> Visitor | None:
         scheme, _, value = request.headers.get("authorization", "").partition(" ")
         if not scheme and request.path.startswith(_SESSION_PATH):
             user = self.session_user(request)
-            return _Account(user, self._rules) if user else None
+            return Account(user, self._rules) if user else None
         if scheme.lower() == "bearer":
             return self._bearer_of(value.strip())
         if scheme.lower() != "basic":
             return None
         user, password = _basic(value.strip())
         await self._check(user, password)
-        return _Account(user, self._rules)
+        return Account(user, self._rules)
 
-    def _bearer_of(self, token: str) -> _Bearer:
+    def _bearer_of(self, token: str) -> Bearer:
         """Raises Unauthorized."""
         if self._elsewhere is not None and not self._tokens.is_form_of(token):
-            return _Bearer(self._elsewhere.foreign.verify(token), self._home, foreign=True)
-        return _Bearer(self._tokens.verify(token), self._home, foreign=False)
+            return Bearer(self._elsewhere.foreign.verify(token), self._home, foreign=True)
+        return Bearer(self._tokens.verify(token), self._home, foreign=False)
 
     async def _check(self, user: str, password: str) -> None:
         if self._accounts.remembers(user, password):

@@ -21,9 +21,10 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Mapping
     from concurrent.futures import Executor
 
-    from sampan.api.distribution.access import Gate, Visitor
+    from sampan.api.distribution.access import Gate
     from sampan.api.distribution.health import Readiness
     from sampan.api.distribution.threads import Threads
+    from sampan.api.distribution.visitors import Visitor
     from sampan.api.http.messages import Request
     from sampan.errors import SampanError
     from sampan.registry.cache.cache import Cache

@@ -16,8 +16,9 @@ from sampan.api.distribution import (
     session,
     uploads,
 )
-from sampan.api.distribution.access import CATALOG, LIST, token
+from sampan.api.distribution.access import token
 from sampan.api.distribution.context import Context, reply
+from sampan.api.distribution.visitors import CATALOG, LIST
 from sampan.errors import NotFound
 from sampan.oci.reference import is_path
 from sampan.registry.server.errors import NameInvalid, Unsupported

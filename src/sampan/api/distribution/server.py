@@ -9,11 +9,12 @@ import time
 from typing import TYPE_CHECKING
 
 from sampan.api.distribution import audit, health, manifests, page, session
-from sampan.api.distribution.access import EVERYBODY, token
+from sampan.api.distribution.access import token
 from sampan.api.distribution.context import HEADERS, Context, Trace, error
 from sampan.api.distribution.rates import Brake, address_of
 from sampan.api.distribution.routes import DELETE, FREE, PUSH, find, kind, routes_of
 from sampan.api.distribution.threads import Threads
+from sampan.api.distribution.visitors import EVERYBODY
 from sampan.api.http.server import Limits, Server
 from sampan.engine.log import log
 from sampan.errors import InvalidArgument, SampanError, Unavailable

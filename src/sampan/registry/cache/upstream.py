@@ -15,11 +15,12 @@ from sampan.oci import image as oci
 from sampan.registry.client.download import from_registry
 from sampan.registry.client.errors import refusal
 from sampan.registry.client.hosts import Endpoint, Hosts
-from sampan.registry.client.http import Deadlines, Pool, parse_url
+from sampan.registry.client.http import Deadlines, Pool
 from sampan.registry.client.proxies import Proxies, is_loopback
 from sampan.registry.client.repository import Repository, read_tags
 from sampan.registry.client.session import Session
 from sampan.registry.client.tls import Trust
+from sampan.registry.client.urls import parse_url
 from sampan.registry.policy import Policy
 from sampan.registry.types import MANIFEST_LIMIT
 

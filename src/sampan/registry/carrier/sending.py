@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     from sampan.errors import SampanError
     from sampan.registry.carrier.messages import Event
     from sampan.registry.carrier.slots import Slots
-    from sampan.registry.client.http import Url
     from sampan.registry.client.repository import Repository
+    from sampan.registry.client.urls import Url
     from sampan.storage.blobs import BlobStore
 
 __all__ = ["Sending"]

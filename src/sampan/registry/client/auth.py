@@ -17,8 +17,8 @@ import msgspec
 
 from sampan.errors import InvalidArgument, PermissionDenied, SampanError, Unauthenticated
 from sampan.registry.client.errors import refusal
-from sampan.registry.client.http import parse_url
 from sampan.registry.client.redirects import follow
+from sampan.registry.client.urls import parse_url
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Protocol
 
 from sampan.errors import Corrupt, InvalidArgument, NotFound, SampanError
 from sampan.registry.client.errors import Transient, refusal
-from sampan.registry.client.http import parse_url
 from sampan.registry.client.redirects import follow
 from sampan.registry.client.retries import Budget
+from sampan.registry.client.urls import parse_url
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Sequence

@@ -13,8 +13,8 @@ import socket
 from typing import TYPE_CHECKING, NamedTuple
 
 from sampan.oci.reference import DEFAULT_DOMAIN
-from sampan.registry.client.http import Url, parse_url
 from sampan.registry.client.proxies import is_loopback
+from sampan.registry.client.urls import Url, parse_url
 from sampan.registry.types import HUB
 
 if TYPE_CHECKING:

@@ -11,7 +11,6 @@ from __future__ import annotations
 import asyncio
 import base64
 import os
-import re
 import socket
 import ssl
 from contextlib import asynccontextmanager
@@ -19,9 +18,10 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 from urllib.parse import unquote, urlsplit
 
 from sampan import __version__
-from sampan.errors import InvalidArgument, SampanError
+from sampan.errors import SampanError
 from sampan.registry.client.connection import Connection
 from sampan.registry.client.errors import NoConnection, NotHttp, Transient, UnknownHost
+from sampan.registry.client.urls import parse_url
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Coroutine, Mapping
@@ -29,15 +29,14 @@ if TYPE_CHECKING:
     from sampan.registry.client.connection import Head
     from sampan.registry.client.proxies import Proxies
     from sampan.registry.client.tls import Trust
+    from sampan.registry.client.urls import Url
 
-__all__ = ["Body", "Deadlines", "Pool", "Response", "Url", "parse_url"]
+__all__ = ["Body", "Deadlines", "Pool", "Response"]
 
 _IDLE_SECONDS = 30.0
 _IDLE_CONNECTIONS = 8
 _SMALL = range(4 << 20)
 _EAI_NODATA = -5  # glibc's netdb.h: the name has no address; musl says EAI_NONAME
-_PORTS = {"http": 80, "https": 443}
-_has_scheme = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:").match
 USER_AGENT = f"Sampan/{__version__}"
 
 
@@ -50,59 +49,6 @@ class Deadlines(NamedTuple):
     least: int = 1024
 
 
-class Url(NamedTuple):
-    """An absolute address; ``target`` is path and query, as they go on the wire."""
-
-    scheme: str
-    host: str
-    port: int
-    target: str
-
-    @property
-    def authority(self) -> str:
-        host = f"[{self.host}]" if ":" in self.host else self.host
-        return host if self.port == _PORTS[self.scheme] else f"{host}:{self.port}"
-
-    @property
-    def origin(self) -> tuple[str, str, int]:
-        return self.scheme, self.host, self.port
-
-    def __str__(self) -> str:
-        return f"{self.scheme}://{self.authority}{self.target}"
-
-    @property
-    def shown(self) -> str:
-        """For messages: a query may hold a signature or a token."""
-        return f"{self.scheme}://{self.authority}{self.target.partition('?')[0]}"
-
-    def join(self, location: str) -> Url:
-        """What a ``Location`` means here: absolute, or from this address. InvalidArgument."""
-        if location.startswith("//"):
-            location = f"{self.scheme}:{location}"
-        elif location.startswith("/"):
-            return self._replace(target=_wire(location, location))
-        elif _has_scheme(location) is None:
-            base = self.target.partition("?")[0].rpartition("/")[0]
-            return self._replace(target=_wire(f"{base}/{location}", location))
-        return parse_url(location)
-
-
-def parse_url(text: str) -> Url:
-    """An ``http`` or ``https`` address. Raises InvalidArgument."""
-    try:
-        parts = urlsplit(text)
-        port = parts.port
-    except ValueError as error:
-        raise InvalidArgument(f'"{text[:200]}" is not an address: {error}') from error
-    if parts.scheme not in _PORTS or not parts.hostname:
-        raise InvalidArgument(f'"{text[:200]}" is not an address: expected http:// or https://')
-    target = parts.path or "/"
-    if parts.query:
-        target += f"?{parts.query}"
-    default = _PORTS[parts.scheme]
-    return Url(parts.scheme, parts.hostname, port or default, _wire(target, text))
-
-
 def _unresolved(where: str, host: str, error: OSError | UnicodeError) -> NoConnection:
     """getaddrinfo(3): that there is no such name is final, that nobody says so now is not.
 
@@ -111,12 +57,6 @@ def _unresolved(where: str, host: str, error: OSError | UnicodeError) -> NoConne
     if isinstance(error, UnicodeError) or error.errno in (socket.EAI_NONAME, _EAI_NODATA):
         return UnknownHost(f"{where}: lookup {host}: no such host")
     return NoConnection(f"{where}: lookup {host}: {(error.strerror or str(error)).lower()}")
-
-
-def _wire(target: str, whole: str) -> str:
-    if not target.isascii() or not target.isprintable() or " " in target:
-        raise InvalidArgument(f"{whole[:200]!r} is not an address")
-    return target
 
 
 class Body(Protocol):

@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping
 
     from sampan.registry.client.hosts import Hosts
-    from sampan.registry.client.http import Pool, Response, Url
+    from sampan.registry.client.http import Pool, Response
+    from sampan.registry.client.urls import Url
 
 __all__ = ["follow"]
 

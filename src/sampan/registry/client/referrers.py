@@ -18,8 +18,8 @@ from sampan.registry.client.repository import next_page
 from sampan.registry.types import MANIFEST_LIMIT, Document
 
 if TYPE_CHECKING:
-    from sampan.registry.client.http import Url
     from sampan.registry.client.repository import Repository
+    from sampan.registry.client.urls import Url
 
 __all__ = ["add_referrer", "referrers"]
 

@@ -21,8 +21,9 @@ from sampan.registry.client.session import pull_scope, push_scope
 from sampan.registry.types import MANIFEST_LIMIT, Document
 
 if TYPE_CHECKING:
-    from sampan.registry.client.http import Response, Url
+    from sampan.registry.client.http import Response
     from sampan.registry.client.session import Session
+    from sampan.registry.client.urls import Url
 
 __all__ = ["Repository", "next_page", "read_tags"]
 

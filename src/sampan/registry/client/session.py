@@ -25,7 +25,8 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping, Sequence
 
     from sampan.registry.client.hosts import Endpoint, Hosts
-    from sampan.registry.client.http import Body, Pool, Response, Url
+    from sampan.registry.client.http import Body, Pool, Response
+    from sampan.registry.client.urls import Url
     from sampan.registry.types import Credentials
 
 __all__ = ["Session", "pull_scope", "push_scope"]

@@ -22,8 +22,9 @@ from sampan.registry.client.session import pull_scope
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Sequence
 
-    from sampan.registry.client.http import Response, Url
+    from sampan.registry.client.http import Response
     from sampan.registry.client.repository import Repository
+    from sampan.registry.client.urls import Url
 
 __all__ = ["FilePart", "Listener", "mount", "upload"]
 

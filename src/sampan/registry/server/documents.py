@@ -16,7 +16,7 @@ from sampan.oci import digest as digests
 from sampan.oci.image import is_index, is_manifest
 from sampan.registry.server.errors import ManifestInvalid, Unsupported
 
-__all__ = ["ARTIFACT", "Facts", "Named", "platform_text", "read"]
+__all__ = ["ARTIFACT", "Facts", "Named", "labels_and_platforms", "platform_text", "read"]
 
 ARTIFACT = "application/vnd.oci.artifact.manifest.v1+json"
 _OLD = (
@@ -49,6 +49,12 @@ class _Manifest(msgspec.Struct, rename="camel"):
     subject: _Descriptor | None = None
     annotations: dict[str, str] | None = None
     manifests: object = None
+
+
+class _Config(_Platform):
+    """What search wants of an image's configuration."""
+
+    config: dict[str, msgspec.Raw] | None = None
 
 
 class _Index(msgspec.Struct, rename="camel"):
@@ -115,6 +121,18 @@ def read(media_type: str, data: bytes) -> Facts:
     if is_index(media_type):
         return _index(media_type, data)
     return _other(media_type, data)
+
+
+def labels_and_platforms(data: bytes) -> tuple[dict[str, str], tuple[str, ...]]:
+    """Of an image's configuration, as far as it can be read."""
+    try:
+        found = msgspec.json.decode(data, type=_Config)
+        raw = (found.config or {}).get("Labels", msgspec.Raw(b"null"))
+        labels = msgspec.json.decode(raw, type=dict[str, str] | None) or {}
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return {}, ()  # not ours to judge: the bytes are what the digest says
+    platform = platform_text(found.os, found.architecture, found.variant)
+    return labels, (platform,) if platform else ()
 
 
 def platform_text(os: str, architecture: str, variant: str = "") -> str:

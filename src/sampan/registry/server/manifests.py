@@ -7,9 +7,8 @@ what it names, and a tag always stands for a manifest that is there.
 from __future__ import annotations
 
 import json
+from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
-
-import msgspec
 
 from sampan.oci import digest as digests
 from sampan.registry.server import documents, quota, search
@@ -63,13 +62,18 @@ class Put(NamedTuple):
     subject: str | None
 
 
-class _Config(msgspec.Struct):
-    """What search wants of an image's configuration."""
+class _Arrived(NamedTuple):
+    """A document that was read, and is to be stored; ``now`` is when it came."""
 
-    os: str = ""
-    architecture: str = ""
-    variant: str = ""
-    config: dict[str, msgspec.Raw] | None = None
+    repository: str
+    digest: str
+    data: bytes
+    facts: Facts
+    labels: dict[str, str]
+    platforms: tuple[str, ...]
+    tags: Sequence[str]
+    hold: bool
+    now: float
 
 
 class Manifests:
@@ -129,49 +133,50 @@ class Manifests:
                 {"digest": digest, "found": found},
             )
         facts = documents.read(media_type, data)
-        labels, platforms = self._configuration(repository, facts)
-        described = (
-            facts.media_type,
-            facts.artifact_type,
-            facts.subject,
-            json.dumps(facts.annotations),
-            json.dumps(labels),
-            " ".join(platforms),
+        arrived = _Arrived(
+            repository,
+            found,
+            data,
+            facts,
+            *self._configuration(repository, facts),
+            tags=tags,
+            hold=hold,
+            now=self._place.clock.now(),
         )
-        now = self._place.clock.now()
-        lease = now + self._place.lease
-
-        def put(connection: Transaction) -> None:
-            execute = connection.execute
-            place = repository_row(connection, repository, now)
-            blobs = _blobs(connection, place, facts.blobs) if hold else []
-            children = _children(connection, place, facts.children) if hold else []
-            execute("INSERT OR IGNORE INTO documents (digest, data) VALUES (?, ?)", (found, data))
-            with quota.within(connection, self._place, place, repository):
-                row = (place, found, *described, now)
-                manifest = _row(connection, row)
-            _release(connection, manifest, lease)
-            connection.executemany(
-                "INSERT OR IGNORE INTO uses VALUES (?, ?, ?)",
-                [(manifest, blob, place) for blob in blobs],
-            )
-            connection.executemany(
-                "INSERT OR IGNORE INTO children VALUES (?, ?)",
-                [(manifest, child) for child in children],
-            )
-            self._check_tags(connection, place, repository, manifest, tags)
-            _touch(connection, place, tags, now)
-            connection.executemany(
-                "INSERT INTO tags (repository, name, manifest, changed, version) "
-                "VALUES (?1, ?2, ?3, ?4, ?5) ON CONFLICT (repository, name) "
-                "DO UPDATE SET manifest = ?3, changed = ?4",
-                [(place, tag, manifest, now, sort_key(tag)) for tag in tags],
-            )
-            execute("UPDATE repositories SET changed = ? WHERE id = ?", (now, place))
-            search.refresh(connection, place)
-
-        self._place.database.write(put)
+        self._place.database.write(partial(self._store, arrived))
         return Put(found, facts.subject)
+
+    def _store(self, arrived: _Arrived, connection: Transaction) -> None:
+        """The document, what it holds on to, and its tags."""
+        facts, now = arrived.facts, arrived.now
+        place = repository_row(connection, arrived.repository, now)
+        blobs = _blobs(connection, place, facts.blobs) if arrived.hold else []
+        children = _children(connection, place, facts.children) if arrived.hold else []
+        connection.execute(
+            "INSERT OR IGNORE INTO documents (digest, data) VALUES (?, ?)",
+            (arrived.digest, arrived.data),
+        )
+        with quota.within(connection, self._place, place, arrived.repository):
+            manifest = _row(connection, place, arrived)
+        _release(connection, manifest, now + self._place.lease)
+        connection.executemany(
+            "INSERT OR IGNORE INTO uses VALUES (?, ?, ?)",
+            [(manifest, blob, place) for blob in blobs],
+        )
+        connection.executemany(
+            "INSERT OR IGNORE INTO children VALUES (?, ?)",
+            [(manifest, child) for child in children],
+        )
+        self._check_tags(connection, place, arrived.repository, manifest, arrived.tags)
+        _touch(connection, place, arrived.tags, now)
+        connection.executemany(
+            "INSERT INTO tags (repository, name, manifest, changed, version) "
+            "VALUES (?1, ?2, ?3, ?4, ?5) ON CONFLICT (repository, name) "
+            "DO UPDATE SET manifest = ?3, changed = ?4",
+            [(place, tag, manifest, now, sort_key(tag)) for tag in arrived.tags],
+        )
+        connection.execute("UPDATE repositories SET changed = ? WHERE id = ?", (now, place))
+        search.refresh(connection, place)
 
     def _check_tags(
         self,
@@ -208,14 +213,7 @@ class Manifests:
             data = self.configuration(repository, facts.config)
         except BlobUnknown:
             return {}, ()  # the transaction will say so
-        try:
-            found = msgspec.json.decode(data, type=_Config)
-            raw = (found.config or {}).get("Labels", msgspec.Raw(b"null"))
-            labels = msgspec.json.decode(raw, type=dict[str, str] | None) or {}
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-            return {}, ()  # not ours to judge: the bytes are what the digest says
-        platform = documents.platform_text(found.os, found.architecture, found.variant)
-        return labels, (platform,) if platform else ()
+        return documents.labels_and_platforms(data)
 
     # -- delete ------------------------------------------------------------------------------------
 
@@ -301,8 +299,20 @@ def _touch(connection: Transaction, repository: int, tags: Sequence[str], now: f
     )
 
 
-def _row(connection: Transaction, values: Sequence[object]) -> int:
+def _row(connection: Transaction, repository: int, arrived: _Arrived) -> int:
     """A document becomes a manifest of a repository; the manifest's identifier."""
+    facts = arrived.facts
+    values = (
+        repository,
+        arrived.digest,
+        facts.media_type,
+        facts.artifact_type,
+        facts.subject,
+        json.dumps(facts.annotations),
+        json.dumps(arrived.labels),
+        " ".join(arrived.platforms),
+        arrived.now,
+    )
     row = connection.execute(
         """INSERT INTO manifests (repository, document, media_type, artifact_type, subject,
                 annotations, labels, platforms, created, touched)
