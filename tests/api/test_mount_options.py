@@ -252,3 +252,50 @@ def test_an_image_mount_that_cannot_be(daemon: Daemon) -> None:
         mount = {"Type": "image", "Source": source, "Target": "/i"}
         body = {"Image": "host", "Cmd": ["true"], "HostConfig": {"Mounts": [mount]}}
         assert daemon.post("/containers/create", body).status == status
+
+
+@pytest.fixture
+def volume(daemon: Daemon) -> Iterator[Path]:
+    """The directory of a volume, a mount that is shared, as the data root's is under systemd."""
+    assert daemon.post("/volumes/create", {"Name": "under"}).status == 201
+    place = daemon.data_root / "volumes/under/_data"
+    subprocess.run(["mount", "--bind", str(place), str(place)], check=True)
+    try:
+        subprocess.run(["mount", "--make-shared", str(place)], check=True)
+        (place / "sub").mkdir()
+        yield place
+    finally:
+        subprocess.run(["umount", "-R", str(place)], check=True)
+
+
+def test_what_is_mounted_in_a_volume_here_is_there_too(daemon: Daemon, volume: Path) -> None:
+    writable = daemon.run("sleep", "1000", HostConfig={"Binds": ["under:/v"]})
+    from_it = daemon.run("sleep", "1000", HostConfig={"VolumesFrom": [writable]})
+    read_only = daemon.run("sleep", "1000", HostConfig={"Binds": ["under:/v:ro"]})
+    from_ro = daemon.run("sleep", "1000", HostConfig={"VolumesFrom": [f"{writable}:ro"]})
+
+    def seen() -> list[bool]:
+        found = []
+        for container in (writable, from_it, read_only, from_ro):
+            pid = daemon.state(container)["Pid"]
+            found.append(" /v/sub " in Path(f"/proc/{pid}/mountinfo").read_text())
+        return found
+
+    assert seen() == [False] * 4
+    subprocess.run(["mount", "-t", "tmpfs", "later", str(volume / "sub")], check=True)
+    assert seen() == [True, True, False, False]
+    subprocess.run(["umount", str(volume / "sub")], check=True)
+    assert seen() == [False] * 4
+    shown = daemon.get(f"/containers/{writable}/json").json()["Mounts"]
+    assert [one["Propagation"] for one in shown] == [""]
+    # Nothing goes the other way.
+    done = daemon.docker(
+        *("run", "--rm", "--privileged", "--network=none", "-v", "under:/v", "host"),
+        *("sh", "-c", "mount -t tmpfs inner /v/sub && echo done"),
+    )
+    assert (done.stdout, done.stderr) == ("done\n", "")
+    assert not (volume / "sub").is_mount()
+    # What somebody mounted on a volume is not the last container's to take away.
+    for container in (writable, from_it, read_only, from_ro):
+        assert daemon.delete(f"/containers/{container}", force=1).status == 204
+    assert f" {volume} " in Path("/proc/self/mountinfo").read_text()

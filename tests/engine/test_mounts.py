@@ -31,9 +31,9 @@ def other(reference: str) -> ContainerRecord:
         args=("true",),
         mounts=(
             UserMount(type="volume", name="data", source="/v/data", destination="/data",
-                      options=("rbind", "rprivate"), driver="local", mode="z"),
+                      options=("rbind", "rslave"), driver="local", mode="z"),
             UserMount(type="volume", name="f" * 64, source="/v/f", destination="/anonymous",
-                      options=("rbind", "rprivate"), driver="local", anonymous=True),
+                      options=("rbind", "rslave"), driver="local", anonymous=True),
             UserMount(type="bind", source="/etc", destination="/ro",
                       options=("rbind", "rprivate", "ro", "rro"), writable=False, mode="ro"),
             UserMount(type="tmpfs", destination="/scratch", options=("noexec",), listed=False),

@@ -73,7 +73,9 @@ def bind_options(writable: bool, propagation: str, recursive: bool, deep: bool) 
 
 
 def volume_options(writable: bool, subpath: str) -> tuple[str, ...]:
-    options = bind_options(writable, "rprivate", True, True)
+    """What this machine mounts in a volume, or unmounts, comes and goes in containers too, as with
+    Docker; read-only it does not come: it would be writable (``bind_options``)."""
+    options = bind_options(writable, "rslave" if writable else "rprivate", True, True)
     return (*options, f"subpath={subpath}") if subpath else options
 
 

@@ -142,6 +142,8 @@ class Reader:
             options = mount.options
             if mount.writable and not writable:
                 options = (*options, "ro") if mount.type == "tmpfs" else (*options, "ro", "rro")
+                if mount.type == "volume":
+                    options = tuple("rprivate" if word == "rslave" else word for word in options)
             mounts.append(
                 UserMount(
                     type=mount.type,

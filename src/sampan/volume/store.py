@@ -243,7 +243,13 @@ class VolumeStore:
         return volume.path
 
     def shut(self, name: str) -> None:
-        """Nobody uses the volume: nothing stays mounted on it."""
+        """Nobody uses the volume: what its options mounted goes. What somebody else has mounted on
+        a plain one, a disk of its own for it, stays."""
+        volume = self._find(name)
+        if volume is not None and volume.options:
+            self._unmount(name)
+
+    def _unmount(self, name: str) -> None:
         try:
             while self._is_mounted(name):
                 local.unmount(f"{self.root}/{name}/_data")
@@ -282,7 +288,7 @@ class VolumeStore:
         os.makedirs(f"{self.root}/{name}/_data", 0o755, exist_ok=True)
 
     def _discard(self, name: str) -> None:
-        self.shut(name)
+        self._unmount(name)
         self._trash.put(self._fd, name)
 
     def _is_mounted(self, name: str) -> bool:
