@@ -268,7 +268,11 @@ class Archives:
                 raise NotFound(f"No such container: {reference}")
             root = await self._open(live)
             root.users += 1
-            ours, theirs = socket.socketpair()
+            try:
+                ours, theirs = socket.socketpair()
+            except OSError:
+                root.leave()  # else it is kept for ever, beside the next start's
+                raise
             ours.setblocking(False)
             copy = _Copy(live, reference, root, ours)
             self._copies.setdefault(live.id, set()).add(copy)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from sampan.engine.merge import merge
 from sampan.engine.spec import MOUNT_POINTS
 from sampan.engine.threads import in_thread
-from sampan.errors import Conflict
+from sampan.errors import Conflict, NotFound, SampanError
 from sampan.oci import image as oci
 
 if TYPE_CHECKING:
@@ -57,6 +57,11 @@ async def commit(
             await engine.control.pause(live.id, committing=True)
         except Conflict:
             paused = False  # it ended, or somebody else froze it: as good
+
+    def check() -> None:
+        if live.id not in engine.registry:
+            raise NotFound(f"No such container: {reference}: it was removed meanwhile")
+
     try:
         image_id = await in_thread(
             lambda: make(
@@ -68,10 +73,14 @@ async def commit(
                 author=author,
                 comment=comment,
                 created_by=created_by,
+                check=check,
                 marks=MOUNT_POINTS,
             ),
             "commit",
         )
+    except (SampanError, OSError):
+        check()  # else that is why
+        raise
     finally:
         engine.images.changed()
         if paused and live.record.state.status == "paused":

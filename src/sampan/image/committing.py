@@ -19,7 +19,7 @@ from sampan.oci import image as oci
 from sampan.storage.archive.compression import Compressor
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Callable, Collection
 
     from sampan.image.store import ImageStore
     from sampan.image.types import Image
@@ -41,10 +41,12 @@ def commit(
     author: str,
     comment: str,
     created_by: str,
+    check: Callable[[], None],
     marks: Collection[bytes] = (),
 ) -> str:
     """The new image's ID; ``image`` is the container's, ``config`` the new image's; ``marks`` are
-    paths where something was mounted: what was made there for that is left out.
+    paths where something was mounted: what was made there for that is left out. ``check`` raises
+    where the container's removal has begun by then: files that it took were not found.
 
     Raises NotSupported (the host image), Conflict (a file that shrinks while it is read).
     """
@@ -63,6 +65,7 @@ def commit(
                 packer = Compressor(ingest.write)
                 store.driver.diff(container, packer, marks)
                 packer.close()
+                check()
                 diff_id, empty = packer.digest, packer.digest == _NOTHING
                 blob, _ = hold.commit(ingest)
             chain, diff_ids = image.chain, document.rootfs.diff_ids
