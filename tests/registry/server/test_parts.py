@@ -205,6 +205,33 @@ def test_one_look_at_the_bucket_is_for_all_who_ask(house: House, faulty: Faulty)
         assert [answer(sock).body for sock in socks] == [b"ready\n"] * len(socks)
 
 
+def test_a_bucket_that_hangs_keeps_no_server_from_ending(
+    root: Path, bucket: Bucket, faulty: Faulty
+) -> None:
+    """With an upload and pulls under way: nothing acknowledged is lost."""
+    address = bucket.address("ending", faulty.endpoint)
+    house = house_at(root, address, "--no-redirect", "--drain", "100ms").start()
+    try:
+        house.push("parts/end", "v", b"layer")
+        where = house.begin("parts/end")
+        assert house.request("PATCH", where, b"kept").status == 202
+        faulty.hold(b" /bucket/ending/data")
+        with contextlib.ExitStack() as stack:
+            sock = stack.enter_context(sending(house, "PATCH", where, b""))
+            sock.sendall(b"!")
+            asking(house, f"/v2/parts/end/blobs/{sha256(b'layer')}", stack, 2)
+            wait_until_held(faulty, 3)
+            assert house.stop() == 0
+            assert faulty.waiting == 3
+        house.said("does not answer")
+        faulty.let()
+        house.start()
+        assert came(house, where) == 4
+        assert house.tool("fsck").stdout == "clean\n"
+    finally:
+        house.close()
+
+
 def asking(house: House, path: str, stack: contextlib.ExitStack, count: int) -> list[socket.socket]:
     """So many clients who wait for an answer."""
     socks = []

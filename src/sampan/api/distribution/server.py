@@ -40,6 +40,8 @@ if TYPE_CHECKING:
 
 __all__ = ["DistributionServer"]
 
+_END_SECONDS = 3.0
+"""For what threads still do when no request is left."""
 _UNCOUNTED = (health.alive, health.ready, page.index, page.part)
 """By rates of requests: whoever shows a page has asked for a dozen files."""
 
@@ -63,6 +65,8 @@ class DistributionServer(Server):
         self.audit_log: AuditLog | None = None
         self.cache: Cache | None = None
         self.draining = False
+        self.hanging = False
+        """After ``shutdown``: threads wait for a bucket or a database that does not answer."""
         self._registry = registry
         self._read_only = read_only
         self._brake = Brake(registry.place)
@@ -262,8 +266,12 @@ class DistributionServer(Server):
         await super().shutdown(timeout, patience)
         if self.cache is not None:
             await self.cache.close()
-        await self.tend()
-        self._threads.shutdown()
+        try:
+            async with asyncio.timeout(_END_SECONDS):
+                await self.tend()
+        except (TimeoutError, SampanError, sqlite3.Error) as problem:
+            log.error("the last pulls are not counted", error=problem)
+        self.hanging = not self._threads.shutdown(_END_SECONDS)
 
 
 def _has_password(request: Request, route: Route) -> bool:

@@ -7,7 +7,10 @@ list or a look-up needs. The event loop itself waits for nothing.
 
 from __future__ import annotations
 
+import threading
 from concurrent.futures import ThreadPoolExecutor
+
+from sampan.api.http import files
 
 __all__ = ["THREADS", "Threads"]
 
@@ -25,7 +28,15 @@ class Threads:
         self.uploads = ThreadPoolExecutor(THREADS, thread_name_prefix="uploads")
         self.blobs = ThreadPoolExecutor(THREADS, thread_name_prefix="blobs")
 
-    def shutdown(self) -> None:
+    def shutdown(self, seconds: float) -> bool:
+        """Whether all have ended in time: who waits for a bucket cannot be told to stop."""
+        ending = threading.Thread(target=self._end, daemon=True)
+        ending.start()
+        ending.join(seconds)
+        return not ending.is_alive()
+
+    def _end(self) -> None:
         """Uploads first: what their ends write are rows."""
         for pool in (self.uploads, self.blobs, self.rows):
             pool.shutdown()
+        files.settle()

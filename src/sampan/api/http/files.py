@@ -18,8 +18,8 @@ from __future__ import annotations
 
 import asyncio
 import os
-from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, Protocol
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from typing import TYPE_CHECKING, Any, ParamSpec, Protocol, TypeVar
 
 from sampan.api.http.resident import Resident
 
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from sampan.api.http.messages import Request
     from sampan.api.http.stream import Stream
 
-__all__ = ["File", "send_file"]
+__all__ = ["File", "send_file", "settle"]
 
 _COLD = 1 << 20
 """Bytes that a thread sends before another answer has its turn."""
@@ -37,6 +37,10 @@ _READ = 256 * 1024
 _STALL_SECONDS = 120.0
 _THREADS = 16
 _POOL = ThreadPoolExecutor(_THREADS, thread_name_prefix="files")
+_under_way: set[Future[Any]] = set()
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 
 class File(Protocol):
@@ -67,7 +71,7 @@ async def send_file(
     transport = connection.transport
     if request.method == "HEAD" or not count or transport is None:
         return stream
-    sock, loop = transport.get_extra_info("socket"), asyncio.get_running_loop()
+    sock = transport.get_extra_info("socket")
     try:
         if available is None and file.fileno() >= 0 and sock is not None:
             async with asyncio.timeout(_STALL_SECONDS):
@@ -77,7 +81,7 @@ async def send_file(
         while count:
             ready = count if available is None else await available(offset) - offset
             size = min(count, ready, _READ)
-            data = await loop.run_in_executor(_POOL, file.read, offset, size)
+            data = await _on_a_thread(file.read, offset, size)
             if not data:
                 raise _short()
             async with asyncio.timeout(_STALL_SECONDS):
@@ -87,6 +91,18 @@ async def send_file(
     except TimeoutError as error:
         raise _stalled() from error
     return stream
+
+
+def settle() -> None:
+    """Until no thread waits for a disk or a bucket any more, which may be never."""
+    wait(list(_under_way))
+
+
+def _on_a_thread(work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> asyncio.Future[T]:
+    future = _POOL.submit(work, *args, **kwargs)
+    _under_way.add(future)
+    future.add_done_callback(_under_way.remove)
+    return asyncio.wrap_future(future)
 
 
 def _short() -> ConnectionError:
@@ -167,7 +183,7 @@ class _Sending:
                 os.close(descriptor)
             self._done.set_exception(error)
             return
-        self._aside = self._loop.run_in_executor(_POOL, _sendfile, owned, offset, count)
+        self._aside = _on_a_thread(_sendfile, owned, offset, count)
         self._aside.add_done_callback(self._back)
 
     def _back(self, aside: asyncio.Future[int]) -> None:

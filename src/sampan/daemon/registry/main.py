@@ -2,7 +2,8 @@
 
 The root is opened, which says whether it is ours; what an earlier process left needs nothing done
 before serving (docs/registry-server.md); then the sockets. SIGTERM and SIGINT: no new connections,
-requests under way are answered, then the end. SIGKILL loses no more than what was not answered.
+requests under way are answered, then the end. SIGKILL loses no more than what was not answered; so
+where a bucket or a database keeps threads waiting we end without them.
 """
 
 from __future__ import annotations
@@ -101,6 +102,9 @@ async def _serve(options: Options) -> int:
             await server.shutdown(options.drain, options.drain)
             if server.audit_log is not None:
                 server.audit_log.close()
+        if server.hanging:
+            log.warn("ending, though the storage or the database does not answer")
+            os._exit(0)  # whoever would wait for threads would wait for them
     finally:
         registry.close()
     return 0
