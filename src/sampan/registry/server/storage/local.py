@@ -86,6 +86,8 @@ class LocalStorage:
                 os.makedirs(directory, 0o700, exist_ok=True)
             except OSError as error:
                 raise explain(error, "mkdir", directory, "while making the storage") from error
+        self._durable: set[str] = set()
+        """Directories whose names are synced, as far as this process knows."""
 
     # -- names -------------------------------------------------------------------------------------
 
@@ -154,16 +156,18 @@ class LocalStorage:
         return key
 
     def _make_directory(self, directory: str) -> None:
-        """With its parents, each durable in its own."""
-        if os.path.isdir(directory):
+        """With its parents, each durable in its own: whoever made one may have died before that."""
+        if directory in self._durable:
             return
         parent = os.path.dirname(directory)
-        self._make_directory(parent)
+        if directory != self._blobs:
+            self._make_directory(parent)
         try:
             os.mkdir(directory, 0o700)
         except FileExistsError:
-            pass  # by another upload, at the same time
+            pass
         _sync(parent)
+        self._durable.add(directory)
 
     def _sync_directories(self, directory: str) -> None:
         _sync(directory)
