@@ -79,6 +79,8 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Canned]:
     answers["POST /networks/held/disconnect"] = _REFUSED
     ports = {"53/tcp": [{"HostIp": "0.0.0.0", "HostPort": "53"}], "80/tcp": None}
     answers["GET /containers/good/json"] = (200, {"NetworkSettings": {"Ports": ports}})
+    for kind in ("containers", "images", "networks", "volumes", "build"):
+        answers[f"POST /{kind}/prune"] = (200, {})
     yield found
     found.close()
 
@@ -98,3 +100,35 @@ def test_as_dockers_client(server: Canned, tmp_path: Path, line: str) -> None:
     said = theirs[2].removesuffix("exit status 1\n") if verb == "network" else theirs[2]
     # What no daemon said is ours to say, and begins with our name.
     assert ours[2].removeprefix("sampan: ") == said
+
+
+@pytest.mark.parametrize(
+    ("line", "filters"),
+    [
+        ("container prune -f", {"label": ["c"], "label!": ["a"]}),
+        ("image prune -f --filter label=b", {"label": ["b", "c"], "label!": ["a"]}),
+        ("network prune -f --filter label=a", {"label": ["a", "c"]}),
+        ("volume prune -af", {"label": ["c"], "label!": ["a"], "all": ["true"]}),
+        ("volume prune -f --filter label!=c", {"label!": ["a", "c"]}),
+        ("builder prune -f", {"label": ["c"], "label!": ["a"]}),
+        ("system prune -f", {"label": ["c"], "label!": ["a"]}),
+    ],
+)
+def test_prunes_heed_the_filters_of_the_configuration(
+    server: Canned, tmp_path: Path, line: str, filters: dict[str, list[str]]
+) -> None:
+    """Each adds to what is given, but for a contradiction. (Docker's client, whose setting this is,
+    forgets most of them where a command has no filters of its own.)"""
+    (tmp_path / ".docker").mkdir()
+    (tmp_path / ".docker/config.json").write_text('{"pruneFilters": ["label!=a", "label=c"]}')
+    server.requests.clear()
+    theirs, ours = both(server.host, tmp_path, line)
+    assert ours[:2] == theirs[:2]
+    asked = [one for one in server.requests if one.method == "POST"]
+    asked = asked[len(asked) // 2 :]
+    assert asked
+    for one in asked:
+        found = one.filters()
+        if one.path == "/images/prune":
+            assert found.pop("dangling") == ["true"]
+        assert found == filters

@@ -57,7 +57,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "network disconnect": ("network_changes", "disconnect", "Take a container off a network"),
     "network inspect": ("networks", "inspect", "Show all the daemon knows of networks"),
     "network ls": ("networks", "listing", "List networks"),
-    "network prune": ("network_changes", "prune", "Remove every network without a container"),
+    "network prune": ("prune", "networks", "Remove every network without a container"),
     "network rm": ("network_changes", "remove", "Remove networks"),
     "pause": ("lifecycle", "pause", "Freeze every process of containers"),
     "port": ("port", "port", "Show where a container's ports are reached from outside"),
@@ -93,7 +93,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "volume create": ("volumes", "create", "Make a volume"),
     "volume inspect": ("volumes", "inspect", "Show all the daemon knows of volumes"),
     "volume ls": ("volumes", "listing", "List volumes"),
-    "volume prune": ("volumes", "prune", "Remove volumes that no container uses"),
+    "volume prune": ("prune", "volumes", "Remove volumes that no container uses"),
     "volume rm": ("volumes", "remove", "Remove volumes"),
     "wait": ("lifecycle", "wait", "Wait for containers to end and print their exit statuses"),
 }
@@ -176,7 +176,7 @@ LATER: dict[str, str] = {
     "buildx": "building images is not there yet: import or load one",
     "image build": "building images is not there yet: import or load one",
     "checkpoint": "checkpoints are not there yet",
-    "compose": "use the docker-compose program: set DOCKER_HOST to this daemon's socket",
+    "compose": "use docker-compose, with DOCKER_HOST=unix:///run/sampan/sampan.sock",
 }
 NEVER: dict[str, str] = {
     **dict.fromkeys(("config", "node", "secret", "service", "stack", "swarm"), _NO_SWARM),

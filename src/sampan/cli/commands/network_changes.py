@@ -1,4 +1,4 @@
-"""``network create``, ``connect``, ``disconnect``, ``rm``, ``prune``.
+"""``network create``, ``connect``, ``disconnect``, ``rm``.
 
 Which networks there can be is the daemon's to say: what it does not do it refuses by name.
 """
@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from sampan.cli import autostart
 from sampan.cli.client import ApiError
-from sampan.cli.commands.common import each, filters, path, read
-from sampan.cli.commands.prune import confirm
+from sampan.cli.commands.common import each, path, read
 from sampan.cli.container_values import pairs
 from sampan.cli.flags import Flag, UsageError
 
@@ -18,7 +17,7 @@ if TYPE_CHECKING:
     from sampan.cli.client import Client
     from sampan.cli.flags import Values
 
-__all__ = ["connect", "create", "disconnect", "prune", "remove"]
+__all__ = ["connect", "create", "disconnect", "remove"]
 
 _CREATE = [
     Flag("attachable", "bool", "Containers of other machines may join it"),
@@ -192,28 +191,3 @@ def remove(client: Client, argv: list[str]) -> int:
         return name
 
     return each(flags.arguments, one)
-
-
-def prune(client: Client, argv: list[str]) -> int:
-    """Remove every network without a container."""
-    flags = read(
-        "network prune",
-        "[OPTIONS]",
-        "Remove every network without a container",
-        [
-            Flag("filter", "list", "Only those that meet a condition, such as until=24h"),
-            Flag("force", "bool", "Do not ask", short="f"),
-        ],
-        argv,
-        most=0,
-    )
-    if flags is None:
-        return 0
-    warning = "This will remove all custom networks not used by at least one container."
-    if not flags.flag("force") and not confirm(warning):
-        return 0
-    query: dict[str, object] = {"filters": filters(flags.items("filter"))}
-    removed = client.call("POST", "/networks/prune", query).get("NetworksDeleted") or []
-    if removed:
-        print("\n".join(["Deleted Networks:", *removed, ""]))
-    return 0

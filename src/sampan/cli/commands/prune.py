@@ -1,4 +1,5 @@
-"""``container``, ``image`` and ``system prune``, and the question every prune asks first."""
+"""``prune`` of containers, networks, volumes, images and the build cache, each and all of them
+(``system prune``), and the question that is asked first."""
 
 from __future__ import annotations
 
@@ -7,14 +8,20 @@ from typing import TYPE_CHECKING, Any
 
 from sampan.cli.client import ApiError
 from sampan.cli.commands.common import filters, read
-from sampan.cli.flags import Flag, Values
+from sampan.cli.flags import Flag, UsageError, Values
 from sampan.cli.output import size
 from sampan.errors import InvalidArgument
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
     from sampan.cli.client import Client
 
-__all__ = ["cache", "confirm", "containers", "images", "prune_filters", "system"]
+    Chosen = dict[str, list[str]]
+    Warn = Callable[[Values, Chosen], str]
+    Step = Callable[[Client, Values, Chosen], tuple[str, int]]
+
+__all__ = ["cache", "containers", "images", "networks", "system", "volumes"]
 
 _FORCE = Flag("force", "bool", "Do not ask", short="f")
 _FILTER = Flag("filter", "list", "Only those that meet a condition, such as until=24h or label=k")
@@ -46,72 +53,112 @@ def prune_filters(client: Client, flags: Values) -> dict[str, list[str]]:
     return found
 
 
-def containers(client: Client, argv: list[str]) -> int:
-    """Remove every container that does not run."""
-    summary = "Remove every container that does not run"
-    flags = read("container prune", "[OPTIONS]", summary, [_FILTER, _FORCE], argv, most=0)
-    if flags is None:
-        return 0
-    if not flags.flag("force") and not confirm("This will remove all stopped containers."):
-        return 0
-    chosen = prune_filters(client, flags) or None
-    answer = client.call("POST", "/containers/prune", {"filters": chosen})
-    text = _listed("Deleted Containers", answer.get("ContainersDeleted"))
-    print(f"{text}Total reclaimed space: {size(answer.get('SpaceReclaimed') or 0, 4)}")
-    return 0
-
-
 def _listed(title: str, items: list[str] | None) -> str:
     return "\n".join([f"{title}:", *items, "", ""]) if items else ""
 
 
-def images(client: Client, argv: list[str]) -> int:
-    """Remove images without a name, or with --all those without a container."""
-    every = Flag("all", "bool", "Every image no container uses", short="a")
-    summary = "Remove images that have no name"
-    flags = read("image prune", "[OPTIONS]", summary, [every, _FILTER, _FORCE], argv, most=0)
+def _command(
+    client: Client,
+    argv: list[str],
+    name: str,
+    summary: str,
+    *,
+    warn: Warn,
+    step: Step,
+    more: Sequence[Flag] = (),
+    joint: str = "\n",
+    frees: bool = True,
+) -> int:
+    """One kind's command: ask, remove, and say what was removed.
+
+    ``warn`` returns what is asked, and raises UsageError where flags contradict each other;
+    ``step`` removes, and returns what to print of it and the bytes that it freed.
+    """
+    known = sorted([*more, _FILTER, _FORCE], key=lambda flag: flag.name)
+    flags = read(name, "[OPTIONS]", summary, known, argv, most=0)
     if flags is None:
         return 0
-    warning = (
-        "This will remove all images without at least one container associated to them."
-        if flags.flag("all")
-        else "This will remove all dangling images."
-    )
-    if not flags.flag("force") and not confirm(warning):
+    chosen = prune_filters(client, flags)
+    warning = warn(flags, chosen)
+    if not flags.flag("force") and not confirm(warning, joint):
         return 0
-    text, reclaimed = _images(client, flags, prune_filters(client, flags))
-    print(f"{text}Total reclaimed space: {size(reclaimed, 4)}")
+    text, freed = step(client, flags, chosen)
+    print(text, end="")
+    if frees:
+        print(f"Total reclaimed space: {size(freed, 4)}")
     return 0
+
+
+def containers(client: Client, argv: list[str]) -> int:
+    """Remove every container that does not run."""
+    summary = "Remove every container that does not run"
+    warning = "This will remove all stopped containers."
+    return _command(
+        client, argv, "container prune", summary, warn=lambda *_: warning, step=_containers
+    )
+
+
+def networks(client: Client, argv: list[str]) -> int:
+    """Remove every network without a container."""
+    summary = "Remove every network without a container"
+    warning = "This will remove all custom networks not used by at least one container."
+    command = "network prune"
+    return _command(
+        client, argv, command, summary, warn=lambda *_: warning, step=_networks, frees=False
+    )
+
+
+def volumes(client: Client, argv: list[str]) -> int:
+    """Remove volumes that no container uses: nameless ones, or with --all every one."""
+
+    def warn(flags: Values, chosen: Chosen) -> str:
+        if flags.flag("all") and "all" in chosen:
+            raise UsageError("volume prune: --all and --filter all= contradict each other")
+        which = "all" if flags.flag("all") else "anonymous"
+        return f"This will remove {which} local volumes not used by at least one container."
+
+    def step(client: Client, flags: Values, chosen: Chosen) -> tuple[str, int]:
+        every = {"all": ["true"]} if flags.flag("all") else {}
+        return _volumes(client, flags, {**chosen, **every})
+
+    every = Flag("all", "bool", "Those with a name too", short="a")
+    summary = "Remove volumes that no container uses"
+    return _command(client, argv, "volume prune", summary, warn=warn, step=step, more=[every])
+
+
+def images(client: Client, argv: list[str]) -> int:
+    """Remove images without a name, or with --all those without a container."""
+
+    def warn(flags: Values, _: Chosen) -> str:
+        if flags.flag("all"):
+            return "This will remove all images without at least one container associated to them."
+        return "This will remove all dangling images."
+
+    every = Flag("all", "bool", "Every image no container uses", short="a")
+    summary = "Remove images that have no name"
+    return _command(client, argv, "image prune", summary, warn=warn, step=_images, more=[every])
 
 
 def cache(client: Client, argv: list[str]) -> int:
     """Remove what building images has kept."""
-    flags = read(
-        "builder prune",
-        "[OPTIONS]",
-        "Remove what building images has kept",
-        [
-            Flag("all", "bool", "What is in use by others of it too", short="a"),
-            _FILTER,
-            _FORCE,
-            Flag("keep-storage", "bytes", "Leave as much of it"),
-        ],
-        argv,
-        most=0,
+
+    def warn(flags: Values, _: Chosen) -> str:
+        what = "all build cache" if flags.flag("all") else "all dangling build cache"
+        return f"This will remove {what}."
+
+    def step(client: Client, flags: Values, chosen: Chosen) -> tuple[str, int]:
+        kept = flags.number("keep-storage")
+        more: dict[str, object] = {"keep-storage": str(kept)} if kept else {}
+        return _built(client, flags, chosen, **more)
+
+    more = [
+        Flag("all", "bool", "What is in use by others of it too", short="a"),
+        Flag("keep-storage", "bytes", "Leave as much of it"),
+    ]
+    summary = "Remove what building images has kept"
+    return _command(
+        client, argv, "builder prune", summary, warn=warn, step=step, more=more, joint=" "
     )
-    if flags is None:
-        return 0
-    everything = flags.flag("all")
-    what = "all build cache" if everything else "all dangling build cache"
-    if not flags.flag("force") and not confirm(f"This will remove {what}.", " "):
-        return 0
-    more: dict[str, object] = {"all": "1" if everything else None}
-    if flags.number("keep-storage"):
-        more["keep-storage"] = str(flags.number("keep-storage"))
-    answer = _prune(client, "build", prune_filters(client, flags), **more)
-    text = _listed("Deleted build cache objects", answer.get("CachesDeleted"))
-    print(f"{text}Total reclaimed space: {size(answer.get('SpaceReclaimed') or 0, 4)}")
-    return 0
 
 
 def system(client: Client, argv: list[str]) -> int:
@@ -152,7 +199,7 @@ def system(client: Client, argv: list[str]) -> int:
     return 0
 
 
-def _warning(flags: Values, chosen: dict[str, list[str]]) -> str:
+def _warning(flags: Values, chosen: Chosen) -> str:
     everything = flags.flag("all")
     what = ["all stopped containers", "all networks not used by at least one container"]
     if flags.flag("volumes"):
@@ -170,31 +217,29 @@ def _warning(flags: Values, chosen: dict[str, list[str]]) -> str:
     return "\n".join([*lines, ""])
 
 
-def _prune(
-    client: Client, kind: str, chosen: dict[str, list[str]], **more: object
-) -> dict[str, Any]:
+def _prune(client: Client, kind: str, chosen: Chosen, **more: object) -> dict[str, Any]:
     query: dict[str, object] = {"filters": chosen or None, **more}
     answer: dict[str, Any] = client.call("POST", f"/{kind}/prune", query)
     return answer
 
 
-def _containers(client: Client, _: Values, chosen: dict[str, list[str]]) -> tuple[str, int]:
+def _containers(client: Client, _: Values, chosen: Chosen) -> tuple[str, int]:
     answer = _prune(client, "containers", chosen)
     text = _listed("Deleted Containers", answer.get("ContainersDeleted"))
     return text, answer.get("SpaceReclaimed") or 0
 
 
-def _networks(client: Client, _: Values, chosen: dict[str, list[str]]) -> tuple[str, int]:
+def _networks(client: Client, _: Values, chosen: Chosen) -> tuple[str, int]:
     return _listed("Deleted Networks", _prune(client, "networks", chosen).get("NetworksDeleted")), 0
 
 
-def _volumes(client: Client, _: Values, chosen: dict[str, list[str]]) -> tuple[str, int]:
+def _volumes(client: Client, _: Values, chosen: Chosen) -> tuple[str, int]:
     answer = _prune(client, "volumes", chosen)
     text = _listed("Deleted Volumes", answer.get("VolumesDeleted"))
     return text, answer.get("SpaceReclaimed") or 0
 
 
-def _images(client: Client, flags: Values, chosen: dict[str, list[str]]) -> tuple[str, int]:
+def _images(client: Client, flags: Values, chosen: Chosen) -> tuple[str, int]:
     dangling = ["false" if flags.flag("all") else "true"]
     answer = _prune(client, "images", {**chosen, "dangling": dangling})
     changes = [
@@ -205,12 +250,16 @@ def _images(client: Client, flags: Values, chosen: dict[str, list[str]]) -> tupl
     return _listed("Deleted Images", changes), answer.get("SpaceReclaimed") or 0
 
 
-def _cache(client: Client, flags: Values, chosen: dict[str, list[str]]) -> tuple[str, int]:
+def _built(client: Client, flags: Values, chosen: Chosen, **more: object) -> tuple[str, int]:
+    answer = _prune(client, "build", chosen, all="1" if flags.flag("all") else None, **more)
+    text = _listed("Deleted build cache objects", answer.get("CachesDeleted"))
+    return text, answer.get("SpaceReclaimed") or 0
+
+
+def _cache(client: Client, flags: Values, chosen: Chosen) -> tuple[str, int]:
     try:
-        answer = _prune(client, "build", chosen, all="1" if flags.flag("all") else None)
+        return _built(client, flags, chosen)
     except ApiError as error:
         if error.status != 501:
             raise
         return "", 0  # an engine that builds nothing has no build cache
-    text = _listed("Deleted build cache objects", answer.get("CachesDeleted"))
-    return text, answer.get("SpaceReclaimed") or 0

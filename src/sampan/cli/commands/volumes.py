@@ -1,4 +1,4 @@
-"""``volume``: create, inspect, ls, prune, rm."""
+"""``volume``: create, inspect, ls, rm."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from sampan.cli.output import print_rows, size
 if TYPE_CHECKING:
     from sampan.cli.client import Client
 
-__all__ = ["create", "inspect", "listing", "prune", "remove", "volume_row"]
+__all__ = ["create", "inspect", "listing", "remove", "volume_row"]
 
 _NO_SWARM = "cluster volumes need a swarm, and this engine runs on one machine"
 _CLUSTER = [
@@ -148,42 +148,6 @@ def volume_row(volume: dict[str, Any]) -> dict[str, Any]:
         "Availability": "N/A",
         "Status": "N/A",
     }
-
-
-def prune(client: Client, argv: list[str]) -> int:
-    """Remove volumes that no container uses."""
-    from sampan.cli.commands.prune import confirm, prune_filters
-
-    flags = read(
-        "volume prune",
-        "[OPTIONS]",
-        "Remove volumes that no container uses",
-        [
-            Flag("all", "bool", "Those with a name too", short="a"),
-            Flag("filter", "list", "Only those that meet a condition, such as label=k"),
-            Flag("force", "bool", "Do not ask", short="f"),
-        ],
-        argv,
-        most=0,
-    )
-    if flags is None:
-        return 0
-    chosen = prune_filters(client, flags)
-    everything = flags.flag("all")
-    if everything:
-        if "all" in chosen:
-            raise UsageError("volume prune: --all and --filter all= contradict each other")
-        chosen["all"] = ["true"]
-    which = "all" if everything else "anonymous"
-    warning = f"This will remove {which} local volumes not used by at least one container."
-    if not flags.flag("force") and not confirm(warning):
-        return 0
-    answer = client.call("POST", "/volumes/prune", {"filters": chosen or None})
-    deleted = answer.get("VolumesDeleted") or []
-    if deleted:
-        print("Deleted Volumes:", *deleted, "", sep="\n")
-    print(f"Total reclaimed space: {size(answer.get('SpaceReclaimed') or 0, 4)}")
-    return 0
 
 
 def remove(client: Client, argv: list[str]) -> int:
