@@ -21,8 +21,11 @@ __all__ = ["make"]
 
 
 def test_only_stream_sockets_can_be_attached() -> None:
+    null = os.open("/dev/null", os.O_RDONLY)
     with pytest.raises(InvalidArgument, match="not a socket"):
-        stream_socket(os.open("/dev/null", os.O_RDONLY))
+        stream_socket(null)
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        os.fstat(null)
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
     with ours, pytest.raises(InvalidArgument, match="stream socket"):
         stream_socket(theirs.detach())

@@ -17,7 +17,7 @@ import socket
 import stat
 import struct
 from collections import deque
-from os import fstat
+from os import close, fstat
 from typing import TYPE_CHECKING
 
 from sampan.errors import InvalidArgument
@@ -43,6 +43,7 @@ def stream_socket(fd: int) -> socket.socket:
     Raises InvalidArgument, with ``fd`` closed, when it is anything else.
     """
     if not stat.S_ISSOCK(fstat(fd).st_mode):
+        close(fd)
         raise InvalidArgument(f"attach: descriptor {fd} is not a socket")
     sock = socket.socket(fileno=fd)
     if sock.type != socket.SOCK_STREAM:

@@ -83,7 +83,7 @@ class _Spare:
 class _Starting:
     """An exec whose maker has not yet said what became of it."""
 
-    __slots__ = ("answer", "fds", "made", "maker", "pidfd", "request", "stream")
+    __slots__ = ("answer", "early", "fds", "made", "maker", "pidfd", "request", "stream")
 
     def __init__(
         self, request: Exec, spare: _Spare, stream: socket.socket | None, answer: Answer
@@ -96,6 +96,9 @@ class _Starting:
         # Of a process that its maker became, until it is executed.
         self.made: dict[str, Any] | None = None
         self.fds: list[int] = []
+        # Children reaped since it was asked for: its own process may be one of them. Who had its
+        # number before that is none.
+        self.early: dict[int, int] = {}
 
     def take_up(self, made: dict[str, Any], fds: list[int]) -> None:
         """It has become the process, which talks on a connection of its own from here on."""
@@ -141,7 +144,6 @@ class Execs:
     """The table of a container's further processes, by the daemon's names for them."""
 
     __slots__ = (
-        "_early",
         "_entries",
         "_loop",
         "_on_detach",
@@ -168,8 +170,6 @@ class Execs:
         self._on_detach = on_detach
         self._entries: dict[str, _Entry] = {}
         self._starting: dict[str, _Starting] = {}
-        # Children reaped while a maker was about to report one of them.
-        self._early: dict[int, int] = {}
 
     def prepare(self, draft: object = None) -> None:
         """Have a maker ready: an exec is about to be asked for. It waits ``PATIENCE`` seconds.
@@ -307,8 +307,6 @@ class Execs:
             starting.close()
         else:
             self._loop.call_later(_LATER, starting.close)
-        if not self._starting:
-            self._early.clear()
 
     def _add(self, starting: _Starting, made: dict[str, Any], received: list[int]) -> None:
         request = starting.request
@@ -324,8 +322,8 @@ class Execs:
         pid: int = made["pid"]
         self._entries[request.exec_id] = _Entry(pid, fds["pidfd"], stdio)
         starting.answer({"pid": pid})
-        if pid in self._early:
-            self.reaped(pid, self._early.pop(pid))
+        if pid in starting.early:
+            self.reaped(pid, starting.early[pid])
 
     @staticmethod
     def _attach(stdio: Stdio, stream: socket.socket, request: Exec) -> None:
@@ -397,8 +395,8 @@ class Execs:
                 entry.stdio.finish(all_dead=all_dead)
                 break
         else:
-            if self._starting:
-                self._early[pid] = status
+            for starting in self._starting.values():
+                starting.early[pid] = status
             return
         ended = [name for name, entry in self._entries.items() if entry.code is not None]
         for name in ended[:-KEPT]:
