@@ -89,6 +89,10 @@ class Carrier:
             self._tell(_failure(request.number, error))
         except OSError as error:
             self._tell(_failure(request.number, SampanError(f"{error.strerror or error}")))
+        except Exception as error:
+            # A bug, which the loop reports: who asked is not to wait for ever.
+            self._tell(_failure(request.number, SampanError(f"the carrier failed: {error!r}")))
+            raise
         finally:
             del self._operations[request.number]
 
