@@ -68,13 +68,16 @@ class Path(NamedTuple):
 
 
 def _path(pattern: str, **methods: tuple[str, Handler]) -> Path:
+    """What can be got has a head too (RFC 9110, section 9.3.2): of its own, or GET's."""
+    if "GET" in methods:
+        methods = {"GET": methods["GET"], "HEAD": methods["GET"], **methods}
     return Path(re.compile(pattern), {method: Route(*route) for method, route in methods.items()})
 
 
 PATHS = (
-    _path(r"/v2/?", GET=(LOGIN, _probe), HEAD=(LOGIN, _probe)),
-    _path(r"/v2/_catalog", GET=(CATALOG, manifests.catalog), HEAD=(CATALOG, manifests.catalog)),
-    _path(r"/v2/(.+)/tags/list", GET=(PULL, manifests.tags), HEAD=(PULL, manifests.tags)),
+    _path(r"/v2/?", GET=(LOGIN, _probe)),
+    _path(r"/v2/_catalog", GET=(CATALOG, manifests.catalog)),
+    _path(r"/v2/(.+)/tags/list", GET=(PULL, manifests.tags)),
     _path(
         r"/v2/(.+)/manifests/([^/]+)",
         GET=(PULL, manifests.get),
@@ -82,16 +85,11 @@ PATHS = (
         PUT=(PUSH, manifests.put),
         DELETE=(DELETE, manifests.delete),
     ),
-    _path(
-        r"/v2/(.+)/referrers/([^/]+)",
-        GET=(PULL, manifests.referrers),
-        HEAD=(PULL, manifests.referrers),
-    ),
+    _path(r"/v2/(.+)/referrers/([^/]+)", GET=(PULL, manifests.referrers)),
     _path(r"/v2/(.+)/blobs/uploads/?", POST=(PUSH, uploads.begin)),
     _path(
         r"/v2/(.+)/blobs/uploads/([^/]+)",
         GET=(PUSH, uploads.status),
-        HEAD=(PUSH, uploads.status),
         PATCH=(PUSH, uploads.continue_),
         PUT=(PUSH, uploads.finish),
         DELETE=(PUSH, uploads.cancel),
@@ -102,38 +100,23 @@ PATHS = (
         HEAD=(PULL, blobs.head),
         DELETE=(DELETE, blobs.delete),
     ),
-    _path(r"/token", GET=(FREE, token), HEAD=(FREE, token), POST=(FREE, token)),
-    _path(r"/v1/_ping", GET=(FREE, search.ping), HEAD=(FREE, search.ping)),
-    _path(r"/healthz", GET=(FREE, health.alive), HEAD=(FREE, health.alive)),
-    _path(r"/readyz", GET=(FREE, health.ready), HEAD=(FREE, health.ready)),
-    _path(r"/", GET=(FREE, page.index), HEAD=(FREE, page.index)),
-    _path(r"/web/[^/]+/[^/]+", GET=(FREE, page.part), HEAD=(FREE, page.part)),
+    _path(r"/token", GET=(FREE, token), POST=(FREE, token)),
+    _path(r"/v1/_ping", GET=(FREE, search.ping)),
+    _path(r"/healthz", GET=(FREE, health.alive)),
+    _path(r"/readyz", GET=(FREE, health.ready)),
+    _path(r"/", GET=(FREE, page.index)),
+    _path(r"/web/[^/]+/[^/]+", GET=(FREE, page.part)),
     _path(
         r"/api/v1/session",
         GET=(FREE, session.show),
-        HEAD=(FREE, session.show),
         POST=(FREE, session.begin),
         DELETE=(FREE, session.end),
     ),
-    _path(
-        r"/api/v1/repositories",
-        GET=(LIST, catalogue.repositories),
-        HEAD=(LIST, catalogue.repositories),
-    ),
-    _path(
-        r"/api/v1/repositories/(.+)/tags", GET=(PULL, catalogue.tags), HEAD=(PULL, catalogue.tags)
-    ),
-    _path(
-        r"/api/v1/repositories/(.+)/manifests/([^/]+)",
-        GET=(PULL, catalogue.manifest),
-        HEAD=(PULL, catalogue.manifest),
-    ),
-    _path(
-        r"/api/v1/openapi\.json",
-        GET=(FREE, description.document),
-        HEAD=(FREE, description.document),
-    ),
-    _path(r"/v1/search", GET=(CATALOG, search.find), HEAD=(CATALOG, search.find)),
+    _path(r"/api/v1/repositories", GET=(LIST, catalogue.repositories)),
+    _path(r"/api/v1/repositories/(.+)/tags", GET=(PULL, catalogue.tags)),
+    _path(r"/api/v1/repositories/(.+)/manifests/([^/]+)", GET=(PULL, catalogue.manifest)),
+    _path(r"/api/v1/openapi\.json", GET=(FREE, description.document)),
+    _path(r"/v1/search", GET=(CATALOG, search.find)),
 )
 
 
